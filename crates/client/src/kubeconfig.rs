@@ -24,11 +24,8 @@ pub struct Place {
 /// # Errors
 /// [`ClientError::Kubeconfig`] when a file is missing or malformed, or names a context that it does not have.
 pub async fn load(place: &Place) -> Result<kube::Config, ClientError> {
-    let options = KubeConfigOptions {
-        context: place.context.clone(),
-        cluster: place.cluster.clone(),
-        user: place.user.clone(),
-    };
+    let options =
+        KubeConfigOptions { context: place.context.clone(), cluster: place.cluster.clone(), user: place.user.clone() };
     let named = place.path.as_ref().map_or_else(|| "the default kubeconfig".to_owned(), |p| p.display().to_string());
     let failed = |cause| ClientError::Kubeconfig { path: named.clone(), cause };
     match &place.path {
