@@ -8,7 +8,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod columns;
+pub mod convert;
 pub mod kinds;
+mod rows;
 
 pub use k8s_openapi as types;
-pub use kinds::{Column, Kind, Scope, Subresource};
+pub use kinds::{Column, GroupVersion, KINDS, Kind, Scope, Subresource};
