@@ -11,9 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Options;
-use crate::door::{
-    Change, Changes, Durability, Entry, Expect, Range, Revision, Store, StoreError, Write,
-};
+use crate::door::{Change, Changes, Durability, Entry, Expect, Range, Revision, Store, StoreError, Write};
 use crate::engine::{Engine, Record};
 use crate::mvcc::{WorkingSet, change_of};
 use crate::watchers::Watchers;
@@ -88,7 +86,8 @@ where
     };
     let spawned = std::thread::Builder::new().name("store-writer".to_owned()).spawn(run);
     spawned.map_err(|error| StoreError::Engine(format!("start the writer of the store: {error}")))?;
-    let shared = wait.await.map_err(|_| StoreError::Damaged("loading the store panicked; see the log".to_owned()))??;
+    let shared =
+        wait.await.map_err(|_| StoreError::Damaged("loading the store panicked; see the log".to_owned()))??;
     Ok(Arc::new(Mvcc { shared, lane: Lane::Thread(sender) }))
 }
 
@@ -348,10 +347,7 @@ impl Writer {
         }
     }
 
-    fn with_engine<T>(
-        &mut self,
-        act: impl FnOnce(&mut dyn Engine) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn with_engine<T>(&mut self, act: impl FnOnce(&mut dyn Engine) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.usable()?;
         let engine = self.engine.as_mut().ok_or(StoreError::Closed)?;
         act(engine.as_mut()).map_err(|error| {
