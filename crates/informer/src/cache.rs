@@ -1,0 +1,240 @@
+//! A live copy of all objects of one kind.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use parking_lot::{Mutex, RwLock};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::changes::Pending;
+use crate::store::{IndexFn, Store};
+use crate::{Change, Changes, Key};
+
+/// What a cache can hold: any typed object, or the metadata of any kind.
+pub trait Object: Resource + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static {}
+impl<K> Object for K where K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static {}
+
+type Handler<K> = Box<dyn Fn(&Change<K>) + Send>;
+
+/// A shared, read-only copy of one kind, kept up to date by one watch. Cheap to clone.
+///
+/// Objects are shared and without `managedFields`. A reader may see an old state, never a mixed one:
+/// who must not act on an old state waits with [`Cache::reached`].
+pub struct Cache<K> {
+    inner: Arc<Inner<K>>,
+}
+
+pub(crate) struct Inner<K> {
+    what: String,
+    store: RwLock<Store<K>>,
+    /// Held while a change is applied and told, so that a new listener misses nothing and sees nothing twice.
+    listeners: Mutex<Listeners<K>>,
+    /// The revision up to which the copy is complete; 0 until the first list.
+    revision: watch::Sender<u64>,
+}
+
+struct Listeners<K> {
+    handlers: Vec<Handler<K>>,
+    streams: Vec<Weak<Pending<K>>>,
+    closed: bool,
+}
+
+impl<K> Clone for Cache<K> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<K> fmt::Debug for Cache<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("what", &self.inner.what).field("len", &self.inner.store.read().len()).finish()
+    }
+}
+
+impl<K: Object> Cache<K> {
+    pub(crate) fn new(what: String) -> Self {
+        let listeners = Listeners { handlers: Vec::new(), streams: Vec::new(), closed: false };
+        let inner = Inner {
+            what,
+            store: RwLock::new(Store::default()),
+            listeners: Mutex::new(listeners),
+            revision: watch::Sender::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The URL path of the watched collection, for logs.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.inner.what
+    }
+
+    #[must_use]
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.inner.store.read().get(namespace, name).cloned()
+    }
+
+    #[must_use]
+    pub fn by_key(&self, key: &Key) -> Option<Arc<K>> {
+        self.get(&key.namespace, &key.name)
+    }
+
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<K>> {
+        self.inner.store.read().all().cloned().collect()
+    }
+
+    /// The objects of a namespace, in the order of their names.
+    #[must_use]
+    pub fn list_ns(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.inner.store.read().of_namespace(namespace).cloned().collect()
+    }
+
+    /// The objects that `index` has under `value`, in the order of namespace and name. Empty for an index that
+    /// was never added.
+    #[must_use]
+    pub fn by_index(&self, index: &str, value: &str) -> Vec<Arc<K>> {
+        let store = self.inner.store.read();
+        match store.by_index(index, value) {
+            Some(found) => found.cloned().collect(),
+            None => {
+                tracing::error!(index, what = self.inner.what, "no such index");
+                Vec::new()
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.store.read().len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds an index; one of that name that exists is kept.
+    pub fn add_index(&self, name: &'static str, values_of: IndexFn<K>) {
+        self.inner.store.write().add_index(name, values_of);
+    }
+
+    /// The revision up to which this copy is complete; 0 before the first list.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        *self.inner.revision.borrow()
+    }
+
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.revision() > 0
+    }
+
+    /// Waits for the first complete list.
+    pub async fn synced(&self) {
+        self.reached(1).await;
+    }
+
+    /// Waits until everything up to `revision` has been seen, one's own writes for example.
+    pub async fn reached(&self, revision: u64) {
+        let mut seen = self.inner.revision.subscribe();
+        // An error is impossible while `self` holds the sender.
+        let _ = seen.wait_for(|at| *at >= revision).await;
+    }
+
+    /// Calls `handler` for every object that is there and for every change to come, in order, from the watching task.
+    /// It has to be quick, and must neither wait nor listen to or index this cache.
+    pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + 'static) {
+        let mut listeners = self.inner.listeners.lock();
+        self.replay(&handler);
+        listeners.handlers.push(Box::new(handler));
+    }
+
+    /// The same as a stream, which merges what waits by key.
+    #[must_use]
+    pub fn subscribe(&self) -> Changes<K> {
+        let mut listeners = self.inner.listeners.lock();
+        let (changes, weak) = Changes::new();
+        if let Some(pending) = weak.upgrade() {
+            self.replay(&|change| pending.push(change));
+            if listeners.closed {
+                pending.close();
+            }
+        }
+        listeners.streams.push(weak);
+        changes
+    }
+
+    fn replay(&self, told: &dyn Fn(&Change<K>)) {
+        for object in self.list() {
+            told(&Change { key: Key::of(object.meta()), old: None, new: Some(object) });
+        }
+    }
+
+    /// Takes over one object as the server sent it. An event that was seen already changes nothing.
+    pub(crate) fn apply(&self, mut object: K) {
+        object.meta_mut().managed_fields = None;
+        let key = Key::of(object.meta());
+        let new = Arc::new(object);
+        let listeners = self.inner.listeners.lock();
+        let mut store = self.inner.store.write();
+        let same = store.get(&key.namespace, &key.name).is_some_and(|old| same_version(old.meta(), new.meta()));
+        if same {
+            return;
+        }
+        let old = store.insert(&key, &new);
+        drop(store);
+        listeners.tell(&Change { key, old, new: Some(new) });
+    }
+
+    pub(crate) fn remove(&self, key: Key) {
+        let listeners = self.inner.listeners.lock();
+        let old = self.inner.store.write().remove(&key);
+        if old.is_some() {
+            listeners.tell(&Change { key, old, new: None });
+        }
+    }
+
+    /// Removes everything that a new list did not have.
+    pub(crate) fn retain(&self, keep: &std::collections::HashSet<Key>) {
+        let gone: Vec<Key> = self.inner.store.read().keys().filter(|key| !keep.contains(key)).collect();
+        for key in gone {
+            self.remove(key);
+        }
+    }
+
+    pub(crate) fn advance(&self, revision: u64) {
+        self.inner.revision.send_if_modified(|at| {
+            let forward = revision > *at;
+            *at = revision.max(*at);
+            forward
+        });
+    }
+
+    pub(crate) fn close(&self) {
+        let mut listeners = self.inner.listeners.lock();
+        listeners.closed = true;
+        listeners.handlers.clear();
+        for stream in listeners.streams.iter().filter_map(Weak::upgrade) {
+            stream.close();
+        }
+    }
+}
+
+impl<K> Listeners<K> {
+    fn tell(&self, change: &Change<K>) {
+        for handler in &self.handlers {
+            handler(change);
+        }
+        for stream in self.streams.iter().filter_map(Weak::upgrade) {
+            stream.push(change);
+        }
+    }
+}
+
+fn same_version(a: &ObjectMeta, b: &ObjectMeta) -> bool {
+    a.uid == b.uid && a.resource_version.is_some() && a.resource_version == b.resource_version
+}

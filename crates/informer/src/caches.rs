@@ -1,0 +1,109 @@
+//! All caches of a process: one per kind, started when first asked for.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use kube::Resource;
+use kube::core::{ApiResource, DynamicObject, PartialObjectMeta, Request};
+use parking_lot::Mutex;
+use stead_client::Client;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::reflect::Reflector;
+use crate::{Cache, Object};
+
+/// Only the metadata of an object of any kind: what the garbage collector needs.
+pub type MetaObject = PartialObjectMeta<DynamicObject>;
+
+/// The shared caches. Cheap to clone; the watches end with the last clone.
+#[derive(Clone)]
+pub struct Caches {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    open: Mutex<HashMap<(TypeId, String), Open>>,
+    stop: CancellationToken,
+    _stop_with_us: DropGuard,
+}
+
+struct Open {
+    cache: Box<dyn Any + Send + Sync>,
+    stop: CancellationToken,
+}
+
+impl fmt::Debug for Caches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caches").field("open", &self.inner.open.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl Caches {
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
+        Self { inner: Arc::new(Inner { client, open: Mutex::new(HashMap::new()), stop, _stop_with_us: guard }) }
+    }
+
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    /// The cache of a typed kind, all namespaces. The first call starts the watch and must be within a tokio runtime.
+    #[must_use]
+    pub fn of<K>(&self) -> Cache<K>
+    where
+        K: Object + Resource<DynamicType = ()>,
+    {
+        self.open(K::url_path(&(), None))
+    }
+
+    /// The metadata of every object of any kind, custom ones included.
+    #[must_use]
+    pub fn metadata(&self, kind: &ApiResource) -> Cache<MetaObject> {
+        self.open(MetaObject::url_path(kind, None))
+    }
+
+    /// Whole objects of a kind without a Rust type.
+    #[must_use]
+    pub fn dynamic(&self, kind: &ApiResource) -> Cache<DynamicObject> {
+        self.open(DynamicObject::url_path(kind, None))
+    }
+
+    /// Ends the metadata watch of a kind that is no longer served.
+    pub fn close_metadata(&self, kind: &ApiResource) {
+        let path = MetaObject::url_path(kind, None);
+        if let Some(open) = self.inner.open.lock().remove(&(TypeId::of::<MetaObject>(), path)) {
+            open.stop.cancel();
+        }
+    }
+
+    /// Ends all watches and closes all streams; the caches keep what they have.
+    pub fn shut_down(&self) {
+        self.inner.stop.cancel();
+    }
+
+    fn open<K: Object>(&self, path: String) -> Cache<K> {
+        let mut open = self.inner.open.lock();
+        let slot = (TypeId::of::<K>(), path);
+        if let Some(existing) = open.get(&slot) {
+            return existing.cache.downcast_ref::<Cache<K>>().expect("the slot names the type").clone();
+        }
+        let cache = Cache::new(slot.1.clone());
+        let stop = self.inner.stop.child_token();
+        let reflector =
+            Reflector { client: self.inner.client.clone(), request: Request::new(&slot.1), cache: cache.clone() };
+        let (token, closing) = (stop.clone(), cache.clone());
+        tokio::spawn(async move {
+            token.run_until_cancelled(reflector.run()).await;
+            closing.close();
+        });
+        open.insert(slot, Open { cache: Box::new(cache.clone()), stop });
+        cache
+    }
+}
