@@ -108,13 +108,7 @@ impl Recorder {
     }
 
     /// The same for an object that is known by reference only.
-    pub fn event_ref(
-        &self,
-        regarding: ObjectReference,
-        severity: Severity,
-        reason: &str,
-        message: impl Into<String>,
-    ) {
+    pub fn event_ref(&self, regarding: ObjectReference, severity: Severity, reason: &str, message: impl Into<String>) {
         let record = EventRecord { regarding, severity, reason: reason.to_owned(), message: message.into() };
         if let Err(mpsc::error::TrySendError::Full((_, lost))) = self.queue.try_send(((self.clock)(), record)) {
             tracing::warn!(reason = lost.reason, message = lost.message, "too many events wait: one is dropped");
@@ -352,7 +346,6 @@ impl<K: Eq + std::hash::Hash, V> Recent<K, V> {
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests {

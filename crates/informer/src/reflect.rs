@@ -72,7 +72,8 @@ impl<K: Object> Reflector<K> {
         let mut seen = HashSet::new();
         let mut params = ListParams::default().limit(PAGE_OBJECTS);
         loop {
-            let request = if K::metadata_api() { self.request.list_metadata(&params) } else { self.request.list(&params) };
+            let request =
+                if K::metadata_api() { self.request.list_metadata(&params) } else { self.request.list(&params) };
             let page: ObjectList<K> = self.client.request(request.map_err(kube::Error::BuildRequest)?).await?;
             for object in page.items {
                 seen.insert(Key::of(object.meta()));
