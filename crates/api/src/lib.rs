@@ -12,6 +12,7 @@ pub mod columns;
 pub mod convert;
 pub mod kinds;
 mod rows;
+pub mod schema;
 
 pub use k8s_openapi as types;
 pub use kinds::{Column, GroupVersion, KINDS, Kind, Scope, Subresource};
