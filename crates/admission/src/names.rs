@@ -1,0 +1,277 @@
+//! The grammars of names, labels and keys, with upstream's texts.
+//!
+//! Source of the texts: `k8s.io/apimachinery/pkg/util/validation`. Each function returns what is wrong, in order.
+
+/// Longest DNS label, label value and name part of a key.
+pub(crate) const LABEL_MAX: usize = 63;
+/// Longest DNS subdomain and key prefix.
+pub(crate) const SUBDOMAIN_MAX: usize = 253;
+/// Longest Service name (RFC 1035 label).
+const SERVICE_MAX: usize = 63;
+
+/// A kind's rule for `metadata.name`.
+pub(crate) type NameRule = fn(&str, bool) -> Vec<String>;
+
+const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+
+/// `WHAT (e.g. 'a',  or 'b', regex used for validation is 'R')`.
+fn regex_error(what: &str, regex: &str, examples: &[&str]) -> String {
+    let list = examples.iter().map(|e| format!("'{e}', ")).collect::<Vec<_>>().join(" or ");
+    format!("{what} (e.g. {list}regex used for validation is '{regex}')")
+}
+
+pub(crate) fn max_length(max: usize) -> String {
+    format!("must be no more than {max} bytes")
+}
+
+/// `must be between LOW and HIGH, inclusive`.
+pub(crate) fn between(low: i64, high: i64) -> String {
+    format!("must be between {low} and {high}, inclusive")
+}
+
+fn is_label_form(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    text.bytes().all(inner) && !text.is_empty() && !text.starts_with('-') && !text.ends_with('-')
+}
+
+/// RFC 1123 label: names of namespaces, containers, volumes.
+pub(crate) fn dns_label(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > LABEL_MAX {
+        errors.push(max_length(LABEL_MAX));
+    }
+    if !is_label_form(text) {
+        errors.push(regex_error(
+            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character",
+            LABEL,
+            &["my-name", "123-abc"],
+        ));
+    }
+    errors
+}
+
+/// RFC 1123 subdomain: names of most objects.
+pub(crate) fn dns_subdomain(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        errors.push(max_length(SUBDOMAIN_MAX));
+    }
+    if !text.split('.').all(is_label_form) {
+        errors.push(regex_error(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
+            SUBDOMAIN,
+            &["example.com"],
+        ));
+    }
+    errors
+}
+
+/// RFC 1123 subdomain whose first label may be `*`: hosts of an Ingress.
+pub(crate) fn wildcard_subdomain(text: &str) -> Vec<String> {
+    let rest = text.strip_prefix("*.");
+    if rest.is_some_and(|r| r.split('.').all(is_label_form)) && text.len() <= SUBDOMAIN_MAX {
+        return Vec::new();
+    }
+    vec![regex_error(
+        "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character",
+        &format!("\\*\\.{SUBDOMAIN}"),
+        &["*.example.com"],
+    )]
+}
+
+/// RFC 1035 label: names of Services.
+pub(crate) fn dns_1035_label(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > SERVICE_MAX {
+        errors.push(max_length(SERVICE_MAX));
+    }
+    if !is_label_form(text) || !text.starts_with(|c: char| c.is_ascii_lowercase()) {
+        errors.push(regex_error(
+            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character",
+            "[a-z]([-a-z0-9]*[a-z0-9])?",
+            &["my-name", "abc-123"],
+        ));
+    }
+    errors
+}
+
+fn is_name_part(text: &str) -> bool {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    edge(text.chars().next())
+        && edge(text.chars().next_back())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
+/// Keys of labels, annotations, resources, finalizers: `[prefix/]name`.
+pub(crate) fn qualified_name(text: &str) -> Vec<String> {
+    const FORM: &str =
+        "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+    const REGEX: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
+    const EXAMPLES: &[&str] = &["MyName", "my.name", "123-abc"];
+    let mut errors = Vec::new();
+    let parts: Vec<&str> = text.split('/').collect();
+    let name = match parts.as_slice() {
+        [name] => *name,
+        [prefix, name] => {
+            if prefix.is_empty() {
+                errors.push("prefix part must be non-empty".to_owned());
+            } else {
+                errors.extend(dns_subdomain(prefix).into_iter().map(|e| format!("prefix part {e}")));
+            }
+            *name
+        }
+        _ => {
+            let error = regex_error(&format!("a qualified name {FORM}"), REGEX, EXAMPLES);
+            return vec![format!("{error} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+        }
+    };
+    if name.is_empty() {
+        errors.push("name part must be non-empty".to_owned());
+    } else if name.len() > LABEL_MAX {
+        errors.push(format!("name part {}", max_length(LABEL_MAX)));
+    }
+    if !is_name_part(name) {
+        errors.push(format!("name part {}", regex_error(FORM, REGEX, EXAMPLES)));
+    }
+    errors
+}
+
+/// Values of labels.
+pub(crate) fn label_value(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > LABEL_MAX {
+        errors.push(max_length(LABEL_MAX));
+    }
+    if !text.is_empty() && !is_name_part(text) {
+        errors.push(regex_error(
+            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
+            "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?",
+            &["MyValue", "my_value", "12345"],
+        ));
+    }
+    errors
+}
+
+/// Keys of ConfigMaps and Secrets.
+pub(crate) fn config_key(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        errors.push(max_length(SUBDOMAIN_MAX));
+    }
+    if text.is_empty() || !text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+        errors.push(regex_error(
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
+            "[-._a-zA-Z0-9]+",
+            &["key.name", "KEY_NAME", "key-name"],
+        ));
+    }
+    match text {
+        "." => errors.push("must not be '.'".to_owned()),
+        ".." => errors.push("must not be '..'".to_owned()),
+        _ if text.starts_with("..") => errors.push("must not start with '..'".to_owned()),
+        _ => {}
+    }
+    errors
+}
+
+/// Names of environment variables, as relaxed since 1.34.
+pub(crate) fn env_name(text: &str) -> Vec<String> {
+    if !text.is_empty() && text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'=') {
+        return Vec::new();
+    }
+    vec!["a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned()]
+}
+
+/// Names of container ports (IANA service names).
+pub(crate) fn port_name(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > 15 {
+        errors.push(max_length(15));
+    }
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        errors.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+    }
+    if !text.bytes().any(|b| b.is_ascii_lowercase()) {
+        errors.push("must contain at least one letter (a-z)".to_owned());
+    }
+    if text.contains("--") {
+        errors.push("must not contain consecutive hyphens".to_owned());
+    }
+    if text.starts_with('-') || text.ends_with('-') {
+        errors.push("must not begin or end with a hyphen".to_owned());
+    }
+    errors
+}
+
+/// A number of a port.
+pub(crate) fn port_number(port: i64) -> Vec<String> {
+    if (1..=65535).contains(&port) { Vec::new() } else { vec![between(1, 65535)] }
+}
+
+/// An IP address.
+pub(crate) fn ip(text: &str) -> Vec<String> {
+    if text.parse::<std::net::IpAddr>().is_ok() {
+        Vec::new()
+    } else {
+        vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()]
+    }
+}
+
+/// Names that become a segment of a path: RBAC roles and bindings.
+pub(crate) fn path_segment(text: &str) -> Vec<String> {
+    if text == "." || text == ".." {
+        return vec![format!("may not be '{text}'")];
+    }
+    text.chars().find(|c| matches!(c, '/' | '%')).map(|c| format!("may not contain '{c}'")).into_iter().collect()
+}
+
+/// The rule of most kinds. A prefix (`generateName`) may end in `-`, which the suffix completes.
+pub(crate) fn rule_subdomain(text: &str, prefix: bool) -> Vec<String> {
+    dns_subdomain(&masked(text, prefix))
+}
+
+pub(crate) fn rule_label(text: &str, prefix: bool) -> Vec<String> {
+    dns_label(&masked(text, prefix))
+}
+
+pub(crate) fn rule_service(text: &str, prefix: bool) -> Vec<String> {
+    dns_1035_label(&masked(text, prefix))
+}
+
+pub(crate) fn rule_path_segment(text: &str, _prefix: bool) -> Vec<String> {
+    path_segment(text)
+}
+
+fn masked(text: &str, prefix: bool) -> String {
+    match text.strip_suffix('-') {
+        Some(stem) if prefix && text.len() > 1 => format!("{stem}a"),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_and_bad_names() {
+        let stories: &[(fn(&str) -> Vec<String>, &[&str], &[&str])] = &[
+            (dns_label, &["a", "a-b", "1"], &["", "-a", "a-", "A", "a.b", "a_b"]),
+            (dns_subdomain, &["a", "a.b", "1.2"], &["", "a..b", "web.", "Web_1"]),
+            (dns_1035_label, &["a1"], &["1a", "a.b", ""]),
+            (qualified_name, &["a", "A.b_c", "example.com/x"], &["", "/x", "a/", "a b", "a/b/c", "-a"]),
+            (label_value, &["", "a", "A_b.c"], &["a b", "-", "a-"]),
+            (config_key, &["a", ".a", "A_b"], &["", ".", "..", "..a", "bad key/"]),
+            (env_name, &["A", "1 A", "a.b"], &["", "a=b", "é"]),
+            (port_name, &["web", "a-1"], &["", "Web", "1", "a--b", "-a", "this-name-is-too-long"]),
+            (ip, &["10.0.0.1", "::1"], &["", "10.0.0", "None"]),
+        ];
+        for (rule, good, bad) in stories {
+            good.iter().for_each(|text| assert_eq!(rule(text), Vec::<String>::new(), "{text:?}"));
+            bad.iter().for_each(|text| assert!(!rule(text).is_empty(), "{text:?}"));
+        }
+        assert!(rule_label("web-", true).is_empty());
+        assert!(!rule_label("web-", false).is_empty());
+    }
+}
