@@ -105,8 +105,7 @@ fn is_name_part(text: &str) -> bool {
 
 /// Keys of labels, annotations, resources, finalizers: `[prefix/]name`.
 pub(crate) fn qualified_name(text: &str) -> Vec<String> {
-    const FORM: &str =
-        "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+    const FORM: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
     const REGEX: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
     const EXAMPLES: &[&str] = &["MyName", "my.name", "123-abc"];
     let mut errors = Vec::new();

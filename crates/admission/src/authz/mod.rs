@@ -83,9 +83,16 @@ pub fn forbidden(attributes: &Attributes<'_>, decision: &Decision) -> ApiError {
             error
         }
         Target::Resource(r) => {
-            let full = if r.subresource.is_empty() { r.resource.to_owned() } else { format!("{}/{}", r.resource, r.subresource) };
-            let place =
-                if r.namespace.is_empty() { "at the cluster scope".to_owned() } else { format!("in the namespace {:?}", r.namespace) };
+            let full = if r.subresource.is_empty() {
+                r.resource.to_owned()
+            } else {
+                format!("{}/{}", r.resource, r.subresource)
+            };
+            let place = if r.namespace.is_empty() {
+                "at the cluster scope".to_owned()
+            } else {
+                format!("in the namespace {:?}", r.namespace)
+            };
             let qualified =
                 if r.group.is_empty() { r.resource.to_owned() } else { format!("{}.{}", r.resource, r.group) };
             let object = if r.name.is_empty() { qualified } else { format!("{qualified} {:?}", r.name) };

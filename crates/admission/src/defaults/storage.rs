@@ -12,7 +12,10 @@ pub(super) fn claim(object: &mut Value) {
         if spec.has("dataSource") && !spec.has("dataSourceRef") {
             let source = spec.at("dataSource").clone();
             spec.put("dataSourceRef", source);
-        } else if spec.has("dataSourceRef") && !spec.has("dataSource") && spec.text("dataSourceRef.namespace").is_empty() {
+        } else if spec.has("dataSourceRef")
+            && !spec.has("dataSource")
+            && spec.text("dataSourceRef.namespace").is_empty()
+        {
             let source = spec.at("dataSourceRef").clone();
             spec.put("dataSource", source);
         }

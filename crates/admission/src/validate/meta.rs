@@ -96,7 +96,8 @@ fn owners(metadata: &Value, errors: &mut FieldErrors) {
         }
         for field in ["kind", "name", "uid"] {
             if owner.text(field).is_empty() {
-                let why = if field == "kind" { "must not be empty".to_owned() } else { format!("{field} must not be empty") };
+                let why =
+                    if field == "kind" { "must not be empty".to_owned() } else { format!("{field} must not be empty") };
                 errors.invalid(&path.child(field), &"", &why);
             }
         }
@@ -156,7 +157,8 @@ fn finalizers(metadata: &Value, errors: &mut FieldErrors) {
         invalid_all(&path, finalizer, names::qualified_name(finalizer), errors);
     }
     if list.contains(&"orphan") && list.contains(&"foregroundDeletion") {
-        let shown = Raw(format!("[]string{{{}}}", list.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ")));
+        let shown =
+            Raw(format!("[]string{{{}}}", list.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ")));
         errors.invalid(&path, &shown, "finalizer orphan and foregroundDeletion cannot be both set");
     }
 }
