@@ -145,6 +145,17 @@ impl<K: Object> Cache<K> {
         let _ = seen.wait_for(|at| *at >= revision).await;
     }
 
+    /// Waits until `holds` of this cache; it is asked once now and after each change.
+    pub async fn until(&self, mut holds: impl FnMut(&Self) -> bool) {
+        let mut seen = self.inner.revision.subscribe();
+        loop {
+            seen.mark_unchanged();
+            if holds(self) || seen.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Calls `handler` for every object that is there and for every change to come, in order, from the watching task.
     /// It has to be quick, and must neither wait nor listen to or index this cache.
     pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + 'static) {
@@ -212,6 +223,11 @@ impl<K: Object> Cache<K> {
             *at = revision.max(*at);
             forward
         });
+    }
+
+    /// The same after a complete list, when anything may have changed.
+    pub(crate) fn listed(&self, revision: u64) {
+        self.inner.revision.send_modify(|at| *at = revision.max(*at).max(1));
     }
 
     pub(crate) fn close(&self) {

@@ -84,7 +84,7 @@ impl<K: Object> Reflector<K> {
                 _ => {
                     self.cache.retain(&seen);
                     let revision = page.metadata.resource_version.unwrap_or_default();
-                    self.cache.advance(number(&revision).max(1));
+                    self.cache.listed(number(&revision));
                     return Ok(revision);
                 }
             }

@@ -1,0 +1,36 @@
+//! Which controllers there are. Adding one is a line here.
+
+use std::fmt;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::frame::run_one;
+use crate::{Context, Controller};
+
+/// One controller that can be run.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// Upstream's name.
+    pub name: &'static str,
+    pub(crate) run: fn(Context, CancellationToken) -> BoxFuture<'static, ()>,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Every controller, in no particular order: they meet only in the API.
+#[must_use]
+pub fn all() -> Vec<Entry> {
+    vec![]
+}
+
+/// The entry of one controller.
+#[must_use]
+pub fn entry<C: Controller>() -> Entry {
+    Entry { name: C::NAME, run: |cx, shutdown| run_one::<C>(cx, shutdown).boxed() }
+}
