@@ -11,7 +11,8 @@ pub fn wake_self<K: Object>(cache: &Cache<K>, queue: &Queue<Key>) {
 /// A change of an object wakes its controller of that kind (and the one it had before).
 pub fn wake_controller<K: Object>(cache: &Cache<K>, kind: &'static str, queue: &Queue<Key>) {
     wake(cache, queue, move |change| {
-        let owners = [&change.old, &change.new].into_iter().flatten().filter_map(|object| index::controller_of(&**object));
+        let owners =
+            [&change.old, &change.new].into_iter().flatten().filter_map(|object| index::controller_of(&**object));
         owners.filter(|owner| owner.kind == kind).map(|owner| Key::new(&change.key.namespace, &owner.name)).collect()
     });
 }
