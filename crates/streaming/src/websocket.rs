@@ -1,0 +1,133 @@
+//! WebSocket connections: as numbered channels (`channel.k8s.io`), and as a tunnel for another protocol's bytes.
+
+use bytes::Bytes;
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+use crate::handshake::{base64_decode, base64_encode};
+use crate::{FRAME_DATA_BYTES_MAX, STREAM_BUFFER_BYTES};
+
+/// A message larger than this ends the connection.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+async fn open(connection: Upgraded) -> Socket {
+    let config =
+        WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX)).max_frame_size(Some(MESSAGE_BYTES_MAX));
+    WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, Some(config)).await
+}
+
+/// How the channel number and the bytes are put into a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    /// Binary messages, the first byte is the channel.
+    Binary,
+    /// Text messages, the first character is the channel's digit, the rest is base64.
+    Base64,
+}
+
+/// Opens a connection of numbered channels.
+pub(crate) async fn channels(connection: Upgraded, coding: Coding) -> (ChannelReader, ChannelWriter) {
+    let (sink, stream) = open(connection).await.split();
+    (ChannelReader { stream, coding }, ChannelWriter { sink, coding })
+}
+
+pub(crate) struct ChannelReader {
+    stream: SplitStream<Socket>,
+    coding: Coding,
+}
+
+impl ChannelReader {
+    /// The next piece of a channel; `None` at the end of the connection. Empty messages are read over.
+    pub(crate) async fn next(&mut self) -> Option<(u8, Bytes)> {
+        loop {
+            let message = match self.stream.next().await? {
+                Ok(message) => message,
+                Err(error) => {
+                    tracing::debug!(%error, "websocket broke");
+                    return None;
+                }
+            };
+            let payload: Bytes = match message {
+                Message::Binary(bytes) => bytes,
+                Message::Text(text) => Bytes::from(text),
+                Message::Close(_) => return None,
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+            };
+            let Some((&first, rest)) = payload.split_first() else { continue };
+            match self.coding {
+                Coding::Binary => return Some((first, payload.slice(1..))),
+                Coding::Base64 => {
+                    let Some(bytes) = base64_decode(rest) else { continue };
+                    return Some((first.wrapping_sub(b'0'), bytes.into()));
+                }
+            }
+        }
+    }
+}
+
+pub(crate) struct ChannelWriter {
+    sink: SplitSink<Socket, Message>,
+    coding: Coding,
+}
+
+impl ChannelWriter {
+    pub(crate) async fn send(&mut self, channel: u8, bytes: &[u8]) -> Result<(), ()> {
+        let message = match self.coding {
+            Coding::Binary => {
+                let mut payload = Vec::with_capacity(bytes.len() + 1);
+                payload.push(channel);
+                payload.extend_from_slice(bytes);
+                Message::Binary(payload.into())
+            }
+            Coding::Base64 => {
+                Message::text(format!("{}{}", char::from(b'0'.wrapping_add(channel)), base64_encode(bytes)))
+            }
+        };
+        self.sink.send(message).await.map_err(drop)
+    }
+
+    pub(crate) async fn close(&mut self) {
+        let _ = self.sink.send(Message::Close(None)).await;
+        let _ = self.sink.close().await;
+    }
+}
+
+/// Opens a connection whose binary messages are pieces of one byte stream.
+pub(crate) async fn tunnel(connection: Upgraded) -> DuplexStream {
+    let (mut sink, mut stream) = open(connection).await.split();
+    let (ours, theirs) = duplex(STREAM_BUFFER_BYTES);
+    let (mut outgoing, mut into) = split(ours);
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = stream.next().await {
+            match message {
+                Message::Binary(bytes) => {
+                    if into.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                }
+                Message::Close(_) => break,
+                Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            }
+        }
+        let _ = into.shutdown().await;
+    });
+    tokio::spawn(async move {
+        let mut buffer = vec![0; FRAME_DATA_BYTES_MAX];
+        while let Ok(size) = outgoing.read(&mut buffer).await {
+            if size == 0 || sink.send(Message::Binary(Bytes::copy_from_slice(&buffer[..size]))).await.is_err() {
+                break;
+            }
+        }
+        let _ = sink.send(Message::Close(None)).await;
+        let _ = sink.close().await;
+    });
+    theirs
+}
