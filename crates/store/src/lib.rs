@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod disk;
 pub mod door;
 pub mod engine;
 mod memory;
@@ -14,6 +15,7 @@ mod writer;
 
 use std::sync::Arc;
 
+pub use disk::open_disk;
 pub use door::*;
 pub use engine::{Engine, Loaded, Record};
 pub use watchers::WATCH_BUFFER_CHANGES_MAX;

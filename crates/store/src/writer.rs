@@ -150,7 +150,11 @@ impl Store for Mvcc {
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        self.ask(Command::Close).await
+        match self.ask(Command::Close).await {
+            // It is closed already.
+            Err(StoreError::Closed) => Ok(()),
+            done => done,
+        }
     }
 }
 
@@ -330,7 +334,6 @@ impl Writer {
         self.shared.watchers.lock().close();
         let done = match self.usable() {
             Ok(()) => self.with_engine(|engine| engine.close()),
-            Err(StoreError::Closed) => Ok(()),
             Err(error) => Err(error),
         };
         self.engine = None;

@@ -1,0 +1,8 @@
+//! One suite for every backend: stories, a model, faults of the engine, damage of the files.
+
+mod faults;
+mod limits;
+mod model;
+mod stories;
+mod story;
+mod torn;
