@@ -289,7 +289,8 @@ mod tests {
     fn what_was_synced_behind_a_missing_sector_shows_that_it_once_was_there() {
         // Lazy batches, and the one that was being synced, may reach the disk in any order; two synced ones may not.
         let lazy = super::super::record::LAZY;
-        for (follow, torn) in [(vec![], true), (vec![lazy; 3], true), (vec![lazy, 5], true), (vec![5, lazy, 5], false)] {
+        for (follow, torn) in [(vec![], true), (vec![lazy; 3], true), (vec![lazy, 5], true), (vec![5, lazy, 5], false)]
+        {
             let mut bytes = sample(&[lazy; 3000]);
             bytes[1024..1536].fill(0);
             follow.iter().for_each(|kind| bytes.extend(sample(&[*kind; 40])));

@@ -152,7 +152,9 @@ async fn a_record_that_is_missing_or_out_of_place_is_damage() {
         store.write(write(key, Durability::Now)).await.unwrap();
     }
     let whole = engine.kept.lock().clone();
-    for (harm, text) in [(vec![0, 2], "revision 2 is missing"), (vec![1, 2], "keys should exist"), (vec![0, 2, 1], "comes after")] {
+    for (harm, text) in
+        [(vec![0, 2], "revision 2 is missing"), (vec![1, 2], "keys should exist"), (vec![0, 2, 1], "comes after")]
+    {
         *engine.kept.lock() = harm.iter().map(|at: &usize| whole[*at].clone()).collect();
         let error = open_engine(Box::new(engine.clone()), Options::default()).await.unwrap_err();
         assert!(matches!(error, StoreError::Damaged(_)), "{harm:?}");

@@ -64,7 +64,8 @@ impl Drop for Backend {
 pub(crate) fn check(story: &Expect) {
     let options = Options::default();
     let lines: Vec<&str> = story.data().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let lefts: Vec<&str> = lines.iter().map(|line| line.split(" | ").next().unwrap().trim_end_matches(" |").trim()).collect();
+    let lefts: Vec<&str> =
+        lines.iter().map(|line| line.split(" | ").next().unwrap().trim_end_matches(" |").trim()).collect();
     let width = lefts.iter().map(|left| left.len()).max().unwrap_or(0);
     let table = |backend: &mut Backend| -> String {
         let answers = block_on(run(backend, &lefts));

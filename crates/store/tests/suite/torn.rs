@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use stead_store::{Durability, Expect, Options, Store, StoreError, Write, open_disk};
 
 use crate::story::block_on;
@@ -102,11 +102,13 @@ fn a_flipped_byte_anywhere_is_noticed_or_harmless() {
     let mut files = Vec::new();
     list(&copy, &mut files);
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let mut runner = TestRunner::new_with_rng(Config { cases: 100, failure_persistence: None, ..Config::default() }, rng);
+    let mut runner =
+        TestRunner::new_with_rng(Config { cases: 100, failure_persistence: None, ..Config::default() }, rng);
     let damaged = std::cell::Cell::new(0);
     let place = (0..files.len(), any::<proptest::sample::Index>(), 0..8u8);
     let journal = files.iter().position(|file| file.ends_with("0.jnl")).unwrap();
-    let place = prop_oneof![place.clone(), (journal..=journal, place.clone()).prop_map(|(j, (_, at, bit))| (j, at, bit))];
+    let place =
+        prop_oneof![place.clone(), (journal..=journal, place.clone()).prop_map(|(j, (_, at, bit))| (j, at, bit))];
     let outcome = runner.run(&place, |(file, at, bit)| {
         let file = &files[file];
         let whole = fs::read(file).unwrap();
