@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod age;
 pub mod columns;
 pub mod convert;
 pub mod kinds;

@@ -4,8 +4,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod decode;
 pub mod field;
+pub mod gojson;
+pub mod quantity;
 pub mod status;
+pub mod time;
 
 pub use field::{FieldError, FieldErrors, Path};
 pub use status::ApiError;
