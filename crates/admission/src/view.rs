@@ -1,6 +1,7 @@
 //! Reading and filling JSON objects by dotted paths, without panics and without copies.
 
 use serde_json::{Map, Value};
+use stead_machinery::quantity::Quantity;
 
 static NULL: Value = Value::Null;
 
@@ -136,6 +137,15 @@ fn fill_if(object: &mut Value, key: &str, value: impl Into<Value>, unset: impl F
         if unset(here) {
             *here = value.into();
         }
+    }
+}
+
+/// Reads an amount: a text or a number.
+pub(crate) fn quantity(value: &Value) -> Option<Quantity> {
+    match value {
+        Value::String(text) => text.parse().ok(),
+        Value::Number(number) => number.to_string().parse().ok(),
+        _ => None,
     }
 }
 

@@ -38,6 +38,7 @@ pub(super) fn cron_job(object: &mut Value) {
     spec.fill_null("successfulJobsHistoryLimit", 3);
     spec.fill_null("failedJobsHistoryLimit", 1);
     if let Some(template) = made(spec, "jobTemplate") {
+        template.fill_null("metadata", json!({}));
         with(template, "metadata", |metadata| metadata.drop_key("creationTimestamp"));
         if let Some(template) = made(template, "spec").and_then(|spec| made(spec, "template")) {
             pod::template(template);

@@ -32,6 +32,7 @@ pub(super) fn pod(object: &mut Value) {
 
 /// A pod template.
 pub(super) fn template(template: &mut Value) {
+    template.fill_null("metadata", json!({}));
     with(template, "metadata", |metadata| metadata.drop_key("creationTimestamp"));
     if let Some(spec) = made(template, "spec") {
         pod_spec(spec);

@@ -1,6 +1,15 @@
 //! What the built-in admission plugins change or refuse, in upstream's order.
 
+mod allocate;
 pub(crate) mod lifecycle;
+mod limits;
+mod node;
+mod pod;
+mod quota;
+mod storage;
+mod workload;
+
+pub use pod::waits_for_account;
 
 use serde_json::Value;
 use stead_api::{Kind, Subresource};
@@ -9,33 +18,81 @@ use stead_machinery::ApiError;
 use crate::context::Context;
 
 /// Before validation of a create.
-pub(crate) fn create(_kind: &Kind, _object: &mut Value, _ctx: &mut Context<'_>) -> Result<(), ApiError> {
+pub(crate) fn create(kind: &Kind, object: &mut Value, ctx: &mut Context<'_>) -> Result<(), ApiError> {
+    node::restrict_create(kind, object, ctx)?;
+    match (kind.group, kind.kind) {
+        ("", "Pod") => {
+            limits::pod(kind, object, ctx)?;
+            pod::account(kind, object, ctx)?;
+            pod::priority(kind, object, ctx)?;
+            pod::tolerations(object);
+            pod::status(object);
+        }
+        ("", "PersistentVolumeClaim") => {
+            limits::claim(kind, object, ctx)?;
+            storage::protect(object, "kubernetes.io/pvc-protection");
+            storage::default_class(object, ctx);
+        }
+        ("", "PersistentVolume") => {
+            storage::protect(object, "kubernetes.io/pv-protection");
+            storage::phase_time(object, None, ctx);
+        }
+        ("", "Node") => node::not_ready(object),
+        ("batch", "Job") => workload::job_selector(object),
+        ("apps", "DaemonSet") => workload::template_generation(object, None),
+        ("", "Namespace") => workload::namespace_finalizer(object),
+        ("scheduling.k8s.io", "PriorityClass") => pod::one_default(kind, object, ctx)?,
+        _ => {}
+    }
     Ok(())
 }
 
 /// Before validation of an update.
 pub(crate) fn update(
-    _kind: &Kind,
-    _new: &mut Value,
-    _old: &Value,
-    _sub: Option<Subresource>,
-    _ctx: &mut Context<'_>,
+    kind: &Kind,
+    new: &mut Value,
+    old: &Value,
+    sub: Option<Subresource>,
+    ctx: &mut Context<'_>,
 ) -> Result<(), ApiError> {
+    node::restrict_update(kind, new, old, sub, ctx)?;
+    match (kind.group, kind.kind) {
+        ("", "Pod") if sub.is_none() => pod::tolerations(new),
+        ("", "Service") if sub.is_none() => allocate::patch(new, old),
+        ("", "PersistentVolume") => storage::phase_time(new, Some(old), ctx),
+        ("apps", "DaemonSet") if sub.is_none() => workload::template_generation(new, Some(old)),
+        ("scheduling.k8s.io", "PriorityClass") => pod::one_default(kind, new, ctx)?,
+        _ => {}
+    }
     Ok(())
 }
 
 /// After validation of a create: what is only done for an object that is otherwise fine.
-pub(crate) fn after_create(_kind: &Kind, _object: &mut Value, _ctx: &mut Context<'_>) -> Result<(), ApiError> {
+pub(crate) fn after_create(kind: &Kind, object: &mut Value, ctx: &mut Context<'_>) -> Result<(), ApiError> {
+    quota::check(kind, object, None, ctx)?;
+    if (kind.group, kind.kind) == ("", "Service") {
+        allocate::create(kind, object, ctx)?;
+    }
     Ok(())
 }
 
 /// After validation of an update.
 pub(crate) fn after_update(
-    _kind: &Kind,
-    _new: &mut Value,
-    _old: &Value,
-    _sub: Option<Subresource>,
-    _ctx: &mut Context<'_>,
+    kind: &Kind,
+    new: &mut Value,
+    old: &Value,
+    sub: Option<Subresource>,
+    ctx: &mut Context<'_>,
 ) -> Result<(), ApiError> {
-    Ok(())
+    match (kind.group, kind.kind, sub) {
+        ("", "PersistentVolumeClaim", None) => {
+            storage::resize(kind, new, old, ctx)?;
+            quota::check(kind, new, Some(old), ctx)
+        }
+        ("", "Service", None) => {
+            quota::check(kind, new, Some(old), ctx)?;
+            allocate::update(kind, new, old, ctx)
+        }
+        _ => Ok(()),
+    }
 }

@@ -4,6 +4,8 @@
 
 mod meta;
 
+pub(crate) use meta::Raw;
+
 use serde_json::Value;
 use stead_api::{Kind, Subresource};
 use stead_machinery::FieldErrors;
