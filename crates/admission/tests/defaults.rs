@@ -109,17 +109,25 @@ fn core_kinds() {
         },
         Story {
             file: "pvc-minimal",
-            input: workload("v1", "PersistentVolumeClaim", json!({
-                "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
-            })),
+            input: workload(
+                "v1",
+                "PersistentVolumeClaim",
+                json!({
+                    "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+                }),
+            ),
             newer: json!({}),
         },
         Story {
             file: "pv-minimal",
-            input: workload("v1", "PersistentVolume", json!({
-                "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1024Mi"}, "storageClassName": "manual",
-                "hostPath": {"path": "/mnt/bare"},
-            })),
+            input: workload(
+                "v1",
+                "PersistentVolume",
+                json!({
+                    "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1024Mi"}, "storageClassName": "manual",
+                    "hostPath": {"path": "/mnt/bare"},
+                }),
+            ),
             newer: json!({"status": {"lastPhaseTransitionTime": "2026-11-20T14:55:13Z"}}),
         },
         Story {
@@ -127,10 +135,22 @@ fn core_kinds() {
             input: json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "example.com/x"}),
             newer: json!({}),
         },
-        Story { file: "configmap", input: json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}), newer: json!({}) },
-        Story { file: "secret", input: json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"a": "b"}}), newer: json!({}) },
+        Story {
+            file: "configmap",
+            input: json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}),
+            newer: json!({}),
+        },
+        Story {
+            file: "secret",
+            input: json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"a": "b"}}),
+            newer: json!({}),
+        },
         Story { file: "namespace", input: json!({"apiVersion": "v1", "kind": "Namespace"}), newer: json!({}) },
-        Story { file: "serviceaccount", input: json!({"apiVersion": "v1", "kind": "ServiceAccount"}), newer: json!({}) },
+        Story {
+            file: "serviceaccount",
+            input: json!({"apiVersion": "v1", "kind": "ServiceAccount"}),
+            newer: json!({}),
+        },
         Story {
             file: "service-clusterip",
             input: service(json!({"selector": {"app": "web"}, "ports": port()})),
@@ -159,7 +179,9 @@ fn core_kinds() {
         },
         Story {
             file: "service-nodeport",
-            input: service(json!({"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "web"}]})),
+            input: service(
+                json!({"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "web"}]}),
+            ),
             newer: json!({}),
         },
         Story { file: "service-noselector", input: service(json!({"ports": port()})), newer: json!({}) },
@@ -177,10 +199,18 @@ fn core_kinds() {
         },
         Story {
             file: "limitrange",
-            input: workload("v1", "LimitRange", json!({"limits": [{"type": "Container", "default": {"cpu": "1000m"}}]})),
+            input: workload(
+                "v1",
+                "LimitRange",
+                json!({"limits": [{"type": "Container", "default": {"cpu": "1000m"}}]}),
+            ),
             newer: json!({}),
         },
-        Story { file: "quota", input: workload("v1", "ResourceQuota", json!({"hard": {"pods": "100"}})), newer: json!({}) },
+        Story {
+            file: "quota",
+            input: workload("v1", "ResourceQuota", json!({"hard": {"pods": "100"}})),
+            newer: json!({}),
+        },
     ];
     stories.iter().for_each(check);
 }
@@ -214,9 +244,13 @@ fn workloads() {
     let stories = [
         Story {
             file: "statefulset-minimal",
-            input: workload("apps/v1", "StatefulSet", json!({
-                "serviceName": "min", "replicas": 0, "selector": selector("min"), "template": template("min"),
-            })),
+            input: workload(
+                "apps/v1",
+                "StatefulSet",
+                json!({
+                    "serviceName": "min", "replicas": 0, "selector": selector("min"), "template": template("min"),
+                }),
+            ),
             newer: newer_set,
         },
         Story {
@@ -226,9 +260,13 @@ fn workloads() {
         },
         Story {
             file: "deployment",
-            input: workload("apps/v1", "Deployment", json!({
-                "replicas": 2, "selector": selector("dep"), "template": template("dep"),
-            })),
+            input: workload(
+                "apps/v1",
+                "Deployment",
+                json!({
+                    "replicas": 2, "selector": selector("dep"), "template": template("dep"),
+                }),
+            ),
             newer: json!({}),
         },
         Story {
@@ -258,21 +296,33 @@ fn workloads() {
         },
         Story {
             file: "cronjob",
-            input: workload("batch/v1", "CronJob", json!({
-                "schedule": "* * * * *", "jobTemplate": {"spec": {"template": batch(Some("true"), "OnFailure")}},
-            })),
+            input: workload(
+                "batch/v1",
+                "CronJob",
+                json!({
+                    "schedule": "* * * * *", "jobTemplate": {"spec": {"template": batch(Some("true"), "OnFailure")}},
+                }),
+            ),
             newer: json!({}),
         },
         Story {
             file: "pdb",
-            input: workload("policy/v1", "PodDisruptionBudget", json!({"minAvailable": 2, "selector": selector("web")})),
+            input: workload(
+                "policy/v1",
+                "PodDisruptionBudget",
+                json!({"minAvailable": 2, "selector": selector("web")}),
+            ),
             newer: json!({}),
         },
         Story {
             file: "hpa",
-            input: workload("autoscaling/v2", "HorizontalPodAutoscaler", json!({
-                "maxReplicas": 5, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web"},
-            })),
+            input: workload(
+                "autoscaling/v2",
+                "HorizontalPodAutoscaler",
+                json!({
+                    "maxReplicas": 5, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web"},
+                }),
+            ),
             newer: json!({}),
         },
     ];
@@ -291,23 +341,27 @@ fn full_set() -> Value {
         "resources": {"limits": quantity("1000m", "2048Mi"), "requests": quantity("0.5", "1Gi")},
         "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "cm", "mountPath": "/cm"}],
     });
-    workload("apps/v1", "StatefulSet", json!({
-        "minReadySeconds": 5, "podManagementPolicy": "Parallel", "replicas": 0, "revisionHistoryLimit": 3,
-        "selector": {"matchLabels": {"app": "full"}}, "serviceName": "full", "updateStrategy": {"type": "OnDelete"},
-        "template": {"metadata": {"labels": {"app": "full"}}, "spec": {
-            "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
-                {"labelSelector": {"matchLabels": {"app": "full"}}, "topologyKey": "kubernetes.io/hostname"}]}},
-            "containers": [container], "initContainers": [{"name": "i", "image": "busybox"}],
-            "volumes": [{"name": "cm", "configMap": {"name": "x"}}, {"name": "sec", "secret": {"secretName": "x"}},
-                {"name": "e"}, {"name": "h", "hostPath": {"path": "/x"}}],
-        }},
-        "volumeClaimTemplates": [
-            {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "standard",
-                "resources": {"requests": {"storage": "1Gi"}}}},
-            {"metadata": {"name": "logs"}, "spec": {"accessModes": ["ReadWriteMany"],
-                "resources": {"requests": {"storage": 1_073_741_824}}}},
-        ],
-    }))
+    workload(
+        "apps/v1",
+        "StatefulSet",
+        json!({
+            "minReadySeconds": 5, "podManagementPolicy": "Parallel", "replicas": 0, "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": {"app": "full"}}, "serviceName": "full", "updateStrategy": {"type": "OnDelete"},
+            "template": {"metadata": {"labels": {"app": "full"}}, "spec": {
+                "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+                    {"labelSelector": {"matchLabels": {"app": "full"}}, "topologyKey": "kubernetes.io/hostname"}]}},
+                "containers": [container], "initContainers": [{"name": "i", "image": "busybox"}],
+                "volumes": [{"name": "cm", "configMap": {"name": "x"}}, {"name": "sec", "secret": {"secretName": "x"}},
+                    {"name": "e"}, {"name": "h", "hostPath": {"path": "/x"}}],
+            }},
+            "volumeClaimTemplates": [
+                {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "standard",
+                    "resources": {"requests": {"storage": "1Gi"}}}},
+                {"metadata": {"name": "logs"}, "spec": {"accessModes": ["ReadWriteMany"],
+                    "resources": {"requests": {"storage": 1_073_741_824}}}},
+            ],
+        }),
+    )
 }
 
 #[test]
@@ -316,9 +370,13 @@ fn other_kinds() {
     let stories = [
         Story {
             file: "ingress",
-            input: workload("networking.k8s.io/v1", "Ingress", json!({
-                "defaultBackend": {"service": {"name": "web", "port": {"number": 80}}},
-            })),
+            input: workload(
+                "networking.k8s.io/v1",
+                "Ingress",
+                json!({
+                    "defaultBackend": {"service": {"name": "web", "port": {"number": 80}}},
+                }),
+            ),
             newer: json!({}),
         },
         Story {

@@ -21,7 +21,9 @@ impl World {
     pub fn new() -> Self {
         let mut world = Self::default();
         world.add(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "obj"}}));
-        world.add(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "obj"}}));
+        world.add(
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "obj"}}),
+        );
         world.add(json!({
             "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "example.com/x",
             "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},

@@ -131,7 +131,11 @@ fn address(
         ctx.addresses.reserve_ip(ip).map_err(|e| {
             let mut errors = FieldErrors::default();
             let shown = Raw(format!("[]string{{{wanted:?}}}"));
-            errors.invalid(&Path::new("spec").child("clusterIPs"), &shown, &format!("failed to allocate IP {wanted}: {e}"));
+            errors.invalid(
+                &Path::new("spec").child("clusterIPs"),
+                &shown,
+                &format!("failed to allocate IP {wanted}: {e}"),
+            );
             ApiError::invalid(kind, service.text("metadata.name"), &errors)
         })?;
         ip

@@ -6,7 +6,7 @@ use stead_machinery::ApiError;
 use stead_machinery::quantity::Quantity;
 
 use crate::context::Context;
-use crate::view::{quantity, Fill, View};
+use crate::view::{Fill, View, quantity};
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
@@ -23,7 +23,8 @@ pub(super) fn pod(kind: &Kind, pod: &mut Value, ctx: &Context<'_>) -> Result<(),
             for container in pod.at_mut("spec").map(|s| s.items_mut(list)).unwrap_or_default() {
                 let name = container.text("name").to_owned();
                 for (of, defaults, word) in [("limits", &limits, "limit"), ("requests", &requests, "request")] {
-                    let Some(target) = (!defaults.is_empty()).then(|| container.object(&format!("resources.{of}"))).flatten()
+                    let Some(target) =
+                        (!defaults.is_empty()).then(|| container.object(&format!("resources.{of}"))).flatten()
                     else {
                         continue;
                     };
@@ -149,7 +150,9 @@ fn bounds(item: &Value, what: &str, requests: &Value, limits: &Value, errors: &m
             }
             _ if claim => {}
             (None, _) => errors.push(format!("maximum {name} usage per {what} is {max}.  No limit is specified")),
-            (Some(l), _) if l > max => errors.push(format!("maximum {name} usage per {what} is {max}, but limit is {l}")),
+            (Some(l), _) if l > max => {
+                errors.push(format!("maximum {name} usage per {what} is {max}, but limit is {l}"))
+            }
             (_, Some(r)) if r > max => {
                 errors.push(format!("maximum {name} usage per {what} is {max}, but request is {r}"));
             }

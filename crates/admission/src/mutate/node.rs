@@ -47,9 +47,9 @@ pub(super) fn restrict_create(kind: &Kind, object: &Value, ctx: &Context<'_>) ->
     let name = object.text("metadata.name");
     let refuse = |why: String| Err(ApiError::forbidden(kind, name, &why));
     match (kind.group, kind.kind) {
-        ("", "Pod") if !is_mirror(object) => {
-            refuse(format!("pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods"))
-        }
+        ("", "Pod") if !is_mirror(object) => refuse(format!(
+            "pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods"
+        )),
         ("", "Pod") if object.text("spec.nodeName") != node => {
             refuse(format!("node {node:?} can only create pods with spec.nodeName set to itself"))
         }
@@ -100,7 +100,11 @@ fn lease(kind: &Kind, object: &Value, node: &str) -> Result<(), ApiError> {
         return Err(ApiError::forbidden(kind, name, why));
     }
     if name != node {
-        return Err(ApiError::forbidden(kind, name, "can only access node lease with the same name as the requesting node"));
+        return Err(ApiError::forbidden(
+            kind,
+            name,
+            "can only access node lease with the same name as the requesting node",
+        ));
     }
     Ok(())
 }

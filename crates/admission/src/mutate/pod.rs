@@ -5,7 +5,7 @@ use stead_api::Kind;
 use stead_machinery::ApiError;
 
 use crate::context::{Context, Lookup};
-use crate::view::{quantity, Fill, View};
+use crate::view::{Fill, View, quantity};
 
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const TOKEN_VOLUME: &str = "kube-api-access-";
@@ -228,9 +228,14 @@ mod tests {
             (json!({"requests": {"ephemeral-storage": "1Gi"}}), "BestEffort"),
             (json!({"requests": {"cpu": "1"}}), "Burstable"),
             (json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}), "Burstable"),
-            (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}), "Guaranteed"),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}),
+                "Guaranteed",
+            ),
             (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Mi"}}), "Burstable"),
         ];
-        stories.iter().for_each(|(resources, class)| assert_eq!(qos_class(&pod(resources.clone())), *class, "{resources}"));
+        stories
+            .iter()
+            .for_each(|(resources, class)| assert_eq!(qos_class(&pod(resources.clone())), *class, "{resources}"));
     }
 }

@@ -104,7 +104,8 @@ fn must_specify(kind: &Kind, object: &Value, hard: &Usage, quota: &str) -> Resul
 
 /// Whether a quota with scopes speaks of this object. Scopes are about pods only.
 fn in_scope(quota: &Value, kind: &Kind, object: &Value) -> bool {
-    let scopes = quota.items("spec.scopes").iter().filter_map(|s| Some((s.as_str()?.to_owned(), json!({"operator": "Exists"}))));
+    let scopes =
+        quota.items("spec.scopes").iter().filter_map(|s| Some((s.as_str()?.to_owned(), json!({"operator": "Exists"}))));
     let selected =
         quota.items("spec.scopeSelector.matchExpressions").iter().map(|e| (e.text("scopeName").to_owned(), e.clone()));
     let mut all = scopes.chain(selected).peekable();

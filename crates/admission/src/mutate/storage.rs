@@ -7,7 +7,7 @@ use stead_machinery::time::rfc3339;
 
 use super::pod::push;
 use crate::context::{Context, Lookup};
-use crate::view::{quantity, Fill, View};
+use crate::view::{Fill, View, quantity};
 
 const DEFAULT_CLASS: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
