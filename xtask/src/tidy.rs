@@ -72,7 +72,8 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 }
 
 fn check_dependencies(root: &Path, faults: &mut Vec<String>) -> Result<()> {
-    let output = Command::new("cargo").args(["metadata", "--format-version", "1", "--no-deps"]).current_dir(root).output()?;
+    let output =
+        Command::new("cargo").args(["metadata", "--format-version", "1", "--no-deps"]).current_dir(root).output()?;
     let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
     for package in metadata["packages"].as_array().into_iter().flatten() {
         let name = package["name"].as_str().unwrap_or_default();
@@ -105,7 +106,8 @@ fn layer_of(name: &str) -> Option<u8> {
 }
 
 fn rust_files(root: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("git").args(["ls-files", "-co", "--exclude-standard", "*.rs"]).current_dir(root).output()?;
+    let output =
+        Command::new("git").args(["ls-files", "-co", "--exclude-standard", "*.rs"]).current_dir(root).output()?;
     Ok(String::from_utf8(output.stdout)?.lines().map(PathBuf::from).filter(|path| root.join(path).exists()).collect())
 }
 
@@ -171,7 +173,9 @@ fn function_lengths(lines: &[&str]) -> Vec<usize> {
     let is_start = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().take(5).collect();
         let before = words.iter().position(|word| *word == "fn");
-        before.is_some_and(|at| words[..at].iter().all(|word| word.starts_with("pub") || ["const", "async", "unsafe"].contains(word)))
+        before.is_some_and(|at| {
+            words[..at].iter().all(|word| word.starts_with("pub") || ["const", "async", "unsafe"].contains(word))
+        })
     };
     let mut lengths = Vec::new();
     for (start, line) in lines.iter().enumerate().filter(|(_, line)| is_start(line)) {

@@ -46,7 +46,8 @@ fn install_packages() -> Result<()> {
         std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(found))
     };
     run_command(Command::new("apt-get").args(["update", "-qq"]))?;
-    let missing: Vec<&str> = PACKAGES.iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }

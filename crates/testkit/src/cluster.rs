@@ -82,7 +82,8 @@ impl Cluster {
             command.arg("--private-registry").arg(registries);
         }
         command.args(&self.options.flags);
-        let mut server = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().context("stead server")?;
+        let mut server =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().context("stead server")?;
         let stdout = server.stdout.take().context("stdout is piped")?;
         self.server = Some(server);
         let (sender, ready) = mpsc::channel();

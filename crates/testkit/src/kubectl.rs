@@ -211,6 +211,9 @@ mod tests {
 
     #[test]
     fn quotes_keep_blanks() {
-        assert_eq!(words(r#"exec redis-0 -- redis-cli SET k "a b" '' "#), ["exec", "redis-0", "--", "redis-cli", "SET", "k", "a b", ""]);
+        assert_eq!(
+            words(r#"exec redis-0 -- redis-cli SET k "a b" '' "#),
+            ["exec", "redis-0", "--", "redis-cli", "SET", "k", "a b", ""]
+        );
     }
 }

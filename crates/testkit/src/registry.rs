@@ -43,7 +43,9 @@ impl Registry {
                         let answer = content.answer(&request);
                         async move { Ok::<_, std::convert::Infallible>(answer) }
                     });
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
@@ -100,7 +102,11 @@ impl Content {
         let head = request.method() == Method::HEAD;
         let rest = path.strip_prefix("/v2/").unwrap_or_default();
         if let Some((name, reference)) = rest.split_once("/manifests/") {
-            let key = if reference.starts_with("sha256:") { format!("{name}@{reference}") } else { format!("{name}:{reference}") };
+            let key = if reference.starts_with("sha256:") {
+                format!("{name}@{reference}")
+            } else {
+                format!("{name}:{reference}")
+            };
             return match self.manifests.get(&key) {
                 Some((digest, media_type)) => self.blob(digest, media_type, head),
                 None => error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "manifest unknown"),

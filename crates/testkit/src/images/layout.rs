@@ -64,7 +64,10 @@ impl Writer {
         file.flush()?;
         fs::rename(&temporary, self.blobs.join(&digest))?;
         let size = fs::metadata(self.blobs.join(&digest))?.len();
-        Ok((json!({"mediaType": LAYER, "digest": format!("sha256:{digest}"), "size": size}), format!("sha256:{diff_id}")))
+        Ok((
+            json!({"mediaType": LAYER, "digest": format!("sha256:{digest}"), "size": size}),
+            format!("sha256:{diff_id}"),
+        ))
     }
 
     fn blob(&self, media_type: &str, bytes: &[u8]) -> Result<Value> {
@@ -79,7 +82,8 @@ fn index(manifests: &[Value]) -> Value {
 }
 
 fn config(recipe: &Recipe, name: &str, diff_id: &str) -> Value {
-    let set = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), json!({}))).collect::<serde_json::Map<_, _>>();
+    let set =
+        |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), json!({}))).collect::<serde_json::Map<_, _>>();
     let mut config = json!({"Env": recipe.environment, "Cmd": recipe.command, "Labels": {"dev.stead.test.name": name}});
     if !recipe.entrypoint.is_empty() {
         config["Entrypoint"] = json!(recipe.entrypoint);
@@ -134,7 +138,8 @@ pub(super) fn archive(layout: &Path, names: &[&str], to: &Path) -> Result<()> {
 }
 
 fn blob_path(layout: &Path, descriptor: &Value) -> Result<PathBuf> {
-    let digest = descriptor["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")).context("no digest")?;
+    let digest =
+        descriptor["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")).context("no digest")?;
     Ok(layout.join("blobs/sha256").join(digest))
 }
 
@@ -176,4 +181,3 @@ impl<W: Write> Write for Hashing<W> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
-

@@ -12,11 +12,27 @@ use super::Recipe;
 
 /// Libraries that packages of their own maintenance scripts pull in; no program here links them.
 const UNUSED_LIBRARIES: &[&str] = &[
-    "perl", "libperl", "libpam", "libaudit", "libsemanage", "libfile-find", "libnumber", "libtext", "libnewt", "libslang",
-    "libdebian-installer", "libreadline", "libgdbm", "libdb5", "libelogind", "libsepol", "libcap-ng",
+    "perl",
+    "libperl",
+    "libpam",
+    "libaudit",
+    "libsemanage",
+    "libfile-find",
+    "libnumber",
+    "libtext",
+    "libnewt",
+    "libslang",
+    "libdebian-installer",
+    "libreadline",
+    "libgdbm",
+    "libdb5",
+    "libelogind",
+    "libsepol",
+    "libcap-ng",
 ];
 /// Parts of a package that no test reads.
-const UNUSED_PATHS: &[&str] = &["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/lintian", "usr/share/bash-completion"];
+const UNUSED_PATHS: &[&str] =
+    &["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/lintian", "usr/share/bash-completion"];
 
 /// Makes `root` the file system that `recipe` describes.
 pub(super) fn unpack(recipe: &Recipe, cache: &Path, root: &Path) -> Result<()> {
@@ -50,7 +66,21 @@ pub(super) fn unpack(recipe: &Recipe, cache: &Path, root: &Path) -> Result<()> {
 
 /// The merged-/usr layout, accounts and the few files that every program expects.
 fn make_skeleton(root: &Path) -> Result<()> {
-    for directory in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc", "tmp", "root", "home", "var/tmp", "run", "proc", "sys", "dev"] {
+    for directory in [
+        "usr/bin",
+        "usr/sbin",
+        "usr/lib",
+        "usr/lib64",
+        "etc",
+        "tmp",
+        "root",
+        "home",
+        "var/tmp",
+        "run",
+        "proc",
+        "sys",
+        "dev",
+    ] {
         fs::create_dir_all(root.join(directory))?;
     }
     for name in ["bin", "sbin", "lib", "lib64"] {
@@ -94,7 +124,8 @@ fn closure(packages: &[&str]) -> Result<BTreeSet<String>> {
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let name = line.trim();
         let used = name.starts_with("lib") || name == "zlib1g";
-        if !line.starts_with([' ', '|', '<']) && used && !UNUSED_LIBRARIES.iter().any(|unused| name.starts_with(unused)) {
+        if !line.starts_with([' ', '|', '<']) && used && !UNUSED_LIBRARIES.iter().any(|unused| name.starts_with(unused))
+        {
             wanted.insert(name.to_owned());
         }
     }

@@ -27,12 +27,7 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// Every image of the seeds' exercises.
 pub const RECIPES: &[Recipe] = &[
     Recipe {
-        names: &[
-            "library/busybox:latest",
-            "library/busybox:1.28",
-            "library/busybox:1.35",
-            "library/busybox:1.36",
-        ],
+        names: &["library/busybox:latest", "library/busybox:1.28", "library/busybox:1.35", "library/busybox:1.36"],
         packages: &["busybox-static"],
         files: &[],
         directories: &[],
