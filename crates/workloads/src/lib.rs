@@ -1,1 +1,12 @@
-//! stead-workloads.
+//! What each controller would do next: pure plans over snapshots.
+//!
+//! Invariants:
+//! - no IO, clock or randomness: the same snapshot always gives the same plan;
+//! - a plan is data and may be dropped at any time; names are deterministic, so making it again is harmless.
+
+#![forbid(unsafe_code)]
+
+pub mod history;
+pub mod owner;
+pub mod pod;
+pub mod statefulset;

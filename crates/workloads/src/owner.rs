@@ -1,0 +1,134 @@
+//! Who owns what: adoption of orphans and release of what no longer matches.
+//!
+//! The rules of `pkg/controller/controller_ref_manager.go`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// What to do about one object that a controller might own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is ours and matches.
+    Keep,
+    /// It is ours by reference but no longer matches: give it up.
+    Release,
+    /// It is nobody's and matches: take it, after asking the server whether we still exist.
+    Adopt,
+    /// It is not our business.
+    Ignore,
+}
+
+/// Judges one object. `matches`: its labels and name fit the controller.
+#[must_use]
+pub fn judge(controller: &ObjectMeta, object: &ObjectMeta, matches: bool) -> Claim {
+    let deleting = controller.deletion_timestamp.is_some();
+    match controller_of(object) {
+        Some(owner) if Some(&owner.uid) != controller.uid.as_ref() => Claim::Ignore,
+        Some(_) if matches => Claim::Keep,
+        Some(_) if deleting => Claim::Ignore,
+        Some(_) => Claim::Release,
+        None if deleting || !matches || object.deletion_timestamp.is_some() => Claim::Ignore,
+        None => Claim::Adopt,
+    }
+}
+
+/// The owner reference that has `controller: true`.
+#[must_use]
+pub fn controller_of(object: &ObjectMeta) -> Option<&OwnerReference> {
+    object.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
+}
+
+/// The reference that a controller puts on what it makes.
+#[must_use]
+pub fn controller_ref(api_version: &str, kind: &str, owner: &ObjectMeta) -> OwnerReference {
+    OwnerReference {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        name: owner.name.clone().unwrap_or_default(),
+        uid: owner.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// The strategic merge patch that adopts `object`; its uid makes the server refuse a namesake.
+#[must_use]
+pub fn adopt_patch(reference: &OwnerReference, object: &ObjectMeta) -> Value {
+    json!({"metadata": {"ownerReferences": [reference], "uid": object.uid}})
+}
+
+/// The strategic merge patch that releases `object`.
+#[must_use]
+pub fn release_patch(controller_uid: &str, object: &ObjectMeta) -> Value {
+    json!({"metadata": {"ownerReferences": [{"$patch": "delete", "uid": controller_uid}], "uid": object.uid}})
+}
+
+/// Whether labels satisfy a selector. An empty selector matches everything; an unknown operator nothing.
+#[must_use]
+pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+    let fits = selector.match_expressions.iter().flatten().all(|term| {
+        let value = labels.get(&term.key);
+        let listed = || value.is_some_and(|value| term.values.iter().flatten().any(|v| v == value));
+        match term.operator.as_str() {
+            "In" => listed(),
+            "NotIn" => !listed(),
+            "Exists" => value.is_some(),
+            "DoesNotExist" => value.is_none(),
+            _ => false,
+        }
+    });
+    equal && fits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    fn object(owner: Option<&str>, deleting: bool) -> ObjectMeta {
+        let reference = |uid: &str| OwnerReference { uid: uid.into(), controller: Some(true), ..Default::default() };
+        ObjectMeta {
+            uid: Some("me".into()),
+            owner_references: owner.map(|uid| vec![reference(uid)]),
+            deletion_timestamp: deleting.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn takes_orphans_keeps_its_own_and_lets_go_what_no_longer_matches() {
+        for (set_deleting, owner, pod_deleting, matches, expected) in [
+            (false, Some("me"), false, true, Claim::Keep),
+            (false, Some("me"), true, true, Claim::Keep),
+            (false, Some("me"), false, false, Claim::Release),
+            (true, Some("me"), false, false, Claim::Ignore),
+            (false, Some("other"), false, true, Claim::Ignore),
+            (false, None, false, true, Claim::Adopt),
+            (false, None, true, true, Claim::Ignore),
+            (false, None, false, false, Claim::Ignore),
+            (true, None, false, true, Claim::Ignore),
+        ] {
+            let judged = judge(&object(None, set_deleting), &object(owner, pod_deleting), matches);
+            assert_eq!(judged, expected, "set deleting {set_deleting}, owner {owner:?}, matches {matches}");
+        }
+    }
+
+    #[test]
+    fn a_selector_needs_all_its_terms() {
+        let selector: LabelSelector = serde_json::from_value(json!({
+            "matchLabels": {"app": "web"},
+            "matchExpressions": [
+                {"key": "tier", "operator": "In", "values": ["a", "b"]},
+                {"key": "old", "operator": "DoesNotExist"},
+            ],
+        }))
+        .expect("a selector");
+        let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        assert!(selects(&selector, &labels(&[("app", "web"), ("tier", "b")])));
+        assert!(!selects(&selector, &labels(&[("app", "web"), ("tier", "c")])));
+        assert!(!selects(&selector, &labels(&[("app", "web")])));
+        assert!(!selects(&selector, &labels(&[("app", "web"), ("tier", "a"), ("old", "")])));
+    }
+}

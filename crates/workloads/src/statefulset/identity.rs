@@ -1,0 +1,266 @@
+//! What makes a pod the n-th of its set: name, labels, host name and volumes.
+//!
+//! Source: `pkg/controller/statefulset/stateful_set_utils.go`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodSpec, PodTemplateSpec, Volume,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use crate::owner::controller_ref;
+
+pub const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
+pub const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
+/// On a pod: the name of the revision that it was made from.
+pub const REVISION_LABEL: &str = "controller-revision-hash";
+/// On a set: `"true"` holds its roll-outs, as `kubectl rollout pause` does for a Deployment. Not upstream's.
+pub const PAUSED_ANNOTATION: &str = "stead.dev/paused";
+
+/// `spec.replicas`.
+#[must_use]
+pub fn replicas(set: &StatefulSet) -> u32 {
+    let replicas = set.spec.replicas.unwrap_or(1);
+    u32::try_from(replicas).unwrap_or(0)
+}
+
+/// `spec.ordinals.start`.
+#[must_use]
+pub fn start(set: &StatefulSet) -> u32 {
+    let start = set.spec.ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0);
+    u32::try_from(start).unwrap_or(0)
+}
+
+#[must_use]
+pub fn is_paused(set: &StatefulSet) -> bool {
+    set.metadata.annotations.as_ref().and_then(|all| all.get(PAUSED_ANNOTATION)).is_some_and(|value| value == "true")
+}
+
+#[must_use]
+pub fn claim_templates(set: &StatefulSet) -> &[PersistentVolumeClaim] {
+    set.spec.volume_claim_templates.as_deref().unwrap_or_default()
+}
+
+/// `web-0`.
+#[must_use]
+pub fn pod_name(set: &StatefulSet, ordinal: u32) -> String {
+    format!("{}-{ordinal}", name(&set.metadata))
+}
+
+/// `data-web-0`.
+#[must_use]
+pub fn claim_name(set: &StatefulSet, template: &PersistentVolumeClaim, ordinal: u32) -> String {
+    format!("{}-{}-{ordinal}", name(&template.metadata), name(&set.metadata))
+}
+
+/// The ordinal of a pod that has the name of a pod of this set.
+#[must_use]
+pub fn ordinal_of(set: &StatefulSet, pod: &Pod) -> Option<u32> {
+    let digits = name(&pod.metadata).strip_prefix(name(&set.metadata))?.strip_prefix('-')?;
+    let plain = digits == "0" || !digits.starts_with('0');
+    let ordinal: i32 = digits.parse().ok().filter(|_| plain && digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    u32::try_from(ordinal).ok()
+}
+
+/// The revision that a pod was made from, by its label.
+#[must_use]
+pub fn revision_of(pod: &Pod) -> Option<&str> {
+    label(pod, REVISION_LABEL)
+}
+
+/// Whether the labels of a pod name it right.
+#[must_use]
+pub fn matches(set: &StatefulSet, pod: &Pod, ordinal: u32) -> bool {
+    name(&pod.metadata) == pod_name(set, ordinal) && label(pod, POD_NAME_LABEL) == Some(name(&pod.metadata))
+}
+
+/// Whether a pod mounts the claims of its ordinal.
+#[must_use]
+pub fn storage_matches(set: &StatefulSet, pod: &Pod, ordinal: u32) -> bool {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    claim_templates(set).iter().all(|template| {
+        let volume = volumes.iter().find(|volume| volume.name == name(&template.metadata));
+        let claim = volume.and_then(|volume| volume.persistent_volume_claim.as_ref());
+        claim.is_some_and(|claim| claim.claim_name == claim_name(set, template, ordinal))
+    })
+}
+
+/// The reference that pods, claims and revisions have to their set.
+#[must_use]
+pub fn set_ref(set: &StatefulSet) -> OwnerReference {
+    controller_ref("apps/v1", "StatefulSet", &set.metadata)
+}
+
+/// The pod of `ordinal`, made from `template` of the revision named `revision`.
+#[must_use]
+pub fn new_pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: u32) -> Pod {
+    let pod_name = pod_name(set, ordinal);
+    let from = template.metadata.clone().unwrap_or_default();
+    let mut pod = Pod {
+        metadata: ObjectMeta {
+            name: Some(pod_name.clone()),
+            generate_name: Some(format!("{}-", name(&set.metadata))),
+            namespace: set.metadata.namespace.clone(),
+            labels: from.labels,
+            annotations: from.annotations,
+            finalizers: from.finalizers,
+            owner_references: Some(vec![set_ref(set)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            hostname: Some(pod_name),
+            subdomain: set.spec.service_name.clone().filter(|service| !service.is_empty()),
+            ..template.spec.clone().unwrap_or_default()
+        }),
+        status: None,
+    };
+    put_labels(&mut pod, set, ordinal);
+    put_storage(&mut pod, set, ordinal);
+    labels_of(&mut pod).insert(REVISION_LABEL.to_owned(), revision.to_owned());
+    pod
+}
+
+/// The same pod with the labels and volumes of its ordinal.
+#[must_use]
+pub fn repaired(set: &StatefulSet, pod: &Pod, ordinal: u32) -> Pod {
+    let mut pod = pod.clone();
+    put_labels(&mut pod, set, ordinal);
+    if !storage_matches(set, &pod, ordinal) {
+        put_storage(&mut pod, set, ordinal);
+    }
+    pod
+}
+
+fn put_labels(pod: &mut Pod, set: &StatefulSet, ordinal: u32) {
+    let labels = labels_of(pod);
+    labels.insert(POD_NAME_LABEL.to_owned(), pod_name(set, ordinal));
+    labels.insert(POD_INDEX_LABEL.to_owned(), ordinal.to_string());
+}
+
+/// One volume per claim template comes first; it wins over a volume of that name in the template.
+fn put_storage(pod: &mut Pod, set: &StatefulSet, ordinal: u32) {
+    let templates = claim_templates(set);
+    if templates.is_empty() {
+        return;
+    }
+    let mut volumes: Vec<Volume> = templates
+        .iter()
+        .map(|template| Volume {
+            name: name(&template.metadata).to_owned(),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim_name(set, template, ordinal),
+                read_only: None,
+            }),
+            ..Volume::default()
+        })
+        .collect();
+    let spec = pod.spec.get_or_insert_default();
+    let own = spec.volumes.take().unwrap_or_default();
+    volumes.extend(own.into_iter().filter(|v| templates.iter().all(|t| name(&t.metadata) != v.name)));
+    spec.volumes = Some(volumes);
+}
+
+fn labels_of(pod: &mut Pod) -> &mut BTreeMap<String, String> {
+    pod.metadata.labels.get_or_insert_default()
+}
+
+fn label<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
+    pod.metadata.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+fn name(meta: &ObjectMeta) -> &str {
+    meta.name.as_deref().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn web() -> StatefulSet {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "ns", "uid": "set-uid"},
+            "spec": {
+                "serviceName": "nginx", "selector": {"matchLabels": {"app": "web"}},
+                "template": {
+                    "metadata": {"labels": {"app": "web"}, "annotations": {"a": "b"}},
+                    "spec": {"containers": [], "volumes": [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]},
+                },
+                "volumeClaimTemplates": [{"metadata": {"name": "data"}}, {"metadata": {"name": "log"}}],
+            },
+        }))
+        .expect("a set")
+    }
+
+    fn pod(set: &StatefulSet, ordinal: u32) -> Pod {
+        new_pod(set, &set.spec.template, "web-abc", ordinal)
+    }
+
+    #[test]
+    fn a_pod_has_the_identity_that_upstream_gives_it() {
+        let set = web();
+        assert_eq!(
+            serde_json::to_value(pod(&set, 7)).expect("json"),
+            json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {
+                    "name": "web-7", "generateName": "web-", "namespace": "ns", "annotations": {"a": "b"},
+                    "labels": {
+                        "app": "web", "controller-revision-hash": "web-abc", "apps.kubernetes.io/pod-index": "7",
+                        "statefulset.kubernetes.io/pod-name": "web-7",
+                    },
+                    "ownerReferences": [{
+                        "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "set-uid",
+                        "controller": true, "blockOwnerDeletion": true,
+                    }],
+                },
+                "spec": {
+                    "containers": [], "hostname": "web-7", "subdomain": "nginx",
+                    "volumes": [
+                        {"name": "data", "persistentVolumeClaim": {"claimName": "data-web-7"}},
+                        {"name": "log", "persistentVolumeClaim": {"claimName": "log-web-7"}},
+                        {"name": "tmp", "emptyDir": {}},
+                    ],
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn only_names_of_this_set_have_an_ordinal() {
+        let mut set = web();
+        for (name, expected) in [
+            ("web-0", Some(0)),
+            ("web-12", Some(12)),
+            ("web-012", None),
+            ("web--1", None),
+            ("web-+1", None),
+            ("web-", None),
+            ("web", None),
+            ("web-x-1", None),
+            ("other-1", None),
+            ("web-99999999999", None),
+        ] {
+            let pod = Pod { metadata: ObjectMeta { name: Some(name.into()), ..Default::default() }, ..Default::default() };
+            assert_eq!(ordinal_of(&set, &pod), expected, "{name}");
+        }
+        set.metadata.name = Some("web-1".into());
+        let pod = Pod { metadata: ObjectMeta { name: Some("web-1-3".into()), ..Default::default() }, ..Default::default() };
+        assert_eq!(ordinal_of(&set, &pod), Some(3), "a set may itself be named like a pod");
+    }
+
+    #[test]
+    fn a_damaged_pod_is_seen_and_repaired() {
+        let set = web();
+        let good = pod(&set, 1);
+        assert!(matches(&set, &good, 1) && storage_matches(&set, &good, 1));
+        let mut bad = good.clone();
+        labels_of(&mut bad).remove(POD_NAME_LABEL);
+        bad.spec.as_mut().expect("spec").volumes = None;
+        assert!(!matches(&set, &bad, 1) && !storage_matches(&set, &bad, 1));
+        let mended = repaired(&set, &bad, 1);
+        assert!(matches(&set, &mended, 1) && storage_matches(&set, &mended, 1));
+    }
+}

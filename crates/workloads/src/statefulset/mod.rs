@@ -1,0 +1,26 @@
+//! What a StatefulSet should do next, and the objects that it makes.
+//!
+//! Behaviour is that of upstream's `pkg/controller/statefulset` at Kubernetes 1.37.
+//!
+//! Invariants (checked by `explore`, over every state of small sets):
+//! - a pod is created only where no pod of that ordinal exists, terminating ones included;
+//! - with `OrderedReady` a pod is created only when all lower ordinals are available, and one pod at a time is deleted
+//!   for scaling down, only when all that stay are available;
+//! - no roll-out makes more pods unavailable than `maxUnavailable` allows, nor touches an ordinal below the partition;
+//! - when the nodes behave, the set settles.
+
+pub mod claims;
+pub mod identity;
+mod plan;
+pub mod revisions;
+mod snapshot;
+mod status;
+
+#[cfg(test)]
+mod explore;
+#[cfg(test)]
+mod stories;
+
+pub use plan::{Action, Plan, Wait, Why, plan};
+pub use snapshot::{Claims, Observed, Pod, Policy, Revision, Slot, Snapshot, Strategy};
+pub use status::{Counts, count, status};

@@ -1,0 +1,254 @@
+//! The decision. Pure: the same snapshot always gives the same plan.
+
+use jiff::Timestamp;
+
+use super::{Pod, Policy, Revision, Slot, Snapshot, Strategy};
+use crate::pod::Health;
+
+/// One step. Steps of a plan are done in order and the first failure ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Create the claims of that ordinal that are missing, then its pod from that revision.
+    CreatePod { ordinal: u32, revision: Revision },
+    /// Create the claims that a pod which is Pending lacks.
+    CreateClaims { ordinal: u32 },
+    /// Cannot create the pod or its claims: a claim of that name is being deleted.
+    RefuseClaims { ordinal: u32 },
+    /// Put labels, volumes and the owners of claims right.
+    RepairPod { ordinal: u32 },
+    /// Put the owners of a condemned pod's claims right before it goes.
+    RepairClaims { ordinal: u32 },
+    DeletePod { ordinal: u32, why: Why },
+}
+
+/// Why a pod is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// It failed or ended, and is to be made anew.
+    Finished,
+    /// Its ordinal is no longer wanted.
+    ScaleDown,
+    /// It is of an old revision.
+    Outdated,
+}
+
+/// What the set waits for; the first such thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wait {
+    /// A pod to become Running and Ready.
+    ToBeReady(u32),
+    /// A Ready pod to stay so for `minReadySeconds`.
+    ToBeAvailable(u32),
+    /// A terminating pod to be gone for good.
+    ToBeGone(u32),
+    /// A claim of an earlier pod of that name to be deleted by the garbage collector.
+    ForOldClaim(u32),
+    /// Scaling down: an unhealthy pod with a lower ordinal than this one to recover.
+    BeforeRemoving(u32),
+    /// Roll-out: as many pods are unavailable as `maxUnavailable` allows.
+    ForBudget,
+}
+
+/// What to do, what is waited for, and when to look again even if nothing changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub actions: Vec<Action>,
+    pub wait: Option<Wait>,
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Scale up and repair first, then scale down, then roll out.
+///
+/// With `OrderedReady` each phase starts only when those before have nothing left to do or to wait for;
+/// with `Parallel` everything that can be done is done at once.
+#[must_use]
+pub fn plan(set: &Snapshot) -> Plan {
+    let mut plan = Plan { wake_at: wake_at(set), ..Plan::default() };
+    if set.deleting {
+        return plan;
+    }
+    if scale_up(set, &mut plan) == Flow::Stop {
+        return plan;
+    }
+    if scale_down(set, &mut plan) == Flow::Stop {
+        return plan;
+    }
+    roll_out(set, &mut plan);
+    plan
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    Stop,
+}
+
+/// Every wanted ordinal, lowest first.
+fn scale_up(set: &Snapshot, plan: &mut Plan) -> Flow {
+    for slot in &set.replicas {
+        let step = replica(set, slot, plan);
+        if step == Flow::Stop && set.policy == Policy::OrderedReady {
+            return Flow::Stop;
+        }
+    }
+    Flow::Continue
+}
+
+fn replica(set: &Snapshot, slot: &Slot, plan: &mut Plan) -> Flow {
+    let ordinal = slot.ordinal;
+    let Some(pod) = slot.pod else { return create(set, slot, plan) };
+    match pod.health {
+        Health::Finished => {
+            if pod.terminating {
+                plan.wait_for(Wait::ToBeGone(ordinal));
+            } else {
+                plan.act(Action::DeletePod { ordinal, why: Why::Finished });
+            }
+            return Flow::Stop;
+        }
+        Health::Pending if slot.claims.deleting => {
+            plan.act(Action::RefuseClaims { ordinal });
+            return Flow::Stop;
+        }
+        Health::Pending if slot.claims.missing => plan.act(Action::CreateClaims { ordinal }),
+        Health::Pending | Health::Starting | Health::Ready | Health::Available => {}
+    }
+    let wait = waits_for(ordinal, &pod);
+    if let Some(wait) = wait {
+        plan.wait_for(wait);
+        if set.policy == Policy::OrderedReady {
+            return Flow::Stop;
+        }
+    }
+    if pod.damaged || slot.claims.owners {
+        plan.act(Action::RepairPod { ordinal });
+    }
+    Flow::Continue
+}
+
+fn create(set: &Snapshot, slot: &Slot, plan: &mut Plan) -> Flow {
+    let ordinal = slot.ordinal;
+    if slot.claims.stale {
+        plan.wait_for(Wait::ForOldClaim(ordinal));
+    } else if slot.claims.deleting {
+        plan.act(Action::RefuseClaims { ordinal });
+    } else {
+        plan.act(Action::CreatePod { ordinal, revision: set.revision_for(slot) });
+    }
+    Flow::Stop
+}
+
+/// Why this pod does not count as available yet.
+fn waits_for(ordinal: u32, pod: &Pod) -> Option<Wait> {
+    if pod.terminating {
+        return Some(Wait::ToBeGone(ordinal));
+    }
+    match pod.health {
+        Health::Pending | Health::Starting | Health::Finished => Some(Wait::ToBeReady(ordinal)),
+        Health::Ready => Some(Wait::ToBeAvailable(ordinal)),
+        Health::Available => None,
+    }
+}
+
+/// Every pod that is not wanted, highest ordinal first.
+fn scale_down(set: &Snapshot, plan: &mut Plan) -> Flow {
+    for slot in set.condemned.iter().filter(|slot| slot.claims.owners) {
+        plan.act(Action::RepairClaims { ordinal: slot.ordinal });
+    }
+    let sickest = first_unhealthy(set);
+    for slot in &set.condemned {
+        let Some(pod) = slot.pod else { continue };
+        let ordinal = slot.ordinal;
+        let ordered = set.policy == Policy::OrderedReady;
+        if pod.terminating {
+            plan.wait_for(Wait::ToBeGone(ordinal));
+        } else if ordered && !pod.is_healthy() && sickest != Some(ordinal) {
+            plan.wait_for(Wait::BeforeRemoving(ordinal));
+        } else {
+            plan.act(Action::DeletePod { ordinal, why: Why::ScaleDown });
+        }
+        if ordered {
+            return Flow::Stop;
+        }
+    }
+    Flow::Continue
+}
+
+/// The unhealthy pod with the lowest ordinal of those wanted, otherwise of those condemned: the only unhealthy one that
+/// scaling down may remove.
+fn first_unhealthy(set: &Snapshot) -> Option<u32> {
+    let sick = |slot: &&Slot| slot.pod.is_none_or(|pod| !pod.is_healthy());
+    set.replicas.iter().find(sick).or_else(|| set.condemned.iter().rev().find(sick)).map(|slot| slot.ordinal)
+}
+
+/// Replaces outdated pods, highest ordinal first, down to the partition.
+fn roll_out(set: &Snapshot, plan: &mut Plan) {
+    let Strategy::RollingUpdate { partition, max_unavailable } = set.strategy else { return };
+    if set.paused {
+        return;
+    }
+    let outdated: Vec<&Slot> = set.replicas.iter().skip(partition as usize).rev().filter(|s| is_outdated(s)).collect();
+    let sick = |slot: &&Slot| slot.pod.is_none_or(|pod| !pod.is_healthy());
+    let mut budget = (max_unavailable as usize).saturating_sub(set.replicas.iter().filter(sick).count());
+    for free in [true, false] {
+        for slot in outdated.iter().filter(|slot| sick(slot) == free) {
+            // With OrderedReady nothing is unavailable here: `scale_up` would have stopped.
+            if !free && budget == 0 {
+                plan.wait_for(Wait::ForBudget);
+                return;
+            }
+            budget -= usize::from(!free);
+            plan.delete_once(slot.ordinal);
+        }
+    }
+}
+
+fn is_outdated(slot: &Slot) -> bool {
+    slot.pod.is_some_and(|pod| pod.revision != Revision::UPDATE && !pod.terminating)
+}
+
+/// The first moment at which a Ready pod becomes available.
+fn wake_at(set: &Snapshot) -> Option<Timestamp> {
+    let slots = set.replicas.iter().chain(&set.condemned);
+    slots.filter_map(|slot| slot.pod?.available_at).min()
+}
+
+impl Plan {
+    fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    fn wait_for(&mut self, wait: Wait) {
+        self.wait = self.wait.or(Some(wait));
+    }
+
+    /// A pod that failed is deleted once only.
+    fn delete_once(&mut self, ordinal: u32) {
+        let planned = self.actions.iter().any(|a| matches!(a, Action::DeletePod { ordinal: o, .. } if *o == ordinal));
+        if !planned {
+            self.act(Action::DeletePod { ordinal, why: Why::Outdated });
+        }
+    }
+
+    /// Nothing to do and nothing to wait for.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.actions.is_empty() && self.wait.is_none()
+    }
+}
+
+impl Snapshot {
+    /// The revision that a new pod of that slot is made from.
+    fn revision_for(&self, slot: &Slot) -> Revision {
+        let Strategy::RollingUpdate { partition, .. } = self.strategy else { return Revision::UPDATE };
+        let index = slot.ordinal - self.replicas.first().map_or(0, |first| first.ordinal);
+        let held = self.paused && !self.rolled_below(slot.ordinal);
+        if index < partition || held { self.current } else { Revision::UPDATE }
+    }
+
+    /// Roll-outs go downwards: when a lower ordinal has been updated, this one had been as well.
+    fn rolled_below(&self, ordinal: u32) -> bool {
+        let lower = self.replicas.iter().take_while(|slot| slot.ordinal < ordinal);
+        lower.filter_map(|slot| slot.pod).any(|pod| pod.revision == Revision::UPDATE)
+    }
+}

@@ -1,0 +1,193 @@
+//! Which revision of its template a StatefulSet is rolling out, and which it comes from.
+//!
+//! Source: `pkg/controller/statefulset/stateful_set_control.go`, `getStatefulSetRevisions` and `truncateHistory`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use serde_json::{Value, json};
+
+use super::identity::{revision_of, set_ref};
+use crate::history::{self, Draft};
+
+/// `spec.revisionHistoryLimit` when it is not set.
+const HISTORY_DEFAULT: i32 = 10;
+
+/// What has to be done so that the revision to roll out exists, and what it is called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    pub update: Update,
+    /// Name of the revision of pods that are not updated yet. Equal to that of `update` when no roll-out is under way.
+    pub current: String,
+}
+
+/// How to come by the revision to roll out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Update {
+    /// It is the newest one already.
+    Newest(String),
+    /// It is an older one, so this is a roll-back: give it a new number.
+    Bump { name: String, number: i64 },
+    /// No revision has this template: create this one. If its name is taken by other data, count one more collision
+    /// and decide again.
+    Create(Box<ControllerRevision>),
+}
+
+impl Update {
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Newest(name) | Self::Bump { name, .. } => name,
+            Self::Create(revision) => revision.metadata.name.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+/// The data of the revision of the set as it is: its pod template as a strategic merge patch.
+#[must_use]
+pub fn data(set: &StatefulSet) -> Value {
+    let mut template = serde_json::to_value(&set.spec.template).unwrap_or_default();
+    if let Some(fields) = template.as_object_mut() {
+        fields.insert("$patch".to_owned(), "replace".into());
+    }
+    json!({"spec": {"template": template}})
+}
+
+/// The pod template of a revision; `None` when its data has no readable one.
+#[must_use]
+pub fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
+    let template = revision.data.0.get("spec")?.get("template")?;
+    serde_json::from_value(template.clone()).ok()
+}
+
+/// Decides on the revisions of `set`. `revisions`: those that it controls, in any order.
+#[must_use]
+pub fn decide(set: &StatefulSet, revisions: &[Arc<ControllerRevision>], collisions: i32) -> Decision {
+    let mut sorted: Vec<&ControllerRevision> = revisions.iter().map(|revision| &**revision).collect();
+    sorted.sort_unstable_by(|a, b| history::order(a, b));
+    let data = data(set);
+    let next = sorted.last().map_or(1, |newest| history::number(newest) + 1);
+    let equal = sorted.iter().rposition(|revision| history::same_data(&revision.data.0, &data));
+    let update = match equal {
+        Some(at) if at + 1 == sorted.len() => Update::Newest(name(sorted[at])),
+        Some(at) => Update::Bump { name: name(sorted[at]), number: next },
+        None => {
+            let reference = set_ref(set);
+            let labels = set.spec.template.metadata.as_ref().and_then(|meta| meta.labels.as_ref());
+            let draft = Draft { owner: &set.metadata, reference: &reference, labels, data: &data, collisions };
+            Update::Create(Box::new(draft.revision(next)))
+        }
+    };
+    let recorded = set.status.as_ref().and_then(|status| status.current_revision.as_deref());
+    let current = recorded.filter(|recorded| sorted.iter().any(|revision| name(revision) == *recorded));
+    let current = current.unwrap_or_else(|| update.name()).to_owned();
+    Decision { update, current }
+}
+
+/// The revisions beyond `spec.revisionHistoryLimit` that nothing uses any more, oldest first. A negative limit keeps all.
+#[must_use]
+pub fn superfluous(
+    set: &StatefulSet,
+    revisions: &[Arc<ControllerRevision>],
+    pods: &[Arc<Pod>],
+    decision: &Decision,
+) -> Vec<String> {
+    let limit = set.spec.revision_history_limit.unwrap_or(HISTORY_DEFAULT);
+    let Ok(limit) = usize::try_from(limit) else { return Vec::new() };
+    let mut live: HashSet<&str> = pods.iter().filter_map(|pod| revision_of(pod)).collect();
+    live.extend([decision.current.as_str(), decision.update.name()]);
+    let mut idle: Vec<&ControllerRevision> = revisions
+        .iter()
+        .map(|revision| &**revision)
+        .filter(|revision| !live.contains(revision.metadata.name.as_deref().unwrap_or_default()))
+        .collect();
+    idle.sort_unstable_by(|a, b| history::order(a, b));
+    let excess = idle.len().saturating_sub(limit);
+    idle[..excess].iter().map(|revision| name(revision)).collect()
+}
+
+fn name(revision: &ControllerRevision) -> String {
+    revision.metadata.name.clone().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(image: &str, current: Option<&str>, limit: i32) -> StatefulSet {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "ns", "uid": "set", "annotations": {"why": "because"}},
+            "spec": {
+                "selector": {}, "revisionHistoryLimit": limit,
+                "template": {
+                    "metadata": {"labels": {"app": "web"}},
+                    "spec": {"containers": [{"name": "c", "image": image}]},
+                },
+            },
+            "status": {"replicas": 0, "currentRevision": current},
+        }))
+        .expect("a set")
+    }
+
+    fn made(image: &str, number: i64) -> Arc<ControllerRevision> {
+        let Update::Create(mut revision) = decide(&set(image, None, 10), &[], 0).update else { panic!("no history") };
+        revision.revision = Some(number);
+        Arc::new(*revision)
+    }
+
+    fn named(revision: &ControllerRevision) -> &str {
+        revision.metadata.name.as_deref().expect("a name")
+    }
+
+    #[test]
+    fn a_new_template_makes_a_new_revision_with_the_next_number() {
+        let one = made("one", 4);
+        let decision = decide(&set("two", Some(named(&one)), 10), std::slice::from_ref(&one), 0);
+        let Update::Create(two) = &decision.update else { panic!("{decision:?}") };
+        assert_eq!((two.revision, decision.current.as_str()), (Some(5), named(&one)));
+        let meta = &two.metadata;
+        assert_eq!(meta.annotations.as_ref().expect("copied")["why"], "because");
+        let labels = meta.labels.as_ref().expect("labels");
+        assert_eq!((labels["app"].as_str(), format!("web-{}", labels[history::HASH_LABEL])), ("web", named(two).into()));
+        assert_eq!(template(two), Some(set("two", None, 10).spec.template));
+    }
+
+    #[test]
+    fn the_same_template_makes_no_new_revision() {
+        let one = made("one", 1);
+        let decision = decide(&set("one", None, 10), std::slice::from_ref(&one), 0);
+        assert_eq!(decision.update, Update::Newest(named(&one).into()));
+        assert_eq!(decision.current, named(&one), "a set without a status comes from where it goes");
+    }
+
+    #[test]
+    fn rolling_back_gives_the_old_revision_the_next_number() {
+        let (one, two) = (made("one", 1), made("two", 2));
+        let decision = decide(&set("one", Some(named(&two)), 10), &[two.clone(), one.clone()], 0);
+        assert_eq!(decision.update, Update::Bump { name: named(&one).into(), number: 3 });
+        assert_eq!(decision.current, named(&two));
+    }
+
+    #[test]
+    fn a_collision_gives_another_name() {
+        let first = decide(&set("one", None, 10), &[], 0);
+        let second = decide(&set("one", None, 10), &[], 1);
+        assert_ne!(first.update.name(), second.update.name());
+    }
+
+    #[test]
+    fn history_keeps_what_is_in_use_and_as_many_more_as_asked() {
+        let revisions: Vec<_> = (1..=6).map(|n| made(&format!("image-{n}"), n)).collect();
+        let names: Vec<&str> = revisions.iter().map(|revision| named(revision)).collect();
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"labels": {"controller-revision-hash": names[0]}}}))
+            .expect("a pod");
+        let pods = [Arc::new(pod)];
+        for (limit, expected) in [(10, vec![]), (1, vec![names[1], names[2]]), (0, names[1..4].to_vec()), (-1, vec![])] {
+            let set = set("image-6", Some(names[4]), limit);
+            let decision = decide(&set, &revisions, 0);
+            assert_eq!(superfluous(&set, &revisions, &pods, &decision), expected, "limit {limit}");
+        }
+    }
+}

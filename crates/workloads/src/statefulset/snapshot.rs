@@ -1,0 +1,248 @@
+//! Everything the plan of a StatefulSet may look at, and nothing else.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as PodObject};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{claims, identity};
+use crate::pod::{Health, available_at, health};
+
+/// `spec.podManagementPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Policy {
+    OrderedReady,
+    Parallel,
+}
+
+/// `spec.updateStrategy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    OnDelete,
+    RollingUpdate {
+        /// Ordinals below `start + partition` are not updated.
+        partition: u32,
+        /// How many pods may be unavailable in a roll-out; at least 1.
+        max_unavailable: u32,
+    },
+}
+
+/// Which pod template a pod was made from. Only equality matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Revision(pub u8);
+
+impl Revision {
+    /// The revision to be rolled out.
+    pub const UPDATE: Self = Self(0);
+    /// The revision that the set had before, while a roll-out is under way.
+    pub const CURRENT: Self = Self(1);
+    /// Any older one.
+    pub const OTHER: Self = Self(2);
+}
+
+/// A pod that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pod {
+    pub health: Health,
+    pub terminating: bool,
+    pub revision: Revision,
+    /// Its labels or volumes are not what the set asks for.
+    pub damaged: bool,
+    /// When a pod that is `Ready` will be `Available`.
+    pub available_at: Option<Timestamp>,
+}
+
+impl Pod {
+    /// Available and not on its way out.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.health == Health::Available && !self.terminating
+    }
+}
+
+/// What is remarkable about the claims of one ordinal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Claims {
+    /// At least one does not exist.
+    pub missing: bool,
+    /// At least one is being deleted.
+    pub deleting: bool,
+    /// At least one belongs to an earlier pod of this name, whose end will delete it.
+    pub stale: bool,
+    /// The owner references of at least one are not what the retention policy asks for.
+    pub owners: bool,
+}
+
+/// One ordinal: its pod, if there is one, and its claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot {
+    pub ordinal: u32,
+    pub pod: Option<Pod>,
+    pub claims: Claims,
+}
+
+/// A StatefulSet at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Snapshot {
+    pub policy: Policy,
+    pub strategy: Strategy,
+    /// The set has a deletion timestamp.
+    pub deleting: bool,
+    /// Roll-outs are held by [`identity::PAUSED_ANNOTATION`].
+    pub paused: bool,
+    /// Pods below the partition are made from this revision; equal to [`Revision::UPDATE`] when no roll-out is under way.
+    pub current: Revision,
+    /// The ordinals that are wanted, ascending, without gaps.
+    pub replicas: Vec<Slot>,
+    /// Pods outside that range, highest ordinal first.
+    pub condemned: Vec<Slot>,
+}
+
+/// The objects that a [`Snapshot`] is made from.
+pub struct Observed<'a> {
+    pub set: &'a StatefulSet,
+    /// The pods that the set controls; others must not be here.
+    pub pods: &'a [Arc<PodObject>],
+    /// Finds a claim of the set's namespace by name.
+    pub claim: &'a dyn Fn(&str) -> Option<Arc<PersistentVolumeClaim>>,
+    /// Names of the revisions, see [`super::revisions::decide`].
+    pub current: &'a str,
+    pub update: &'a str,
+    pub now: Timestamp,
+}
+
+impl std::fmt::Debug for Observed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observed").field("set", &self.set.metadata.name).field("pods", &self.pods.len()).finish()
+    }
+}
+
+impl Observed<'_> {
+    /// The snapshot of these objects.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let set = self.set;
+        let (start, count) = (identity::start(set), identity::replicas(set));
+        let mut replicas: Vec<Slot> = (start..start.saturating_add(count)).map(|ordinal| self.slot(ordinal)).collect();
+        let mut condemned = Vec::new();
+        for object in self.pods {
+            let Some(ordinal) = identity::ordinal_of(set, object) else { continue };
+            let pod = self.pod(object, ordinal);
+            let wanted = ordinal.checked_sub(start).and_then(|index| replicas.get_mut(index as usize));
+            match wanted {
+                Some(slot) => slot.pod = Some(pod),
+                None => condemned.push(Slot { pod: Some(pod), ..self.slot(ordinal) }),
+            }
+        }
+        condemned.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.ordinal));
+        self.look_at_claims(&mut replicas, &mut condemned);
+        Snapshot {
+            policy: policy(set),
+            strategy: strategy(set),
+            deleting: set.metadata.deletion_timestamp.is_some(),
+            paused: identity::is_paused(set),
+            current: if self.current == self.update { Revision::UPDATE } else { Revision::CURRENT },
+            replicas,
+            condemned,
+        }
+    }
+
+    fn slot(&self, ordinal: u32) -> Slot {
+        Slot { ordinal, pod: None, claims: Claims::default() }
+    }
+
+    fn pod(&self, object: &PodObject, ordinal: u32) -> Pod {
+        let min_ready = self.set.spec.min_ready_seconds.unwrap_or(0);
+        let health = health(object, min_ready, self.now);
+        let hash = identity::revision_of(object);
+        Pod {
+            health,
+            terminating: object.metadata.deletion_timestamp.is_some(),
+            revision: match hash {
+                Some(hash) if hash == self.update => Revision::UPDATE,
+                Some(hash) if hash == self.current => Revision::CURRENT,
+                _ => Revision::OTHER,
+            },
+            damaged: !identity::matches(self.set, object, ordinal) || !identity::storage_matches(self.set, object, ordinal),
+            available_at: available_at(object, min_ready).filter(|_| health == Health::Ready),
+        }
+    }
+
+    fn look_at_claims(&self, replicas: &mut [Slot], condemned: &mut [Slot]) {
+        if identity::claim_templates(self.set).is_empty() {
+            return;
+        }
+        let uids: std::collections::HashMap<u32, &str> = self
+            .pods
+            .iter()
+            .filter_map(|pod| Some((identity::ordinal_of(self.set, pod)?, pod.metadata.uid.as_deref()?)))
+            .collect();
+        for (scaled_down, slots) in [(false, replicas), (true, condemned)] {
+            for slot in slots {
+                let owners = claims::Owners {
+                    set: self.set,
+                    pod_name: identity::pod_name(self.set, slot.ordinal),
+                    pod_uid: uids.get(&slot.ordinal).copied().unwrap_or_default(),
+                    scaled_down,
+                };
+                slot.claims = claims::look(&owners, slot.ordinal, self.claim);
+            }
+        }
+    }
+}
+
+fn policy(set: &StatefulSet) -> Policy {
+    match set.spec.pod_management_policy.as_deref() {
+        Some("Parallel") => Policy::Parallel,
+        _ => Policy::OrderedReady,
+    }
+}
+
+fn strategy(set: &StatefulSet) -> Strategy {
+    let strategy = set.spec.update_strategy.as_ref();
+    if strategy.and_then(|s| s.type_.as_deref()) == Some("OnDelete") {
+        return Strategy::OnDelete;
+    }
+    let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
+    let partition = rolling.and_then(|r| r.partition).unwrap_or(0);
+    Strategy::RollingUpdate {
+        partition: u32::try_from(partition).unwrap_or(0),
+        max_unavailable: max_unavailable(rolling.and_then(|r| r.max_unavailable.as_ref()), identity::replicas(set)),
+    }
+}
+
+/// A percentage is rounded down, as upstream's code does (its API comment says up); at least 1.
+fn max_unavailable(value: Option<&IntOrString>, replicas: u32) -> u32 {
+    let asked = match value {
+        None => 1,
+        Some(IntOrString::Int(number)) => u64::try_from(*number).unwrap_or(0),
+        Some(IntOrString::String(text)) => {
+            let percent: u64 = text.strip_suffix('%').and_then(|number| number.parse().ok()).unwrap_or(0);
+            u64::from(replicas) * percent / 100
+        }
+    };
+    u32::try_from(asked).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentage_of_unavailable_pods_is_rounded_down_but_never_to_none() {
+        let percent = |text: &str| Some(IntOrString::String(text.to_owned()));
+        for (value, replicas, expected) in [
+            (None, 10, 1),
+            (Some(IntOrString::Int(3)), 10, 3),
+            (Some(IntOrString::Int(-1)), 10, 1),
+            (percent("25%"), 10, 2),
+            (percent("1%"), 10, 1),
+            (percent("100%"), 10, 10),
+            (percent("rubbish"), 10, 1),
+        ] {
+            assert_eq!(max_unavailable(value.as_ref(), replicas), expected, "{value:?}");
+        }
+    }
+}
