@@ -201,10 +201,7 @@ mod tests {
     #[test]
     fn bytes_are_those_of_gos_encoder() {
         let value = json!({"b": [1, -2, true, null], "a": "x<y> & \"z\"\n\u{1}\u{2028}é"});
-        assert_eq!(
-            canonical(&value),
-            r#"{"a":"x\u003cy\u003e \u0026 \"z\"\n\u0001\u2028é","b":[1,-2,true,null]}"#
-        );
+        assert_eq!(canonical(&value), r#"{"a":"x\u003cy\u003e \u0026 \"z\"\n\u0001\u2028é","b":[1,-2,true,null]}"#);
     }
 
     #[test]

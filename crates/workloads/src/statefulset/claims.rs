@@ -74,11 +74,7 @@ pub fn wanted(set: &StatefulSet, ordinal: u32) -> Vec<PersistentVolumeClaim> {
 
 /// What is remarkable about the claims of one ordinal.
 #[must_use]
-pub fn look(
-    owners: &Owners<'_>,
-    ordinal: u32,
-    find: &dyn Fn(&str) -> Option<Arc<PersistentVolumeClaim>>,
-) -> Claims {
+pub fn look(owners: &Owners<'_>, ordinal: u32, find: &dyn Fn(&str) -> Option<Arc<PersistentVolumeClaim>>) -> Claims {
     let mut seen = Claims::default();
     let scaling_deletes = Retention::of(owners.set).delete_on_scale;
     for template in claim_templates(owners.set) {
@@ -115,8 +111,7 @@ impl Owners<'_> {
     #[must_use]
     pub fn mended(&self, claim: &PersistentVolumeClaim) -> Vec<OwnerReference> {
         let foreign = self.has_foreign_controller(claim);
-        let mut refs: Vec<_> =
-            refs(claim).iter().filter(|r| !self.is_set(r) && !self.is_pod(r)).cloned().collect();
+        let mut refs: Vec<_> = refs(claim).iter().filter(|r| !self.is_set(r) && !self.is_pod(r)).cloned().collect();
         if foreign {
             return refs;
         }
@@ -158,7 +153,9 @@ impl Owners<'_> {
     }
 
     fn is_set(&self, r: &OwnerReference) -> bool {
-        r.kind == "StatefulSet" && r.api_version.starts_with("apps/") && Some(&r.name) == self.set.metadata.name.as_ref()
+        r.kind == "StatefulSet"
+            && r.api_version.starts_with("apps/")
+            && Some(&r.name) == self.set.metadata.name.as_ref()
     }
 
     fn is_pod(&self, r: &OwnerReference) -> bool {

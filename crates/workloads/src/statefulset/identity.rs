@@ -243,11 +243,13 @@ mod tests {
             ("other-1", None),
             ("web-99999999999", None),
         ] {
-            let pod = Pod { metadata: ObjectMeta { name: Some(name.into()), ..Default::default() }, ..Default::default() };
+            let pod =
+                Pod { metadata: ObjectMeta { name: Some(name.into()), ..Default::default() }, ..Default::default() };
             assert_eq!(ordinal_of(&set, &pod), expected, "{name}");
         }
         set.metadata.name = Some("web-1".into());
-        let pod = Pod { metadata: ObjectMeta { name: Some("web-1-3".into()), ..Default::default() }, ..Default::default() };
+        let pod =
+            Pod { metadata: ObjectMeta { name: Some("web-1-3".into()), ..Default::default() }, ..Default::default() };
         assert_eq!(ordinal_of(&set, &pod), Some(3), "a set may itself be named like a pod");
     }
 

@@ -9,16 +9,30 @@ use crate::pod::Health;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Create the claims of that ordinal that are missing, then its pod from that revision.
-    CreatePod { ordinal: u32, revision: Revision },
+    CreatePod {
+        ordinal: u32,
+        revision: Revision,
+    },
     /// Create the claims that a pod which is Pending lacks.
-    CreateClaims { ordinal: u32 },
+    CreateClaims {
+        ordinal: u32,
+    },
     /// Cannot create the pod or its claims: a claim of that name is being deleted.
-    RefuseClaims { ordinal: u32 },
+    RefuseClaims {
+        ordinal: u32,
+    },
     /// Put labels, volumes and the owners of claims right.
-    RepairPod { ordinal: u32 },
+    RepairPod {
+        ordinal: u32,
+    },
     /// Put the owners of a condemned pod's claims right before it goes.
-    RepairClaims { ordinal: u32 },
-    DeletePod { ordinal: u32, why: Why },
+    RepairClaims {
+        ordinal: u32,
+    },
+    DeletePod {
+        ordinal: u32,
+        why: Why,
+    },
 }
 
 /// Why a pod is deleted.

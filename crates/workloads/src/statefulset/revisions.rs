@@ -150,7 +150,10 @@ mod tests {
         let meta = &two.metadata;
         assert_eq!(meta.annotations.as_ref().expect("copied")["why"], "because");
         let labels = meta.labels.as_ref().expect("labels");
-        assert_eq!((labels["app"].as_str(), format!("web-{}", labels[history::HASH_LABEL])), ("web", named(two).into()));
+        assert_eq!(
+            (labels["app"].as_str(), format!("web-{}", labels[history::HASH_LABEL])),
+            ("web", named(two).into())
+        );
         assert_eq!(template(two), Some(set("two", None, 10).spec.template));
     }
 
@@ -184,7 +187,8 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({"metadata": {"labels": {"controller-revision-hash": names[0]}}}))
             .expect("a pod");
         let pods = [Arc::new(pod)];
-        for (limit, expected) in [(10, vec![]), (1, vec![names[1], names[2]]), (0, names[1..4].to_vec()), (-1, vec![])] {
+        for (limit, expected) in [(10, vec![]), (1, vec![names[1], names[2]]), (0, names[1..4].to_vec()), (-1, vec![])]
+        {
             let set = set("image-6", Some(names[4]), limit);
             let decision = decide(&set, &revisions, 0);
             assert_eq!(superfluous(&set, &revisions, &pods, &decision), expected, "limit {limit}");

@@ -165,7 +165,8 @@ impl Observed<'_> {
                 Some(hash) if hash == self.current => Revision::CURRENT,
                 _ => Revision::OTHER,
             },
-            damaged: !identity::matches(self.set, object, ordinal) || !identity::storage_matches(self.set, object, ordinal),
+            damaged: !identity::matches(self.set, object, ordinal)
+                || !identity::storage_matches(self.set, object, ordinal),
             available_at: available_at(object, min_ready).filter(|_| health == Health::Ready),
         }
     }
