@@ -187,12 +187,16 @@ fn pods_of_a_headless_service_come_and_go() {
 fn a_service_may_publish_pods_that_are_not_ready() {
     let mut service = headless();
     service.spec.as_mut().unwrap().publish_not_ready_addresses = Some(true);
-    check(&service, &["web-0 10.0.0.1", "web-0 10.0.0.1 ready", "web-0 10.0.0.1 leaving", "gone web-0"], expect![[r#"
+    check(
+        &service,
+        &["web-0 10.0.0.1", "web-0 10.0.0.1 ready", "web-0 10.0.0.1 leaving", "gone web-0"],
+        expect![[r#"
         web-0 10.0.0.1 | +1 ~0 -0 | [web:80| web-0=10.0.0.1 r--]@14:54:00 object (10.0.0.1/:80)@14:54:00
         web-0 10.0.0.1 ready | +0 ~1 -0 object kept | [web:80| web-0=10.0.0.1 rs-]@14:54:01 object (10.0.0.1/:80)@14:54:00
         web-0 10.0.0.1 leaving | +0 ~1 -0 object kept | [web:80| web-0=10.0.0.1 r-t]@14:54:01 object (10.0.0.1/:80)@14:54:00
         gone web-0 | +0 ~1 -0 | [|] object
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -221,9 +225,13 @@ fn pods_with_other_ports_get_slices_of_their_own() {
 #[test]
 fn a_headless_service_needs_no_ports() {
     let service = service(json!({"clusterIP": "None", "selector": {"app": "web"}}));
-    check(&service, &["web-0 10.0.0.1 ready"], expect![[r#"
+    check(
+        &service,
+        &["web-0 10.0.0.1 ready"],
+        expect![[r#"
         web-0 10.0.0.1 ready | +1 ~0 -0 | [| web-0=10.0.0.1 rs-]@14:54:00 object (10.0.0.1/:)@14:54:00
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -367,7 +375,8 @@ fn the_form_is_upstreams() {
               }
             ]
           }
-        ]"#]].assert_eq(&serde_json::to_string_pretty(&shown).unwrap());
+        ]"#]]
+    .assert_eq(&serde_json::to_string_pretty(&shown).unwrap());
 }
 
 #[test]
