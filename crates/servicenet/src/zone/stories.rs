@@ -304,8 +304,12 @@ fn every_change_shows_at_once() {
     for name in ["web", "down", "out", "in", "loop"] {
         zone.remove_service("n", name);
     }
-    check(&zone, &["A n.svc.cluster.local", "PTR 66.0.42.10.in-addr.arpa"], expect![[r#"
+    check(
+        &zone,
+        &["A n.svc.cluster.local", "PTR 66.0.42.10.in-addr.arpa"],
+        expect![[r#"
         A n.svc.cluster.local | NXDOMAIN
         PTR 66.0.42.10.in-addr.arpa | NXDOMAIN
-    "#]]);
+    "#]],
+    );
 }
