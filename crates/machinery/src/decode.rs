@@ -107,28 +107,74 @@ pub fn decode_as(
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), ApiError> {
     let mut walk = Walk::new(schema(), validation != FieldValidation::Ignore);
-    let object = match content {
+    let mut object = match content {
         Content::Json(bytes) => parse(target, bytes, &mut walk)?,
-        Content::Value(value) => {
-            let seed = Seed::new(&mut walk, Shape::Struct(target.schema), None);
-            seed.deserialize(value).map_err(|e| ApiError::bad_request(e.to_string()))?
-        }
-    };
-    let mut object = match object {
-        Some(Value::Object(object)) => object,
-        _ => Map::new(),
+        Content::Value(value) => from_value(target, value, &mut walk),
     };
     identify(target, &mut object)?;
-    if let Some(error) = walk.first_error {
-        return Err(cannot_be_handled(target, &error));
+    if let Some(fault) = walk.fault {
+        return Err(cannot_be_handled(target, &fault.json));
     }
     if validation == FieldValidation::Strict && !walk.strict.is_empty() {
-        return Err(cannot_be_handled(target, &format!("strict decoding error: {}", walk.strict.join(", "))));
+        return Err(cannot_be_handled(target, &strict_error(&walk.strict)));
     }
     Ok((Value::Object(object), walk.strict))
 }
 
-fn parse(target: &Target<'_>, bytes: &[u8], walk: &mut Walk<'_>) -> Result<Option<Value>, ApiError> {
+/// A value that is not of its type, in the words of Go's JSON decoder and of upstream's converter of unstructured objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) json: String,
+    pub(crate) convert: String,
+}
+
+/// Checks an object made of another one by a patch: the object, and its unknown fields.
+pub(crate) fn recheck(target: &Target<'_>, value: Value) -> Result<(Map<String, Value>, Vec<String>), Fault> {
+    let mut walk = Walk::new(schema(), true);
+    let mut object = from_value(target, value, &mut walk);
+    if let Some(fault) = walk.fault {
+        return Err(fault);
+    }
+    match identify(target, &mut object) {
+        Ok(()) => Ok((object, walk.strict)),
+        Err(error) => {
+            let text = error.message.split_once(": ").map_or(error.message.as_str(), |(_, why)| why);
+            Err(Fault { json: text.to_owned(), convert: text.to_owned() })
+        }
+    }
+}
+
+/// Duplicate keys of a JSON text that no schema describes, and the value; the error is Go's.
+pub(crate) fn parse_free(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
+    let mut walk = Walk::new(schema(), true);
+    let mut stream = serde_json::Deserializer::from_slice(bytes);
+    let result = Seed::new(&mut walk, Shape::Any, None).deserialize(&mut stream);
+    match result.and_then(|value| stream.end().map(|()| value)) {
+        Ok(value) => Ok((value.unwrap_or_default(), walk.strict)),
+        Err(error) => Err(match syntax_error(bytes) {
+            go if go.is_empty() => error.to_string(),
+            go => go,
+        }),
+    }
+}
+
+pub(crate) fn strict_error(strict: &[String]) -> String {
+    format!("strict decoding error: {}", strict.join(", "))
+}
+
+fn from_value(target: &Target<'_>, value: Value, walk: &mut Walk<'_>) -> Map<String, Value> {
+    let seed = Seed::new(walk, Shape::Struct(target.schema), None);
+    as_object(seed.deserialize(value).unwrap_or(None))
+}
+
+fn as_object(value: Option<Value>) -> Map<String, Value> {
+    match value {
+        Some(Value::Object(object)) => object,
+        _ => Map::new(),
+    }
+}
+
+fn parse(target: &Target<'_>, bytes: &[u8], walk: &mut Walk<'_>) -> Result<Map<String, Value>, ApiError> {
     if bytes.len() > MAX_BODY_BYTES {
         let text = format!("Request entity too large: limit is {MAX_BODY_BYTES}");
         return Err(ApiError::new(Reason::RequestEntityTooLarge, text));
@@ -136,7 +182,7 @@ fn parse(target: &Target<'_>, bytes: &[u8], walk: &mut Walk<'_>) -> Result<Optio
     let mut stream = serde_json::Deserializer::from_slice(bytes);
     let seed = Seed::new(walk, Shape::Struct(target.schema), None);
     let result = seed.deserialize(&mut stream).and_then(|value| stream.end().map(|()| value));
-    result.map_err(|error| {
+    result.map(as_object).map_err(|error| {
         let words = match syntax_error(bytes) {
             go if go.is_empty() => error.to_string(),
             go => go,

@@ -7,6 +7,7 @@
 pub mod decode;
 pub mod field;
 pub mod gojson;
+pub mod patch;
 pub mod quantity;
 pub mod status;
 pub mod time;

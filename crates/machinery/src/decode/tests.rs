@@ -14,6 +14,7 @@ fn text(kind_name: &str, body: &str, validation: FieldValidation) -> Result<(Val
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_body_that_cannot_be_decoded_is_refused_in_upstreams_words() {
     let sts = |rest: &str| format!(r#"{{"spec":{{{rest}}}}}"#);
     let pod = |rest: &str| sts(&format!(r#""template":{{"spec":{{"containers":[{rest}]}}}}"#));

@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::{Map, Number, Value};
 use stead_api::schema::{Field, Schema, Shape, TypeId};
 
+use super::Fault;
 use crate::quantity::{Quantity, QuantityError};
 use crate::time;
 
@@ -25,7 +26,7 @@ pub(super) struct Walk<'s> {
     path: Vec<Step>,
     /// The types that enclose the place, innermost last.
     structs: Vec<TypeId>,
-    pub(super) first_error: Option<String>,
+    pub(super) fault: Option<Fault>,
     pub(super) strict: Vec<String>,
     keep_strict: bool,
 }
@@ -36,26 +37,27 @@ impl<'s> Walk<'s> {
             schema,
             path: Vec::with_capacity(16),
             structs: Vec::with_capacity(8),
-            first_error: None,
+            fault: None,
             strict: Vec::new(),
             keep_strict,
         }
     }
 
     fn fail(&mut self, text: impl FnOnce() -> String) {
-        if self.first_error.is_none() {
-            self.first_error = Some(text());
+        if self.fault.is_none() {
+            let text = text();
+            self.fault = Some(Fault { json: text.clone(), convert: text });
         }
     }
 
     /// Go's words for a value of the wrong type. `found` may carry the literal: `number 1.5`.
-    fn wrong_type(&mut self, found: &str, wanted: Shape, field: Option<&Field>) {
-        if self.first_error.is_some() {
+    fn wrong_type(&mut self, found: &str, shape: Shape, field: Option<&Field>) {
+        if self.fault.is_some() {
             return;
         }
         let wanted = match field.and_then(|f| f.go) {
             Some(name) => name.to_owned(),
-            None => self.schema.go_name(wanted),
+            None => self.schema.go_name(shape),
         };
         let place = match self.structs.last() {
             Some(id) if !self.path.is_empty() => {
@@ -64,7 +66,25 @@ impl<'s> Walk<'s> {
             }
             _ => "Go value".to_owned(),
         };
-        self.first_error = Some(format!("json: cannot unmarshal {found} into {place} of type {wanted}"));
+        let convert = self.cannot_convert(found, shape);
+        self.fault =
+            Some(Fault { json: format!("json: cannot unmarshal {found} into {place} of type {wanted}"), convert });
+    }
+
+    fn cannot_convert(&self, found: &str, shape: Shape) -> String {
+        let found = match found.split(' ').next() {
+            Some("object") => "map",
+            Some("array") => "slice",
+            Some("number") if found.contains('.') => "float64",
+            Some("number") => "int64",
+            other => other.unwrap_or_default(),
+        };
+        match shape {
+            Shape::Struct(_) => format!("cannot restore struct from: {found}"),
+            Shape::Map(_) => format!("cannot restore map from {found}"),
+            Shape::List(_) | Shape::Bytes => format!("cannot restore slice from {found}"),
+            scalar => format!("unrecognized type: {}", self.schema.go_name(scalar)),
+        }
     }
 
     fn strict(&mut self, what: &str, key: &str) {
