@@ -48,13 +48,17 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
 mod config;
 mod error;
+pub mod family;
 mod frame;
 pub mod registry;
 pub mod sources;
+pub mod statefulset;
 mod writes;
 
+pub use batch::slow_start;
 pub use config::Config;
 pub use error::Error;
 pub use frame::{Context, Controller, run, run_only};

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::frame::run_one;
+use crate::statefulset::StatefulSets;
 use crate::{Context, Controller};
 
 /// One controller that can be run.
@@ -26,7 +27,7 @@ impl fmt::Debug for Entry {
 /// Every controller, in no particular order: they meet only in the API.
 #[must_use]
 pub fn all() -> Vec<Entry> {
-    vec![]
+    vec![entry::<StatefulSets>()]
 }
 
 /// The entry of one controller.

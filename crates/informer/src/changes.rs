@@ -44,10 +44,12 @@ pub(crate) struct Pending<K> {
     wake: Notify,
 }
 
+type OldNew<K> = (Option<Arc<K>>, Option<Arc<K>>);
+
 #[derive(Debug)]
 struct State<K> {
     order: VecDeque<Key>,
-    merged: HashMap<Key, (Option<Arc<K>>, Option<Arc<K>>)>,
+    merged: HashMap<Key, OldNew<K>>,
     closed: bool,
 }
 

@@ -92,7 +92,7 @@ mod tests {
         ObjectMeta {
             uid: Some("me".into()),
             owner_references: owner.map(|uid| vec![reference(uid)]),
-            deletion_timestamp: deleting.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+            deletion_timestamp: deleting.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
             ..Default::default()
         }
     }

@@ -1,0 +1,306 @@
+//! Does what a plan says, and tells it in events. Never decides.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::json;
+use stead_client::{Class, classify, message};
+use stead_informer::{Key, Severity};
+use stead_workloads::statefulset::{Action, Policy, Revision, Why, claims, identity, revisions};
+
+use super::observe::Seen;
+use super::{Inner, StatefulSets};
+use crate::batch::slow_start;
+use crate::Error;
+
+impl StatefulSets {
+    /// What was done, and the first failure. With `OrderedReady` one thing after the other; with `Parallel` each kind
+    /// of step for many pods at once.
+    pub(super) async fn execute(&self, seen: &Seen, actions: &[Action]) -> (Vec<Action>, Result<(), Error>) {
+        let work = match Work::new(self, seen) {
+            Ok(work) => Arc::new(work),
+            Err(error) => return (Vec::new(), Err(error)),
+        };
+        let mut done = Vec::with_capacity(actions.len());
+        for phase in actions.chunk_by(|a, b| phase(*a) == phase(*b)) {
+            let result = match seen.snapshot.policy {
+                Policy::OrderedReady => work.one_by_one(phase, &mut done).await,
+                Policy::Parallel => {
+                    let step = |action| {
+                        let work = work.clone();
+                        async move { work.act(action).await }
+                    };
+                    let (some, result) = slow_start(phase, step).await;
+                    done.extend(some);
+                    result
+                }
+            };
+            if result.is_err() {
+                return (done, result);
+            }
+        }
+        (done, Ok(()))
+    }
+}
+
+/// Steps of one phase do not depend on each other; those of the next wait for them.
+fn phase(action: Action) -> u8 {
+    match action {
+        Action::CreatePod { .. }
+        | Action::CreateClaims { .. }
+        | Action::RefuseClaims { .. }
+        | Action::RepairPod { .. }
+        | Action::DeletePod { why: Why::Finished, .. } => 0,
+        Action::RepairClaims { .. } => 1,
+        Action::DeletePod { why: Why::ScaleDown, .. } => 2,
+        Action::DeletePod { why: Why::Outdated, .. } => 3,
+    }
+}
+
+/// Everything the steps of one plan need.
+struct Work {
+    inner: Arc<Inner>,
+    key: Key,
+    set: Arc<StatefulSet>,
+    by_ordinal: HashMap<u32, Arc<Pod>>,
+    current: String,
+    update: String,
+    /// The template of pods that are still made from the current revision; `None` when no roll-out is under way.
+    old_template: Option<PodTemplateSpec>,
+    pods: Api<Pod>,
+    claims: Api<PersistentVolumeClaim>,
+}
+
+impl Work {
+    fn new(controller: &StatefulSets, seen: &Seen) -> Result<Self, Error> {
+        let inner = controller.inner.clone();
+        let client = &inner.cx.client;
+        let old_template = if seen.current == seen.update {
+            None
+        } else {
+            let named = |name: &str| seen.revisions.iter().find(|r| r.metadata.name.as_deref() == Some(name));
+            let template = named(&seen.current).and_then(|revision| revisions::template(revision));
+            let unreadable = || Error::Blocked(format!("ControllerRevision {:?} has no readable template", seen.current));
+            Some(template.ok_or_else(unreadable)?)
+        };
+        let ordinals = seen.pods.iter().filter_map(|pod| Some((identity::ordinal_of(&seen.set, pod)?, pod.clone())));
+        Ok(Self {
+            key: seen.key.clone(),
+            set: seen.set.clone(),
+            by_ordinal: ordinals.collect(),
+            current: seen.current.clone(),
+            update: seen.update.clone(),
+            old_template,
+            pods: Api::namespaced(client.clone(), &seen.key.namespace),
+            claims: Api::namespaced(client.clone(), &seen.key.namespace),
+            inner,
+        })
+    }
+
+    async fn one_by_one(&self, actions: &[Action], done: &mut Vec<Action>) -> Result<(), Error> {
+        for action in actions {
+            self.act(*action).await?;
+            done.push(*action);
+        }
+        Ok(())
+    }
+
+    async fn act(&self, action: Action) -> Result<(), Error> {
+        tracing::debug!(set = %self.key, ?action, "acting");
+        match action {
+            Action::CreatePod { ordinal, revision } => self.create_pod(ordinal, revision).await,
+            Action::CreateClaims { ordinal } => self.create_claims(ordinal).await,
+            Action::RefuseClaims { ordinal } => self.refuse(ordinal),
+            Action::RepairPod { ordinal } => self.repair_pod(ordinal).await,
+            Action::RepairClaims { ordinal } => self.repair_claims(ordinal, true).await.map(|_| ()),
+            Action::DeletePod { ordinal, .. } => self.delete_pod(ordinal).await,
+        }
+    }
+
+    async fn create_pod(&self, ordinal: u32, revision: Revision) -> Result<(), Error> {
+        self.create_claims(ordinal).await?;
+        let (template, name) = match (&self.old_template, revision) {
+            (Some(old), Revision::CURRENT) => (old, &self.current),
+            _ => (&self.set.spec.template, &self.update),
+        };
+        let pod = identity::new_pod(&self.set, template, name, ordinal);
+        let made = self.pods.create(&PostParams::default(), &pod).await;
+        match made {
+            // Whose it is shows in the cache; upstream tells no event of this either.
+            Err(error) if classify(&error) == Class::AlreadyExists => Err(doing("create Pod", &pod_name(&pod))(error)),
+            made => {
+                let made = self.told("create", &pod_name(&pod), made)?;
+                self.inner.writes.wrote(&self.key, &self.inner.pods, &made);
+                Ok(())
+            }
+        }
+    }
+
+    /// Creates the claims that do not exist yet.
+    async fn create_claims(&self, ordinal: u32) -> Result<(), Error> {
+        let pod = identity::pod_name(&self.set, ordinal);
+        for claim in claims::wanted(&self.set, ordinal) {
+            let name = claim.metadata.name.as_deref().unwrap_or_default();
+            if self.inner.claims.get(&self.key.namespace, name).is_some() {
+                continue;
+            }
+            match self.claims.create(&PostParams::default(), &claim).await {
+                Ok(made) => {
+                    self.inner.writes.wrote(&self.key, &self.inner.claims, &made);
+                    let text = format!("create Claim {name} Pod {pod} in StatefulSet {} success", self.key.name);
+                    self.event(Severity::Normal, "SuccessfulCreate", text);
+                }
+                Err(error) if classify(&error) == Class::AlreadyExists => {
+                    return Err(doing("create Claim", name)(error));
+                }
+                Err(error) => {
+                    let (set, why) = (&self.key.name, message(&error));
+                    let text = format!("create Claim {name} for Pod {pod} in StatefulSet {set} failed error: {why}");
+                    self.event(Severity::Warning, "FailedCreate", text);
+                    let text = format!(
+                        "create Pod {pod} in StatefulSet {set} failed error: failed to create PVC {name}: {why}"
+                    );
+                    self.event(Severity::Warning, "FailedCreate", text);
+                    return Err(doing("create Claim", name)(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, ordinal: u32) -> Result<(), Error> {
+        let pod = identity::pod_name(&self.set, ordinal);
+        let names = identity::claim_templates(&self.set).iter().map(|t| identity::claim_name(&self.set, t, ordinal));
+        let going = |name: &String| {
+            let claim = self.inner.claims.get(&self.key.namespace, name);
+            claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_some())
+        };
+        let reasons: Vec<_> = names.filter(going).map(|name| format!("pvc {name} is being deleted")).collect();
+        let why = if reasons.len() == 1 { reasons[0].clone() } else { format!("[{}]", reasons.join(", ")) };
+        let text = format!("create Pod {pod} in StatefulSet {} failed error: {why}", self.key.name);
+        self.event(Severity::Warning, "FailedCreate", text.clone());
+        Err(Error::Blocked(text))
+    }
+
+    async fn repair_pod(&self, ordinal: u32) -> Result<(), Error> {
+        let Some(pod) = self.by_ordinal.get(&ordinal) else { return Ok(()) };
+        let name = pod_name(pod);
+        let damaged =
+            !identity::matches(&self.set, pod, ordinal) || !identity::storage_matches(&self.set, pod, ordinal);
+        if !identity::storage_matches(&self.set, pod, ordinal) {
+            self.create_claims(ordinal).await?;
+        }
+        let mended = self.repair_claims(ordinal, false).await?;
+        if damaged {
+            let pod = identity::repaired(&self.set, pod, ordinal);
+            let written = self.pods.replace(&name, &PostParams::default(), &pod).await;
+            let written = self.told("update", &name, written)?;
+            self.inner.writes.wrote(&self.key, &self.inner.pods, &written);
+        } else if mended {
+            self.success("update", &name);
+        }
+        Ok(())
+    }
+
+    /// Puts the owners of the claims right; whether there was anything to do.
+    async fn repair_claims(&self, ordinal: u32, scaled_down: bool) -> Result<bool, Error> {
+        let pod_uid = self.by_ordinal.get(&ordinal).and_then(|pod| pod.metadata.uid.clone()).unwrap_or_default();
+        let pod_name = identity::pod_name(&self.set, ordinal);
+        let owners = claims::Owners { set: &self.set, pod_name: pod_name.clone(), pod_uid: &pod_uid, scaled_down };
+        let mut mended = false;
+        for template in identity::claim_templates(&self.set) {
+            let name = identity::claim_name(&self.set, template, ordinal);
+            let Some(claim) = self.inner.claims.get(&self.key.namespace, &name) else { continue };
+            if owners.has_foreign_controller(&claim) {
+                self.event(Severity::Warning, "ConflictingController", format!(
+                    "PersistentVolumeClaim {name} has a conflicting OwnerReference that acts as a managing controller, \
+                     the retention policy is ignored for this claim"
+                ));
+            }
+            if owners.are_right(&claim) {
+                continue;
+            }
+            let patch = json!({"metadata": {
+                "ownerReferences": owners.mended(&claim),
+                "uid": claim.metadata.uid, "resourceVersion": claim.metadata.resource_version,
+            }});
+            match self.claims.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                Ok(written) => self.inner.writes.wrote(&self.key, &self.inner.claims, &written),
+                Err(error) => {
+                    if !matches!(classify(&error), Class::Conflict | Class::NotFound) {
+                        let why = message(&error);
+                        let text = format!("could not update claim {name} for delete policy ownerRefs: {why}");
+                        self.failure("update", &pod_name, &text);
+                    }
+                    return Err(doing("set the owners of Claim", &name)(error));
+                }
+            }
+            mended = true;
+        }
+        Ok(mended)
+    }
+
+    async fn delete_pod(&self, ordinal: u32) -> Result<(), Error> {
+        let Some(pod) = self.by_ordinal.get(&ordinal) else { return Ok(()) };
+        let name = pod_name(pod);
+        let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+        match self.pods.delete(&name, &DeleteParams::default().preconditions(only_this)).await {
+            Err(error) if matches!(classify(&error), Class::NotFound | Class::Conflict) => {
+                Err(doing("delete Pod", &name)(error))
+            }
+            result => {
+                self.told("delete", &name, result)?;
+                self.inner.writes.deleted(&self.key, &self.inner.pods, &**pod);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells in an event how `verb` went for a pod.
+    fn told<T>(&self, verb: &str, pod: &str, result: Result<T, kube::Error>) -> Result<T, Error> {
+        match result {
+            Ok(value) => {
+                self.success(verb, pod);
+                Ok(value)
+            }
+            Err(error) => {
+                self.failure(verb, pod, &message(&error));
+                Err(doing(&format!("{verb} Pod"), pod)(error))
+            }
+        }
+    }
+
+    fn success(&self, verb: &str, pod: &str) {
+        let text = format!("{verb} Pod {pod} in StatefulSet {} successful", self.key.name);
+        self.event(Severity::Normal, &format!("Successful{}", capital(verb)), text);
+    }
+
+    fn failure(&self, verb: &str, pod: &str, why: &str) {
+        let text = format!("{verb} Pod {pod} in StatefulSet {} failed error: {why}", self.key.name);
+        self.event(Severity::Warning, &format!("Failed{}", capital(verb)), text);
+    }
+
+    fn event(&self, severity: Severity, reason: &str, text: String) {
+        self.inner.cx.recorder.event(&*self.set, severity, reason, text);
+    }
+}
+
+fn capital(verb: &str) -> &'static str {
+    match verb {
+        "create" => "Create",
+        "update" => "Update",
+        _ => "Delete",
+    }
+}
+
+fn doing(what: &str, name: &str) -> impl FnOnce(kube::Error) -> Error {
+    Error::doing(format!("{what} {name:?}"))
+}
+
+fn pod_name(pod: &Pod) -> String {
+    pod.metadata.name.clone().unwrap_or_default()
+}
