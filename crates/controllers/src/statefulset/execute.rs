@@ -14,8 +14,8 @@ use stead_workloads::statefulset::{Action, Policy, Revision, Why, claims, identi
 
 use super::observe::Seen;
 use super::{Inner, StatefulSets};
-use crate::batch::slow_start;
 use crate::Error;
+use crate::batch::slow_start;
 
 impl StatefulSets {
     /// What was done, and the first failure. With `OrderedReady` one thing after the other; with `Parallel` each kind
@@ -84,7 +84,8 @@ impl Work {
         } else {
             let named = |name: &str| seen.revisions.iter().find(|r| r.metadata.name.as_deref() == Some(name));
             let template = named(&seen.current).and_then(|revision| revisions::template(revision));
-            let unreadable = || Error::Blocked(format!("ControllerRevision {:?} has no readable template", seen.current));
+            let unreadable =
+                || Error::Blocked(format!("ControllerRevision {:?} has no readable template", seen.current));
             Some(template.ok_or_else(unreadable)?)
         };
         let ordinals = seen.pods.iter().filter_map(|pod| Some((identity::ordinal_of(&seen.set, pod)?, pod.clone())));

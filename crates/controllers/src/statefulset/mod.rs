@@ -128,4 +128,3 @@ fn sets_of_claim(sets: &Cache<StatefulSet>, change: &Change<PersistentVolumeClai
     let using = sets.list_ns(&change.key.namespace).into_iter().filter(|set| uses(set));
     using.map(|set| Key::of(&set.metadata)).collect()
 }
-

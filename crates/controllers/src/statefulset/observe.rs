@@ -11,10 +11,10 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use stead_client::{Class, Client, classify, delete_if_present};
 use stead_informer::{Cache, Key};
+use stead_workloads::history;
 use stead_workloads::owner::selects;
 use stead_workloads::statefulset::revisions::{self, Decision, Update};
 use stead_workloads::statefulset::{Observed, Snapshot, identity};
-use stead_workloads::history;
 
 use super::StatefulSets;
 use crate::family::{Family, Head, gather, still_alive};
@@ -48,11 +48,9 @@ impl StatefulSets {
         let alive = || still_alive::<StatefulSet>(client, key, &set.metadata);
         let fits = |revision: &ControllerRevision| selected(&set, revision.metadata.labels.as_ref());
         let revisions = gather((client, &inner.revisions, &inner.writes), head, fits, alive).await?;
-        let fits = |pod: &Pod| {
-            selected(&set, pod.metadata.labels.as_ref()) && identity::ordinal_of(&set, pod).is_some()
-        };
-        let Family { members: pods, changed } =
-            gather((client, &inner.pods, &inner.writes), head, fits, alive).await?;
+        let fits =
+            |pod: &Pod| selected(&set, pod.metadata.labels.as_ref()) && identity::ordinal_of(&set, pod).is_some();
+        let Family { members: pods, changed } = gather((client, &inner.pods, &inner.writes), head, fits, alive).await?;
         if changed || revisions.changed {
             return Ok(None);
         }
@@ -100,11 +98,7 @@ struct Revisions<'a> {
 }
 
 impl Revisions<'_> {
-    async fn settle(
-        &self,
-        set: &StatefulSet,
-        known: &[Arc<ControllerRevision>],
-    ) -> Result<(Decision, i32), Error> {
+    async fn settle(&self, set: &StatefulSet, known: &[Arc<ControllerRevision>]) -> Result<(Decision, i32), Error> {
         let before = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
         for collisions in before..before.saturating_add(COLLISIONS_PER_RUN_MAX) {
             let decision = revisions::decide(set, known, collisions);
