@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -41,7 +41,7 @@ pub(super) fn unpack(recipe: &Recipe, cache: &Path, root: &Path) -> Result<()> {
     }
     make_skeleton(root)?;
     for package in closure(recipe.packages)? {
-        run(Command::new("dpkg-deb").arg("-x").arg(fetch(&package, cache)?).arg(root))?;
+        extract(&fetch(&package, cache)?, root)?;
     }
     for unused in UNUSED_PATHS {
         let path = root.join(unused);
@@ -60,6 +60,17 @@ pub(super) fn unpack(recipe: &Recipe, cache: &Path, root: &Path) -> Result<()> {
         fs::create_dir_all(path.parent().context("a file has a directory")?)?;
         fs::write(&path, content)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(*mode))?;
+    }
+    Ok(())
+}
+
+/// Unpacks an archive through the links of the merged-/usr layout (`dpkg-deb -x` would replace them by directories).
+fn extract(archive: &Path, root: &Path) -> Result<()> {
+    let mut dpkg = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(archive).stdout(Stdio::piped()).spawn()?;
+    let files = dpkg.stdout.take().context("stdout is piped")?;
+    run(Command::new("tar").args(["-x", "--keep-directory-symlink", "-C"]).arg(root).stdin(files))?;
+    if !dpkg.wait()?.success() {
+        bail!("{} is not a Debian package", archive.display());
     }
     Ok(())
 }
