@@ -1,1 +1,5 @@
-//! stead-cli.
+//! Commands for people. They reach a cluster by kubeconfig only and work against any Kubernetes cluster.
+
+#![forbid(unsafe_code)]
+
+pub mod check;
