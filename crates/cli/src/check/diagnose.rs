@@ -43,8 +43,7 @@ pub(super) fn claim_names(pod: &Pod) -> impl Iterator<Item = &str> {
 fn service(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
     let Some(name) = service_name(&snapshot.set) else { return };
     let object = format!("service/{name}");
-    let labels =
-        snapshot.set.spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
+    let labels = snapshot.set.spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
     let Some(service) = &snapshot.service else {
         findings.push(Finding {
             object,
