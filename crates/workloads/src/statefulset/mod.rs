@@ -20,6 +20,8 @@ mod status;
 mod explore;
 #[cfg(test)]
 mod stories;
+#[cfg(test)]
+mod world;
 
 pub use plan::{Action, Plan, Wait, Why, plan};
 pub use snapshot::{Claims, Observed, Pod, Policy, Revision, Slot, Snapshot, Strategy};

@@ -176,7 +176,7 @@ fn scale_down(set: &Snapshot, plan: &mut Plan) -> Flow {
         let ordered = set.policy == Policy::OrderedReady;
         if pod.terminating {
             plan.wait_for(Wait::ToBeGone(ordinal));
-        } else if ordered && !pod.is_healthy() && sickest != Some(ordinal) {
+        } else if ordered && may_recover(&pod) && sickest != Some(ordinal) {
             plan.wait_for(Wait::BeforeRemoving(ordinal));
         } else {
             plan.act(Action::DeletePod { ordinal, why: Why::ScaleDown });
@@ -192,7 +192,15 @@ fn scale_down(set: &Snapshot, plan: &mut Plan) -> Flow {
 /// scaling down may remove.
 fn first_unhealthy(set: &Snapshot) -> Option<u32> {
     let sick = |slot: &&Slot| slot.pod.is_none_or(|pod| !pod.is_healthy());
-    set.replicas.iter().find(sick).or_else(|| set.condemned.iter().rev().find(sick)).map(|slot| slot.ordinal)
+    let waited_for = |slot: &&Slot| slot.pod.is_some_and(|pod| may_recover(&pod));
+    let condemned = || set.condemned.iter().rev().find(waited_for);
+    set.replicas.iter().find(sick).or_else(condemned).map(|slot| slot.ordinal)
+}
+
+/// Unhealthy, but not for ever. A finished pod runs nothing and never will, so removing it harms nobody and waiting for
+/// it would never end (upstream does wait, and two finished pods on the way down block it for good).
+fn may_recover(pod: &Pod) -> bool {
+    !pod.is_healthy() && pod.health != Health::Finished
 }
 
 /// Replaces outdated pods, highest ordinal first, down to the partition.
@@ -208,7 +216,9 @@ fn roll_out(set: &Snapshot, plan: &mut Plan) {
         for slot in outdated.iter().filter(|slot| sick(slot) == free) {
             // With OrderedReady nothing is unavailable here: `scale_up` would have stopped.
             if !free && budget == 0 {
-                plan.wait_for(Wait::ForBudget);
+                if plan.actions.is_empty() {
+                    plan.wait_for(Wait::ForBudget);
+                }
                 return;
             }
             budget -= usize::from(!free);

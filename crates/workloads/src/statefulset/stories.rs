@@ -1,1 +1,433 @@
-//! Stories told as tables.
+//! Stories told as tables: what happens | the pods | what the plan answers.
+//!
+//! Pods, from the first wanted or existing ordinal on: `.` none, `p` pending, `s` starting, `r` ready but not yet
+//! available, `R` available, `F` finished, `x` terminating; then the number of the template.
+
+use super::world::{Miniature, World, words};
+use super::{Claims, Plan, Policy, Strategy, Wait, plan};
+use crate::pod::Health;
+
+/// The one place that knows the types. Every test is a table: the left column is the story, the rest is expected.
+#[track_caller]
+fn check(policy: Policy, table: &str) {
+    let mut world = World::new(policy);
+    let (mut actual, mut expected) = (String::new(), String::new());
+    for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        for event in cells[0].split(", ") {
+            happen(&mut world, event);
+        }
+        let plan = plan(&world.snapshot());
+        actual += &format!("{:<24}| {:<20}| {}\n", cells[0], draw(&world), show(&plan));
+        expected += &format!("{:<24}| {:<20}| {}\n", cells[0], cells[1], cells[2]);
+        world.obey(&plan);
+    }
+    assert!(actual == expected, "\n--- expected ---\n{expected}\n--- actual ---\n{actual}");
+}
+
+fn happen(world: &mut World, event: &str) {
+    let (verb, arg) = event.split_once(' ').unwrap_or((event, "0"));
+    let n: u32 = arg.parse().expect("a number");
+    let (mut partition, mut max_unavailable) = (0, 1);
+    if let Strategy::RollingUpdate { partition: p, max_unavailable: m } = world.strategy {
+        (partition, max_unavailable) = (p, m);
+    }
+    let claims = |set: fn(&mut Claims)| {
+        let mut claims = Claims::default();
+        set(&mut claims);
+        claims
+    };
+    match verb {
+        "tick" => {}
+        "scale" => world.replicas = n,
+        "image" => world.update = u8::try_from(n).expect("small"),
+        "partition" => world.strategy = Strategy::RollingUpdate { partition: n, max_unavailable },
+        "max" => world.strategy = Strategy::RollingUpdate { partition, max_unavailable: n },
+        "ondelete" => world.strategy = Strategy::OnDelete,
+        "start" => world.start = n,
+        "pause" => world.paused = true,
+        "resume" => world.paused = false,
+        "delete-set" => world.deleting = true,
+        "start-from" => world.start = n,
+        "run" => pod(world, n).health = Health::Starting,
+        "warm" => pod(world, n).health = Health::Ready,
+        "ready" => pod(world, n).health = Health::Available,
+        "unready" => pod(world, n).health = Health::Starting,
+        "fail" => pod(world, n).health = Health::Finished,
+        "evict" => pod(world, n).terminating = true,
+        "gone" => drop(world.pods.remove(&n)),
+        "all-ready" => world.nodes_behave(),
+        "old-claim" => drop(world.claims.insert(n, claims(|c| c.stale = true))),
+        "claim-going" => drop(world.claims.insert(n, claims(|c| c.deleting = true))),
+        "claim-missing" => drop(world.claims.insert(n, claims(|c| c.missing = true))),
+        "claim-owners" => drop(world.claims.insert(n, claims(|c| c.owners = true))),
+        "claim-gone" => drop(world.claims.remove(&n)),
+        other => panic!("unknown event: {other}"),
+    }
+}
+
+fn pod(world: &mut World, ordinal: u32) -> &mut Miniature {
+    world.pods.get_mut(&ordinal).unwrap_or_else(|| panic!("no pod {ordinal}"))
+}
+
+fn draw(world: &World) -> String {
+    let first = world.pods.keys().next().map_or(world.start, |o| (*o).min(world.start));
+    let end = world.pods.keys().next_back().map_or(0, |o| o + 1);
+    let cell = |ordinal| match world.pods.get(&ordinal) {
+        None => ".".to_owned(),
+        Some(pod) if pod.terminating => format!("x{}", pod.template),
+        Some(pod) => {
+            let letter = match pod.health {
+                Health::Pending => 'p',
+                Health::Starting => 's',
+                Health::Ready => 'r',
+                Health::Available => 'R',
+                Health::Finished => 'F',
+            };
+            format!("{letter}{}", pod.template)
+        }
+    };
+    (first..end).map(cell).collect::<Vec<_>>().join(" ")
+}
+
+fn show(plan: &Plan) -> String {
+    let wait = plan.wait.map(|wait| match wait {
+        Wait::ToBeReady(n) => format!("wait ready {n}"),
+        Wait::ToBeAvailable(n) => format!("wait available {n}"),
+        Wait::ToBeGone(n) => format!("wait gone {n}"),
+        Wait::ForOldClaim(n) => format!("wait claim {n}"),
+        Wait::BeforeRemoving(n) => format!("hold {n}"),
+        Wait::ForBudget => "wait budget".to_owned(),
+    });
+    let words: Vec<String> = plan.actions.iter().map(|action| words(*action)).chain(wait).collect();
+    if words.is_empty() { "settled".to_owned() } else { words.join(", ") }
+}
+
+mod ordered {
+    use super::*;
+
+    #[track_caller]
+    fn tell(table: &str) {
+        check(Policy::OrderedReady, table);
+    }
+
+    #[test]
+    fn comes_up_in_order() {
+        tell(
+            "scale 3 |          | create 0 new
+             tick    | p0       | wait ready 0
+             run 0   | s0       | wait ready 0
+             ready 0 | R0       | create 1 new
+             tick    | R0 p0    | wait ready 1
+             ready 1 | R0 R0    | create 2 new
+             ready 2 | R0 R0 R0 | settled",
+        );
+    }
+
+    #[test]
+    fn min_ready_seconds_count_before_the_next_pod_starts() {
+        tell(
+            "scale 2 |       | create 0 new
+             warm 0  | r0    | wait available 0
+             ready 0 | R0    | create 1 new",
+        );
+    }
+
+    #[test]
+    fn goes_down_from_the_highest_one_at_a_time_each_only_after_the_one_above_is_gone() {
+        tell(
+            "scale 1   |          | create 0 new
+             ready 0, scale 2 | R0 | create 1 new
+             ready 1, scale 3 | R0 R0 | create 2 new
+             ready 2, scale 1 | R0 R0 R0 | delete 2 (scale)
+             tick      | R0 R0 x0 | wait gone 2
+             gone 2    | R0 R0    | delete 1 (scale)
+             tick      | R0 x0    | wait gone 1
+             gone 1    | R0       | settled",
+        );
+    }
+
+    #[test]
+    fn a_failing_pod_halts_growth_and_shrinking_until_it_is_back() {
+        tell(
+            "scale 2            |          | create 0 new
+             ready 0            | R0       | create 1 new
+             ready 1            | R0 R0    | settled
+             unready 0, scale 3 | s0 R0    | wait ready 0
+             scale 1            | s0 R0    | wait ready 0
+             ready 0            | R0 R0    | delete 1 (scale)",
+        );
+    }
+
+    #[test]
+    fn never_replaces_a_pod_that_is_still_terminating() {
+        tell(
+            "scale 1 |    | create 0 new
+             ready 0 | R0 | settled
+             evict 0 | x0 | wait gone 0
+             tick    | x0 | wait gone 0
+             gone 0  |    | create 0 new
+             ready 0 | R0 | settled",
+        );
+    }
+
+    #[test]
+    fn a_finished_pod_is_deleted_and_made_anew_and_nothing_else_happens_meanwhile() {
+        tell(
+            "scale 2 |       | create 0 new
+             ready 0 | R0    | create 1 new
+             fail 0  | F0 p0 | delete 0 (finished)
+             tick    | x0 p0 | wait gone 0
+             gone 0  | . p0  | create 0 new
+             ready 0 | R0 p0 | wait ready 1",
+        );
+    }
+
+    #[test]
+    fn an_unhealthy_pod_in_the_way_goes_only_when_it_is_the_first_unhealthy_one() {
+        tell(
+            "scale 1            |          | create 0 new
+             ready 0, scale 2   | R0       | create 1 new
+             ready 1, scale 3   | R0 R0    | create 2 new
+             scale 1            | R0 R0 p0 | delete 2 (scale)
+             gone 2, scale 2    | R0 R0    | settled
+             scale 3            | R0 R0    | create 2 new
+             unready 1, scale 1 | R0 s0 p0 | hold 2
+             ready 1            | R0 R0 p0 | delete 2 (scale)",
+        );
+    }
+
+    #[test]
+    fn finished_pods_never_block_the_way_down() {
+        tell(
+            "scale 1                  |          | create 0 new
+             ready 0, scale 2         | R0       | create 1 new
+             ready 1, scale 3         | R0 R0    | create 2 new
+             fail 2, fail 1, scale 1  | R0 F0 F0 | delete 2 (scale)
+             gone 2                   | R0 F0    | delete 1 (scale)
+             gone 1                   | R0       | settled",
+        );
+    }
+
+    #[test]
+    fn rolls_out_from_the_highest_ordinal_down() {
+        tell(
+            "scale 1          |          | create 0 new
+             ready 0, scale 2 | R0       | create 1 new
+             ready 1          | R0 R0    | settled
+             image 1          | R0 R0    | delete 1 (outdated)
+             tick             | R0 x0    | wait gone 1
+             gone 1           | R0       | create 1 new
+             ready 1          | R0 R1    | delete 0 (outdated)
+             gone 0           | . R1     | create 0 new
+             ready 0          | R1 R1    | settled",
+        );
+    }
+
+    #[test]
+    fn a_partition_holds_the_lower_ordinals_and_replaces_them_at_the_old_revision() {
+        tell(
+            "scale 1          |          | create 0 new
+             ready 0, scale 2 | R0       | create 1 new
+             ready 1          | R0 R0    | settled
+             partition 1, image 1 | R0 R0 | delete 1 (outdated)
+             gone 1           | R0       | create 1 new
+             ready 1          | R0 R1    | settled
+             evict 0, gone 0  | . R1     | create 0 old
+             ready 0          | R0 R1    | settled
+             partition 0      | R0 R1    | delete 0 (outdated)
+             gone 0           | . R1     | create 0 new
+             ready 0          | R1 R1    | settled",
+        );
+    }
+
+    #[test]
+    fn the_partition_counts_from_the_first_ordinal() {
+        tell(
+            "start 5, scale 2 |       | create 5 new
+             ready 5          | R0    | create 6 new
+             ready 6          | R0 R0 | settled
+             partition 1, image 1 | R0 R0 | delete 6 (outdated)
+             gone 6           | R0    | create 6 new
+             ready 6          | R0 R1 | settled",
+        );
+    }
+
+    #[test]
+    fn max_unavailable_replaces_several_at_once_and_brings_them_back_in_order() {
+        tell(
+            "scale 1          |             | create 0 new
+             ready 0, scale 2 | R0          | create 1 new
+             ready 1, scale 3 | R0 R0       | create 2 new
+             ready 2, max 2, image 1 | R0 R0 R0 | delete 2 (outdated), delete 1 (outdated)
+             gone 2           | R0 x0       | wait gone 1
+             gone 1           | R0          | create 1 new
+             ready 1          | R0 R1       | create 2 new
+             ready 2          | R0 R1 R1    | delete 0 (outdated)",
+        );
+    }
+
+    #[test]
+    fn on_delete_updates_only_what_is_deleted_by_hand() {
+        tell(
+            "scale 1, ondelete |    | create 0 new
+             ready 0           | R0 | settled
+             image 1           | R0 | settled
+             evict 0           | x0 | wait gone 0
+             gone 0            |    | create 0 new
+             ready 0           | R1 | settled",
+        );
+    }
+
+    #[test]
+    fn moving_the_first_ordinal_makes_the_new_ones_before_it_removes_the_old_ones() {
+        tell(
+            "scale 2        |             | create 0 new
+             ready 0        | R0          | create 1 new
+             ready 1        | R0 R0       | settled
+             start 2        | R0 R0       | create 2 new
+             ready 2        | R0 R0 R0    | create 3 new
+             ready 3        | R0 R0 R0 R0 | delete 1 (scale)
+             gone 1         | R0 . R0 R0  | delete 0 (scale)",
+        );
+    }
+
+    #[test]
+    fn a_broken_roll_out_stays_at_the_broken_pod() {
+        tell(
+            "scale 1          |       | create 0 new
+             ready 0, scale 2 | R0    | create 1 new
+             ready 1, image 1 | R0 R0 | delete 1 (outdated)
+             gone 1           | R0    | create 1 new
+             image 2          | R0 p1 | wait ready 1
+             evict 1, gone 1  | R0    | create 1 new
+             ready 1          | R0 R2 | delete 0 (outdated)",
+        );
+    }
+
+    #[test]
+    fn a_paused_roll_out_goes_no_further_and_lost_pods_come_back_as_they_were() {
+        tell(
+            "scale 1          |          | create 0 new
+             ready 0, scale 2 | R0       | create 1 new
+             ready 1, scale 3 | R0 R0    | create 2 new
+             ready 2, image 1 | R0 R0 R0 | delete 2 (outdated)
+             gone 2           | R0 R0    | create 2 new
+             ready 2          | R0 R0 R1 | delete 1 (outdated)
+             gone 1           | R0 . R1  | create 1 new
+             ready 1, pause   | R0 R1 R1 | settled
+             evict 0, gone 0  | . R1 R1  | create 0 old
+             ready 0          | R0 R1 R1 | settled
+             evict 2, gone 2  | R0 R1    | create 2 new
+             ready 2, resume  | R0 R1 R1 | delete 0 (outdated)",
+        );
+    }
+
+    #[test]
+    fn a_set_that_is_being_deleted_makes_and_removes_nothing() {
+        tell(
+            "scale 3             |    | create 0 new
+             ready 0, delete-set | R0 | settled",
+        );
+    }
+
+    #[test]
+    fn a_claim_that_is_going_stands_in_the_way() {
+        tell(
+            "claim-going 0, scale 1 |    | refuse 0
+             claim-gone 0           |    | create 0 new",
+        );
+    }
+
+    #[test]
+    fn a_claim_of_an_earlier_pod_has_to_go_first() {
+        tell(
+            "old-claim 0, scale 1 |    | wait claim 0
+             claim-gone 0         |    | create 0 new",
+        );
+    }
+
+    #[test]
+    fn a_pending_pod_gets_back_the_claim_that_it_lacks() {
+        tell(
+            "scale 1         |    | create 0 new
+             claim-missing 0 | p0 | claims 0, wait ready 0
+             claim-going 0   | p0 | refuse 0
+             claim-gone 0, ready 0, claim-missing 0 | R0 | settled",
+        );
+    }
+
+    #[test]
+    fn owners_of_claims_are_put_right_before_their_pod_goes() {
+        tell(
+            "scale 1          |       | create 0 new
+             ready 0, scale 2 | R0    | create 1 new
+             ready 1, claim-owners 0 | R0 R0 | repair 0
+             scale 1, claim-owners 1 | R0 R0 | owners 1, delete 1 (scale)",
+        );
+    }
+}
+
+mod parallel {
+    use super::*;
+
+    #[track_caller]
+    fn tell(table: &str) {
+        check(Policy::Parallel, table);
+    }
+
+    #[test]
+    fn starts_and_stops_all_at_once() {
+        tell(
+            "scale 3      |          | create 0 new, create 1 new, create 2 new
+             ready 1      | p0 R0 p0 | wait ready 0
+             scale 1      | p0 R0 p0 | delete 2 (scale), delete 1 (scale), wait ready 0
+             gone 1, gone 2, ready 0 | R0 | settled",
+        );
+    }
+
+    #[test]
+    fn rolls_out_one_by_one_all_the_same() {
+        tell(
+            "scale 3   |          | create 0 new, create 1 new, create 2 new
+             all-ready | R0 R0 R0 | settled
+             image 1   | R0 R0 R0 | delete 2 (outdated)
+             tick      | R0 R0 x0 | wait gone 2
+             gone 2    | R0 R0    | create 2 new
+             tick      | R0 R0 p1 | wait ready 2
+             ready 2   | R0 R0 R1 | delete 1 (outdated)",
+        );
+    }
+
+    #[test]
+    fn a_broken_roll_out_heals_with_the_next_template() {
+        tell(
+            "scale 3   |          | create 0 new, create 1 new, create 2 new
+             all-ready | R0 R0 R0 | settled
+             image 1   | R0 R0 R0 | delete 2 (outdated)
+             gone 2    | R0 R0    | create 2 new
+             image 2   | R0 R0 p1 | delete 2 (outdated), wait ready 2
+             gone 2    | R0 R0    | create 2 new
+             ready 2   | R0 R0 R2 | delete 1 (outdated)",
+        );
+    }
+
+    #[test]
+    fn what_is_unavailable_anyway_is_replaced_for_free_and_counts_against_the_rest() {
+        tell(
+            "scale 4                     |             | create 0 new, create 1 new, create 2 new, create 3 new
+             all-ready, max 2            | R0 R0 R0 R0 | settled
+             unready 0, image 1          | s0 R0 R0 R0 | delete 0 (outdated), delete 3 (outdated), wait ready 0
+             tick                        | x0 R0 R0 x0 | wait gone 0",
+        );
+    }
+
+    #[test]
+    fn a_finished_pod_is_deleted_once_even_when_it_is_also_outdated() {
+        tell(
+            "scale 2         |       | create 0 new, create 1 new
+             all-ready       | R0 R0 | settled
+             fail 1, image 1 | R0 F0 | delete 1 (finished)",
+        );
+    }
+}
