@@ -56,6 +56,39 @@ impl Subresource {
             Self::Approval => "approval",
         }
     }
+
+    /// The verbs that discovery lists.
+    #[must_use]
+    pub const fn verbs(self) -> &'static [&'static str] {
+        match self {
+            Self::Status | Self::Scale | Self::EphemeralContainers | Self::Resize | Self::Approval => {
+                &["get", "patch", "update"]
+            }
+            Self::Binding | Self::Eviction | Self::Token => &["create"],
+            Self::Log => &["get"],
+            Self::Exec | Self::Attach | Self::PortForward => &["create", "get"],
+            Self::Proxy => &["create", "delete", "get", "patch", "update"],
+            Self::Finalize => &["update"],
+        }
+    }
+
+    /// What is sent or answered: group version and kind, where it is not the object itself.
+    #[must_use]
+    pub fn body(self, of: &Kind) -> (GroupVersion, String) {
+        let own = |kind: String| (of.group_version(), kind);
+        let of_group = |group, version, kind: &str| (GroupVersion { group, version }, kind.to_owned());
+        match self {
+            Self::Scale => of_group("autoscaling", "v1", "Scale"),
+            Self::Eviction => of_group("policy", "v1", "Eviction"),
+            Self::Token => of_group("authentication.k8s.io", "v1", "TokenRequest"),
+            Self::Binding => own("Binding".to_owned()),
+            Self::Exec => own(format!("{}ExecOptions", of.kind)),
+            Self::Attach => own(format!("{}AttachOptions", of.kind)),
+            Self::PortForward => own(format!("{}PortForwardOptions", of.kind)),
+            Self::Proxy => own(format!("{}ProxyOptions", of.kind)),
+            _ => own(of.kind.to_owned()),
+        }
+    }
 }
 
 /// A column of the server-side table (`kubectl get`), upstream's heading and meaning.

@@ -5,10 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod decode;
+pub mod discovery;
 pub mod field;
 pub mod gojson;
+pub mod names;
 pub mod patch;
 pub mod quantity;
+pub mod selector;
 pub mod status;
 pub mod time;
 
