@@ -41,11 +41,12 @@ pub fn key_of(kind: &Kind, namespace: &str, name: &str) -> String {
 #[must_use]
 pub fn names_of_key(key: &[u8]) -> (&str, &str) {
     let text = std::str::from_utf8(key).unwrap_or("");
-    let mut parts = text.rsplitn(3, '/');
-    let name = parts.next().unwrap_or("");
-    let middle = parts.next().unwrap_or("");
-    // /registry/RESOURCE/NAME has `registry` where a namespaced key has its resource.
-    if parts.next() == Some("/registry") || text.matches('/').count() < 4 { ("", name) } else { (middle, name) }
+    let mut parts = text.strip_prefix(REGISTRY).unwrap_or(text).splitn(3, '/').skip(1);
+    match (parts.next(), parts.next()) {
+        (Some(namespace), Some(name)) => (namespace, name),
+        (Some(name), None) => ("", name),
+        (None, _) => ("", text),
+    }
 }
 
 /// The stored form of an object.

@@ -79,6 +79,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The newest revision that readers can see.
     fn revision(&self) -> Revision;
 
+    /// A revision up to which every change is in the channels of its watchers: whoever finds its channel empty after
+    /// this call has seen everything of its prefix up to here.
+    fn delivered(&self) -> Revision;
+
     /// The newest value of a key.
     async fn get(&self, key: &[u8]) -> Result<Option<Entry>, StoreError>;
 

@@ -114,6 +114,12 @@ impl Store for Mvcc {
         self.shared.working.read().revision()
     }
 
+    fn delivered(&self) -> Revision {
+        // Publishing holds this lock from before a change is visible until every watcher has it.
+        let _watchers = self.shared.watchers.lock();
+        self.shared.working.read().revision()
+    }
+
     async fn get(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
         Ok(self.shared.working.read().get(key).cloned())
     }
@@ -301,10 +307,11 @@ impl Writer {
 
     fn publish(&self, changes: Vec<Arc<Change>>) {
         let now = Instant::now();
+        // Held from before the changes are visible until they are sent: see `delivered`.
+        let mut watchers = self.shared.watchers.lock();
         let mut working = self.shared.working.write();
         changes.iter().for_each(|change| working.apply(change.clone(), now));
         drop(working);
-        let mut watchers = self.shared.watchers.lock();
         changes.iter().for_each(|change| watchers.publish(change));
     }
 

@@ -1,0 +1,176 @@
+//! The way of every request: who is it, may they, is there room; then the verb. One place turns errors into answers.
+
+pub mod authn;
+pub mod authz;
+pub mod flow;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, header, request::Parts};
+use http_body::Body;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::upgrade::OnUpgrade;
+use stead_machinery::ApiError;
+use stead_machinery::status::Reason;
+
+use crate::negotiate;
+use crate::path::{Info, Query, Verb};
+use crate::response::{self, Answer};
+use crate::server::ApiServer;
+use crate::{nonresource, verbs};
+
+/// Largest body of a request, in bytes (upstream's limit).
+pub const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
+const AUDIT_ID: &str = "audit-id";
+
+/// Who makes a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    pub name: String,
+    pub uid: String,
+    pub groups: Vec<String>,
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl Identity {
+    /// A user in groups; every authenticated user is also in `system:authenticated`.
+    #[must_use]
+    pub fn new(name: &str, groups: &[&str]) -> Self {
+        let mut groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
+        groups.push("system:authenticated".to_owned());
+        Self { name: name.to_owned(), groups, ..Self::default() }
+    }
+
+    /// The administrator, whom every rule allows.
+    #[must_use]
+    pub fn admin() -> Self {
+        Self::new("system:admin", &["system:masters"])
+    }
+
+    /// Who sends no credentials.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        let groups = vec!["system:unauthenticated".to_owned()];
+        Self { name: "system:anonymous".to_owned(), groups, ..Self::default() }
+    }
+}
+
+/// Where a request came from.
+#[derive(Clone, Debug)]
+pub(crate) enum Peer {
+    /// Over TLS, perhaps with a certificate of our authority.
+    Tls(Option<Arc<Identity>>),
+    /// From a component in this process.
+    InProcess(Arc<Identity>),
+}
+
+/// A request with everything that is known before its verb runs.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) user: Arc<Identity>,
+    pub(crate) query: Query,
+    pub(crate) parts: Parts,
+    pub(crate) body: Bytes,
+    /// There when the caller wants to go on with another protocol.
+    pub(crate) upgrade: Option<OnUpgrade>,
+}
+
+impl Call {
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+}
+
+/// Serves one request; never fails.
+pub(crate) async fn handle<B>(server: &ApiServer, mut request: Request<B>, peer: &Peer) -> Answer
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let metrics = &server.0.metrics;
+    metrics.inflight.fetch_add(1, Ordering::Relaxed);
+    let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let query = Query::parse(parts.uri.query());
+    let audit_id = parts.headers.get(AUDIT_ID).cloned();
+    let encoding = response::takes_gzip(&parts.headers).then(|| parts.headers.clone());
+    let form = negotiate::fallback(&parts.headers, &query);
+    let mut answer = match route(server, peer, parts, query, body, upgrade).await {
+        Ok(answer) => answer,
+        Err(error) => response::error(form, &error),
+    };
+    if let Some(headers) = encoding {
+        response::compress(&headers, &mut answer);
+    }
+    finish(&mut answer, audit_id);
+    metrics.inflight.fetch_sub(1, Ordering::Relaxed);
+    metrics.request_done(answer.status().as_u16());
+    answer
+}
+
+fn finish(answer: &mut Answer, audit_id: Option<HeaderValue>) {
+    let headers = answer.headers_mut();
+    let audit_id = audit_id.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
+    if let Some(id) = audit_id {
+        headers.insert(AUDIT_ID, id);
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+}
+
+async fn route<B>(
+    server: &ApiServer,
+    peer: &Peer,
+    parts: Parts,
+    query: Query,
+    body: B,
+    upgrade: Option<OnUpgrade>,
+) -> Result<Answer, ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let info = Info::read(&parts.method, parts.uri.path(), &query);
+    let caller = authn::authenticate(server, peer, &parts.headers)?;
+    let user = match authn::impersonated(server, &caller, &parts.headers)? {
+        authn::Impersonation::None => caller,
+        authn::Impersonation::As(user) => user,
+        authn::Impersonation::Nonsense(why) => {
+            let text = format!("Internal Server Error: {:?}: {why}\n", parts.uri.path());
+            return Ok(response::text(http::StatusCode::INTERNAL_SERVER_ERROR, text));
+        }
+    };
+    authz::authorize(server, &user, &parts.method, &info)?;
+    match info {
+        Info::Path(path) => nonresource::serve(server, &path, &query, &parts),
+        Info::Resource(request) => {
+            let _room = server.0.limits.enter(peer, &request, upgrade.is_some()).await?;
+            let body = if request.verb.mutates() && upgrade.is_none() { read(body).await? } else { Bytes::new() };
+            let call = Call { user, query, parts, body, upgrade };
+            verbs::dispatch(server, request, call).await
+        }
+    }
+}
+
+/// The whole body, within the limit.
+async fn read<B>(body: B) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match Box::pin(Limited::new(body, REQUEST_BYTES_MAX).collect()).await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
+            Reason::RequestEntityTooLarge,
+            format!("Request entity too large: limit is {REQUEST_BYTES_MAX}"),
+        )),
+        Err(error) => Err(ApiError::bad_request(format!("cannot read the body of the request: {error}"))),
+    }
+}
+
+/// The verbs that only read, for the two separate limits of concurrency.
+pub(crate) fn reads(verb: Verb) -> bool {
+    !verb.mutates()
+}

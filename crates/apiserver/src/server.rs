@@ -1,0 +1,212 @@
+//! The API server as a value: its configuration, what it holds, and how it is opened.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use stead_admission::ServicePool;
+use stead_admission::addresses::NODE_PORTS;
+use stead_machinery::ApiError;
+use stead_store::{Store, StoreError};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use crate::bootstrap;
+use crate::chain::Identity;
+use crate::chain::authn::TokenCache;
+use crate::chain::flow::Limits;
+use crate::inprocess::InProcess;
+use crate::lookup::Memo;
+use crate::metrics::Metrics;
+use crate::pki::{Pki, PkiError};
+
+/// The Kubernetes version that the API types are of.
+pub const MINOR: &str = "37";
+/// The version that `/version` names.
+pub const GIT_VERSION: &str = "v1.37.0+stead1";
+
+/// Where the server listens, and what it is called.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub bind: SocketAddr,
+    /// The address that other machines and pods reach this server at.
+    pub advertise: IpAddr,
+    pub pki_dir: PathBuf,
+    /// More names or addresses of the server, for its certificate.
+    pub tls_sans: Vec<String>,
+    /// Range of cluster addresses of Services, for example `10.43.0.0/16`.
+    pub service_cidr: String,
+    pub cluster_domain: String,
+    /// Address of the cluster's DNS Service.
+    pub cluster_dns: IpAddr,
+}
+
+impl Config {
+    /// What `kubernetes.default` resolves to: the first address of the Service range.
+    ///
+    /// # Errors
+    /// When the range is not an IPv4 range.
+    pub fn kubernetes_ip(&self) -> Result<IpAddr, OpenError> {
+        let bad = || OpenError::Config(format!("service range {:?} is not like \"10.43.0.0/16\"", self.service_cidr));
+        let (network, bits) = self.service_cidr.split_once('/').ok_or_else(bad)?;
+        let network: Ipv4Addr = network.parse().map_err(|_| bad())?;
+        let bits: u32 = bits.parse().ok().filter(|bits| (8..=30).contains(bits)).ok_or_else(bad)?;
+        Ok(Ipv4Addr::from((u32::from(network) & (u32::MAX << (32 - bits))) + 1).into())
+    }
+
+    /// Who issues service-account tokens.
+    #[must_use]
+    pub fn issuer(&self) -> String {
+        format!("https://kubernetes.default.svc.{}", self.cluster_domain)
+    }
+}
+
+/// Why the server did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{0}")]
+    Config(String),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error("cannot read the store: {0}")]
+    Store(#[from] StoreError),
+    #[error("cannot make the objects that every cluster has: {0}")]
+    Bootstrap(ApiError),
+}
+
+/// A byte stream in both directions.
+pub trait AsyncReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> AsyncReadWrite for T {}
+
+/// Reaches the node agents: plain HTTP/1.1 is spoken over what it returns, whatever lies below.
+#[async_trait::async_trait]
+pub trait NodeDialer: Send + Sync {
+    /// Opens a connection to the agent of `node`.
+    async fn connect(&self, node: &str) -> std::io::Result<Box<dyn AsyncReadWrite>>;
+}
+
+/// The dialer of a cluster without nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct NoNodes;
+
+#[async_trait::async_trait]
+impl NodeDialer for NoNodes {
+    async fn connect(&self, node: &str) -> std::io::Result<Box<dyn AsyncReadWrite>> {
+        Err(std::io::Error::new(std::io::ErrorKind::NotConnected, format!("node {node} is not connected to this server")))
+    }
+}
+
+/// What all requests share.
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) nodes: Arc<dyn NodeDialer>,
+    pub(crate) pki: Pki,
+    pub(crate) issuer: String,
+    pub(crate) memo: Memo,
+    pub(crate) pool: ServicePool,
+    pub(crate) tokens: TokenCache,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    /// Ends long-running requests when the server stops.
+    pub(crate) closing: CancellationToken,
+    /// One quota check and write at a time, so that two requests cannot both take the last place.
+    pub(crate) quota: tokio::sync::Mutex<()>,
+    pub(crate) listening: Mutex<Option<SocketAddr>>,
+}
+
+/// The API server. Clones share everything.
+#[derive(Clone)]
+pub struct ApiServer(pub(crate) Arc<Inner>);
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServer").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}
+
+impl ApiServer {
+    /// Opens the server over a store: makes or reads the certificates, and makes the objects that every cluster has.
+    ///
+    /// # Errors
+    /// When the configuration or the certificate directory is not usable, or the store fails.
+    pub async fn open(config: Config, store: Arc<dyn Store>, nodes: Arc<dyn NodeDialer>) -> Result<Self, OpenError> {
+        let kubernetes_ip = config.kubernetes_ip()?;
+        let (names, addresses) = server_names(&config, kubernetes_ip);
+        let pki = Pki::open(&config.pki_dir, &names, &addresses)?;
+        let pool = ServicePool::new(&config.service_cidr, NODE_PORTS).map_err(|e| OpenError::Config(e.to_string()))?;
+        let server = Self(Arc::new(Inner {
+            issuer: config.issuer(),
+            config,
+            store,
+            nodes,
+            pki,
+            memo: Memo::default(),
+            pool,
+            tokens: TokenCache::default(),
+            limits: Limits::default(),
+            metrics: Metrics::default(),
+            closing: CancellationToken::new(),
+            quota: tokio::sync::Mutex::new(()),
+            listening: Mutex::new(None),
+        }));
+        bootstrap::run(&server).await?;
+        Ok(server)
+    }
+
+    /// A handle that serves requests of `user` without a socket: a `tower` service that clients can be built on.
+    #[must_use]
+    pub fn in_process(&self, user: Identity) -> InProcess {
+        InProcess::new(self.clone(), user)
+    }
+
+    /// The certificates of this server.
+    #[must_use]
+    pub fn pki(&self) -> &Pki {
+        &self.0.pki
+    }
+
+    /// A kubeconfig for the administrator, YAML.
+    #[must_use]
+    pub fn admin_kubeconfig(&self) -> String {
+        let address = self.0.listening.lock().unwrap_or(self.0.config.bind);
+        let host = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
+        let server = format!("https://{}", SocketAddr::new(host, address.port()));
+        kubeconfig(&server, self.0.pki.ca_pem(), &self.0.pki.admin.cert_pem, &self.0.pki.admin.key_pem)
+    }
+}
+
+fn kubeconfig(server: &str, ca: &str, cert: &str, key: &str) -> String {
+    use base64::Engine as _;
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: default\nclusters:\n- name: default\n  cluster:\n    \
+         server: {server}\n    certificate-authority-data: {}\ncontexts:\n- name: default\n  context:\n    \
+         cluster: default\n    user: default\nusers:\n- name: default\n  user:\n    \
+         client-certificate-data: {}\n    client-key-data: {}\n",
+        encode(ca),
+        encode(cert),
+        encode(key)
+    )
+}
+
+/// Every name and address under which clients may call this server.
+fn server_names(config: &Config, kubernetes_ip: IpAddr) -> (Vec<String>, Vec<IpAddr>) {
+    let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
+        .map(str::to_owned)
+        .to_vec();
+    names.push(format!("kubernetes.default.svc.{}", config.cluster_domain));
+    let mut addresses = vec![kubernetes_ip, config.advertise, Ipv4Addr::LOCALHOST.into()];
+    if !config.bind.ip().is_unspecified() {
+        addresses.push(config.bind.ip());
+    }
+    for san in &config.tls_sans {
+        match san.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => names.push(san.clone()),
+        }
+    }
+    (names, addresses)
+}
