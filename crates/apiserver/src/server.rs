@@ -17,7 +17,7 @@ use crate::chain::Identity;
 use crate::chain::authn::TokenCache;
 use crate::chain::flow::Limits;
 use crate::inprocess::InProcess;
-use crate::lookup::Memo;
+use crate::lookup::{Memo, StoreLookup};
 use crate::metrics::Metrics;
 use crate::pki::{Pki, PkiError};
 
@@ -160,6 +160,10 @@ impl ApiServer {
     #[must_use]
     pub fn in_process(&self, user: Identity) -> InProcess {
         InProcess::new(self.clone(), user)
+    }
+
+    pub(crate) fn lookup(&self) -> StoreLookup<'_> {
+        StoreLookup { store: self.0.store.as_ref(), memo: &self.0.memo }
     }
 
     /// The certificates of this server.
