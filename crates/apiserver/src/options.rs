@@ -3,6 +3,7 @@
 //! Source of the texts: `k8s.io/apimachinery/pkg/apis/meta/v1/validation`.
 
 use serde_json::{Value, json};
+use stead_machinery::decode::FieldValidation;
 use stead_machinery::status::Reason;
 use stead_machinery::{ApiError, FieldErrors, Path};
 
@@ -10,15 +11,6 @@ use crate::path::Query;
 
 /// Longest name of a field manager, in bytes.
 const FIELD_MANAGER_BYTES_MAX: usize = 128;
-
-/// What to do with unknown and duplicate fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum FieldValidation {
-    Ignore,
-    #[default]
-    Warn,
-    Strict,
-}
 
 /// Options of create, update and patch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,16 +43,11 @@ impl WriteOptions {
             errors.too_long(&Path::new("fieldManager"), FIELD_MANAGER_BYTES_MAX);
         }
         let dry_run = dry_run(query.all("dryRun"), &mut errors);
-        let field_validation = match query.get("fieldValidation") {
-            "Ignore" => FieldValidation::Ignore,
-            "" | "Warn" => FieldValidation::Warn,
-            "Strict" => FieldValidation::Strict,
-            other => {
-                let known = ["", "Ignore", "Strict", "Warn"];
-                errors.not_supported(&Path::new("fieldValidation"), &other, &known);
-                FieldValidation::Ignore
-            }
-        };
+        let wanted = query.get("fieldValidation");
+        let field_validation = FieldValidation::parse(wanted).unwrap_or_else(|| {
+            errors.not_supported(&Path::new("fieldValidation"), &wanted, &["", "Ignore", "Strict", "Warn"]);
+            FieldValidation::default()
+        });
         judged(kind, &errors)?;
         Ok(Self { dry_run, field_manager, field_validation, force: query.flag("force") })
     }

@@ -20,6 +20,7 @@ use crate::inprocess::InProcess;
 use crate::lookup::{Memo, StoreLookup};
 use crate::metrics::Metrics;
 use crate::pki::{Pki, PkiError};
+use crate::select::Recent;
 
 /// The Kubernetes version that the API types are of.
 pub const MINOR: &str = "37";
@@ -106,6 +107,7 @@ pub(crate) struct Inner {
     pub(crate) pki: Pki,
     pub(crate) issuer: String,
     pub(crate) memo: Memo,
+    pub(crate) recent: Arc<Recent>,
     pub(crate) pool: ServicePool,
     pub(crate) tokens: TokenCache,
     pub(crate) limits: Limits,
@@ -144,6 +146,7 @@ impl ApiServer {
             nodes,
             pki,
             memo: Memo::default(),
+            recent: Arc::default(),
             pool,
             tokens: TokenCache::default(),
             limits: Limits::default(),

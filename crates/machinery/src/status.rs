@@ -85,12 +85,14 @@ pub struct ApiError {
     pub reason: Reason,
     pub message: String,
     pub details: Value,
+    /// With an expired list: the token that goes on with what is there now. Empty otherwise.
+    pub continue_token: String,
 }
 
 impl ApiError {
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), details: Value::Null }
+        Self { reason, message: message.into(), details: Value::Null, continue_token: String::new() }
     }
 
     /// `statefulsets.apps "web" not found`.
@@ -155,7 +157,7 @@ impl ApiError {
         if !kind.group.is_empty() {
             details["group"] = kind.group.into();
         }
-        Self { reason: Reason::Invalid, message: format!("{qualified} {name:?} is invalid: {list}"), details }
+        Self { details, ..Self::new(Reason::Invalid, format!("{qualified} {name:?} is invalid: {list}")) }
     }
 
     #[must_use]
@@ -185,7 +187,7 @@ impl ApiError {
         if !kind.group.is_empty() {
             details["group"] = kind.group.into();
         }
-        Self { reason, message, details }
+        Self { details, ..Self::new(reason, message) }
     }
 
     /// The `Status` object that goes over the wire.
@@ -200,6 +202,9 @@ impl ApiError {
         }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
+        }
+        if !self.continue_token.is_empty() {
+            status["metadata"]["continue"] = self.continue_token.clone().into();
         }
         status
     }

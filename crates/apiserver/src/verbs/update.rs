@@ -100,15 +100,19 @@ impl Change<'_> {
         new["apiVersion"] = storage.api_version().into();
         new["kind"] = storage.kind.into();
         let _turn = write::quota_turn(server, &self.target.namespace).await;
-        let warnings = write::admit(server, self.user, self.dry_run, |ctx| {
-            stead_admission::update(storage, &mut new, &old, self.sub, ctx)
-        })?;
+        let warnings = match self.sub {
+            // A binding is judged by its sub-resource: admission would take the node name back.
+            Some(Subresource::Binding) => Vec::new(),
+            sub => write::admit(server, self.user, self.dry_run, |ctx| {
+                stead_admission::update(storage, &mut new, &old, sub, ctx)
+            })?,
+        };
         let changed = |entry| Some(Changed { entry, warnings });
         if same(&new, &old) {
             return Ok(changed(entry));
         }
         if is_over(&new) {
-            return Ok(self.finish(server, &entry, &new).await?.map(|entry| changed(entry)).unwrap_or_default());
+            return Ok(self.finish(server, &entry, &new).await?.and_then(changed));
         }
         let expect = Expect::Modified(entry.modified);
         let put = write::Put { kind: storage, key: self.target.key(), expect, dry_run: self.dry_run };

@@ -1,0 +1,128 @@
+//! What every cluster has from the start: namespaces, the `kubernetes` Service, default roles, priority classes.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use stead_api::{Kind, kinds};
+use stead_machinery::ApiError;
+use stead_store::{Durability, Expect, StoreError, Write};
+
+use crate::chain::Identity;
+use crate::objects;
+use crate::server::{ApiServer, OpenError};
+use crate::verbs::write::{self, seconds, store_failed};
+
+const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// Makes what is missing, and takes the addresses of the Services that are there.
+pub(crate) async fn run(server: &ApiServer) -> Result<(), OpenError> {
+    occupy(server).await.map_err(OpenError::Bootstrap)?;
+    for namespace in NAMESPACES {
+        let labels = json!({"kubernetes.io/metadata.name": namespace});
+        let object = json!({"metadata": {"name": namespace, "labels": labels}, "spec": {"finalizers": ["kubernetes"]}});
+        ensure(server, "namespaces", object).await.map_err(OpenError::Bootstrap)?;
+    }
+    let ip = server.0.config.kubernetes_ip()?;
+    kubernetes_service(server, ip).await.map_err(OpenError::Bootstrap)?;
+    for (name, value, description) in [
+        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
+        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+    ] {
+        let object = json!({"metadata": {"name": name}, "value": value, "description": description});
+        ensure(server, "priorityclasses", object).await.map_err(OpenError::Bootstrap)?;
+    }
+    Ok(())
+}
+
+async fn occupy(server: &ApiServer) -> Result<(), ApiError> {
+    let range = server.0.store.range(b"/registry/services/", b"", 0, None).await.map_err(store_failed)?;
+    for entry in range.entries {
+        if let Ok(service) = objects::decode(&entry.value, entry.modified) {
+            server.0.pool.occupy(&service);
+        }
+    }
+    Ok(())
+}
+
+/// The Service through which pods reach this server, and its only endpoint.
+async fn kubernetes_service(server: &ApiServer, ip: IpAddr) -> Result<(), ApiError> {
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let (address, port) = (server.0.config.advertise, server.0.config.bind.port());
+    let metadata = json!({"name": "kubernetes", "namespace": "default", "labels": labels});
+    let ports = json!([{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]);
+    let spec = json!({"type": "ClusterIP", "clusterIP": ip.to_string(), "clusterIPs": [ip.to_string()], "ports": ports});
+    ensure(server, "services", json!({"metadata": metadata, "spec": spec})).await?;
+    let own = json!({"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}});
+    let endpoints = json!({"metadata": own, "subsets": [{
+        "addresses": [{"ip": address.to_string()}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    }]});
+    replace(server, "endpoints", endpoints).await?;
+    let labels = json!({"kubernetes.io/service-name": "kubernetes"});
+    let slice = json!({
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    replace(server, "endpointslices", slice).await
+}
+
+fn kind_of(plural: &str) -> Result<&'static Kind, ApiError> {
+    kinds::by_name(plural).ok_or_else(|| ApiError::internal(&format!("there is no kind {plural}")))
+}
+
+/// Creates an object unless one of its name is there.
+async fn ensure(server: &ApiServer, plural: &str, object: Value) -> Result<(), ApiError> {
+    let kind = kind_of(plural)?;
+    let key = key_of(kind, &object);
+    if server.0.store.get(key.as_bytes()).await.map_err(store_failed)?.is_some() {
+        return Ok(());
+    }
+    let object = complete(server, kind, object)?;
+    put(server, key, &object, Expect::Absent).await
+}
+
+/// Creates an object, or gives an old one a new content: addresses may have changed since the last start.
+async fn replace(server: &ApiServer, plural: &str, object: Value) -> Result<(), ApiError> {
+    let kind = kind_of(plural)?;
+    let key = key_of(kind, &object);
+    let Some(entry) = server.0.store.get(key.as_bytes()).await.map_err(store_failed)? else {
+        let object = complete(server, kind, object)?;
+        return put(server, key, &object, Expect::Absent).await;
+    };
+    let old = objects::decode(&entry.value, entry.modified).map_err(|e| ApiError::internal(&e.to_string()))?;
+    let mut new = old.clone();
+    for (field, value) in object.as_object().into_iter().flatten().filter(|(field, _)| *field != "metadata") {
+        new[field] = value.clone();
+    }
+    if new == old { Ok(()) } else { put(server, key, &new, Expect::Modified(entry.modified)).await }
+}
+
+fn key_of(kind: &Kind, object: &Value) -> String {
+    let text = |key: &str| object["metadata"][key].as_str().unwrap_or("");
+    objects::key_of(kind, text("namespace"), text("name"))
+}
+
+/// The object as a create through the API would make it.
+fn complete(server: &ApiServer, kind: &'static Kind, mut object: Value) -> Result<Value, ApiError> {
+    object["apiVersion"] = kind.api_version().into();
+    object["kind"] = kind.kind.into();
+    object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
+    object["metadata"]["creationTimestamp"] = seconds(Timestamp::now()).into();
+    write::admit(server, &Identity::new("system:apiserver", &["system:masters"]), false, |ctx| {
+        stead_admission::create(kind, &mut object, ctx)
+    })?;
+    Ok(object)
+}
+
+async fn put(server: &ApiServer, key: String, object: &Value, expect: Expect) -> Result<(), ApiError> {
+    let value = Some(objects::encode(object));
+    let write = Write { key: Bytes::from(key), value, expect, durability: Durability::Lazy };
+    match server.0.store.write(write).await {
+        // Another server of the same cluster was faster.
+        Ok(_) | Err(StoreError::Unmet { .. }) => Ok(()),
+        Err(error) => Err(store_failed(error)),
+    }
+}

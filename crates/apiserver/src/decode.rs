@@ -1,0 +1,73 @@
+//! Bodies of requests into objects, and the bookkeeping of who manages which field.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use stead_api::{Kind, Subresource};
+use stead_machinery::ApiError;
+use stead_machinery::decode::{self, Content, Target};
+
+use crate::chain::Call;
+use crate::negotiate::{self, Media};
+use crate::options::WriteOptions;
+
+/// The object in the body of a create or update, with warnings about fields that were dropped.
+pub(crate) fn object(kind: &Kind, call: &Call, options: &WriteOptions) -> Result<(Value, Vec<String>), ApiError> {
+    object_as(&Target::of(kind), call, options)
+}
+
+/// As [`object`], for bodies that are no served kind: Scale, Binding, TokenRequest, ...
+pub(crate) fn object_as(
+    target: &Target<'_>,
+    call: &Call,
+    options: &WriteOptions,
+) -> Result<(Value, Vec<String>), ApiError> {
+    let content = match negotiate::body_media(call.headers())? {
+        Media::Json => Content::Json(&call.body),
+        Media::Yaml => Content::Value(yaml(&call.body)?),
+    };
+    let (mut object, warnings) = decode::decode_as(target, content, options.field_validation)?;
+    if !object["metadata"].is_object() {
+        object["metadata"] = Value::Object(serde_json::Map::new());
+    }
+    Ok((object, warnings))
+}
+
+/// The options in the body of a delete, when there is a body.
+pub(crate) fn delete_options(call: &Call) -> Result<Option<Value>, ApiError> {
+    if call.body.is_empty() {
+        return Ok(None);
+    }
+    let body = match negotiate::body_media(call.headers())? {
+        Media::Json => serde_json::from_slice(&call.body).map_err(|e| ApiError::bad_request(e.to_string()))?,
+        Media::Yaml => yaml(&call.body)?,
+    };
+    Ok(Some(body))
+}
+
+pub(crate) fn yaml(text: &[u8]) -> Result<Value, ApiError> {
+    serde_norway::from_slice(text)
+        .map_err(|e| ApiError::bad_request(format!("error decoding YAML: error converting YAML to JSON: yaml: {e}")))
+}
+
+/// Notes in a new object who made which field.
+pub(crate) fn manage_created(
+    _kind: &Kind,
+    _object: &mut Value,
+    _options: &WriteOptions,
+    _call: &Call,
+    _now: Timestamp,
+) -> Result<(), ApiError> {
+    Ok(())
+}
+
+/// Notes in a changed object who changed which field.
+pub(crate) fn manage_updated(
+    _kind: &Kind,
+    _sub: Option<Subresource>,
+    _old: &Value,
+    _new: &mut Value,
+    _options: &WriteOptions,
+    _call: &Call,
+) -> Result<(), ApiError> {
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! Eviction: a delete that asks the disruption budgets first.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use stead_machinery::ApiError;
+use stead_machinery::decode::Target as Schema;
+
+use super::success;
+use crate::chain::Call;
+use crate::decode;
+use crate::negotiate;
+use crate::options::{DeleteOptions, WriteOptions};
+use crate::path::Query;
+use crate::response::Answer;
+use crate::server::ApiServer;
+use crate::verbs::{Target, delete};
+
+pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> Result<Answer, ApiError> {
+    let form = negotiate::resource(call.headers(), &call.query, false, false)?;
+    let options = WriteOptions::read("CreateOptions", &call.query, false)?;
+    let schema =
+        Schema::named("policy", "v1", "Eviction").ok_or_else(|| ApiError::internal("there is no schema of Eviction"))?;
+    let (eviction, _) = decode::object_as(&schema, call, &options)?;
+    let name = eviction["metadata"]["name"].as_str().unwrap_or("");
+    if !name.is_empty() && name != target.name {
+        let text = format!("name in URL does not match name in Eviction object: {} != {name}", target.name);
+        return Err(ApiError::bad_request(text));
+    }
+    let body: Value = if eviction["deleteOptions"].is_object() { eviction["deleteOptions"].clone() } else { json!({}) };
+    let mut delete_options = DeleteOptions::read(&Query::default(), Some(&body))?;
+    delete_options.dry_run |= options.dry_run;
+    delete::remove(server, target, &delete_options, &call.user).await?;
+    Ok(success(StatusCode::CREATED, form))
+}

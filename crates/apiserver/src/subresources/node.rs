@@ -1,0 +1,325 @@
+//! Logs, exec, attach, port-forward and proxy: requests that a node agent answers. This is a reverse proxy that passes
+//! upgraded connections through byte by byte, whatever protocol runs on them.
+
+use bytes::Bytes;
+use form_urlencoded::Serializer;
+use futures::StreamExt as _;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use stead_machinery::status::Reason;
+use stead_machinery::{ApiError, FieldErrors, Path};
+use tokio_util::sync::CancellationToken;
+
+use super::present;
+use crate::body::ApiBody;
+use crate::chain::Call;
+use crate::options::{judged_as, parse_int};
+use crate::path::Query;
+use crate::response::{self, Answer};
+use crate::server::ApiServer;
+use crate::verbs::Target;
+
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+/// Error texts of node agents are read up to this many bytes.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
+/// Headers that speak of one connection and are not passed on.
+const HOP_HEADERS: &[&str] =
+    &["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"];
+
+pub(super) async fn log(server: &ApiServer, target: &Target, call: Call) -> Result<Answer, ApiError> {
+    let pod = present(server, target).await?;
+    let query = log_query(&target.name, &call.query)?;
+    let container = container(&pod, &target.name, call.query.get("container"))?;
+    let node = node_of(&pod);
+    if node.is_empty() {
+        // No node has it yet, so there is nothing to show.
+        return Ok(response::text(StatusCode::OK, Bytes::new()));
+    }
+    let path = format!("/containerLogs/{}/{}/{container}{}{query}", target.namespace, target.name, mark(&query));
+    let answer = forward(server, &node, Method::GET, &path, HeaderMap::new(), Bytes::new(), None).await?;
+    checked(answer).await.map(|answer| {
+        let (mut parts, body) = answer.into_parts();
+        parts.headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
+        Response::from_parts(parts, body)
+    })
+}
+
+/// Exec and attach.
+pub(super) async fn stream(
+    server: &ApiServer,
+    target: &Target,
+    what: &str,
+    mut call: Call,
+) -> Result<Answer, ApiError> {
+    let pod = present(server, target).await?;
+    let container = container(&pod, &target.name, call.query.get("container"))?;
+    let node = placed(&pod, &target.name)?;
+    let upgrade = call.upgrade.take().ok_or_else(upgrade_required)?;
+    let query = stream_query(&call.query);
+    let path = format!("/{what}/{}/{}/{container}{}{query}", target.namespace, target.name, mark(&query));
+    let headers = upgrade_headers(call.headers());
+    let method = call.parts.method.clone();
+    forward(server, &node, method, &path, headers, Bytes::new(), Some(upgrade)).await
+}
+
+/// Exec options in the names that node agents know.
+fn stream_query(query: &Query) -> String {
+    let mut out = Serializer::new(String::new());
+    for (flag, name) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+        if query.flag(flag) {
+            out.append_pair(name, "1");
+        }
+    }
+    for part in query.all("command") {
+        out.append_pair("command", part);
+    }
+    out.finish()
+}
+
+fn port_query(query: &Query) -> String {
+    let mut out = Serializer::new(String::new());
+    for port in query.all("ports") {
+        out.append_pair("port", port);
+    }
+    out.finish()
+}
+
+pub(super) async fn port_forward(server: &ApiServer, target: &Target, mut call: Call) -> Result<Answer, ApiError> {
+    let pod = present(server, target).await?;
+    let node = placed(&pod, &target.name)?;
+    let upgrade = call.upgrade.take().ok_or_else(upgrade_required)?;
+    let query = port_query(&call.query);
+    let path = format!("/portForward/{}/{}{}{query}", target.namespace, target.name, mark(&query));
+    let headers = upgrade_headers(call.headers());
+    let method = call.parts.method.clone();
+    forward(server, &node, method, &path, headers, Bytes::new(), Some(upgrade)).await
+}
+
+/// `nodes/NAME/proxy/...`: anything else that a node agent serves.
+pub(super) async fn proxy(
+    server: &ApiServer,
+    target: &Target,
+    rest: &str,
+    mut call: Call,
+) -> Result<Answer, ApiError> {
+    if target.kind.plural != "nodes" {
+        return Err(ApiError::new(Reason::ServiceUnavailable, format!(
+            "{} {:?}: only nodes are reached through this server; use port-forward for the rest",
+            target.kind.plural, target.name
+        )));
+    }
+    present(server, target).await?;
+    let query = call.parts.uri.query().unwrap_or("");
+    let path = format!("/{rest}{}{query}", mark(query));
+    let upgrade = call.upgrade.take();
+    let headers = if upgrade.is_some() { upgrade_headers(call.headers()) } else { plain_headers(call.headers()) };
+    let (method, body) = (call.parts.method.clone(), call.body.clone());
+    forward(server, &target.name, method, &path, headers, body, upgrade).await
+}
+
+fn mark(query: &str) -> &'static str {
+    if query.is_empty() { "" } else { "?" }
+}
+
+fn upgrade_required() -> ApiError {
+    ApiError::bad_request("Upgrade request required")
+}
+
+fn node_of(pod: &Value) -> String {
+    pod["spec"]["nodeName"].as_str().unwrap_or("").to_owned()
+}
+
+fn placed(pod: &Value, name: &str) -> Result<String, ApiError> {
+    let node = node_of(pod);
+    if node.is_empty() {
+        return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
+    }
+    Ok(node)
+}
+
+/// The container that a request means: named, the only one, or the one that the pod's annotation names.
+fn container(pod: &Value, name: &str, asked: &str) -> Result<String, ApiError> {
+    let names_of = |list: &str| -> Vec<String> {
+        let list = pod["spec"][list].as_array().into_iter().flatten();
+        list.filter_map(|c| c["name"].as_str().map(str::to_owned)).collect()
+    };
+    let own = names_of("containers");
+    let all: Vec<String> =
+        [names_of("initContainers"), own.clone(), names_of("ephemeralContainers")].into_iter().flatten().collect();
+    if !asked.is_empty() {
+        return match all.iter().any(|c| c == asked) {
+            true => Ok(asked.to_owned()),
+            false => Err(ApiError::bad_request(format!("container {asked} is not valid for pod {name}"))),
+        };
+    }
+    let preferred = pod["metadata"]["annotations"][DEFAULT_CONTAINER].as_str().unwrap_or("");
+    match own.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(ApiError::bad_request(format!("a container name must be specified for pod {name}"))),
+        many if many.iter().any(|c| c == preferred) => Ok(preferred.to_owned()),
+        _ => Err(ApiError::bad_request(format!(
+            "a container name must be specified for pod {name}, choose one of: [{}]",
+            all.join(" ")
+        ))),
+    }
+}
+
+/// The options of a log request, judged and in the order that node agents know.
+fn log_query(pod: &str, query: &Query) -> Result<String, ApiError> {
+    let mut errors = FieldErrors::default();
+    let mut out = Serializer::new(String::new());
+    for flag in ["follow", "previous", "timestamps"] {
+        if query.flag(flag) {
+            out.append_pair(flag, "true");
+        }
+    }
+    let (seconds, time) = (query.get("sinceSeconds"), query.get("sinceTime"));
+    if !seconds.is_empty() && !time.is_empty() {
+        errors.forbidden(&Path::new("sinceSeconds"), "at most one of `sinceTime` or `sinceSeconds` may be specified");
+    }
+    let texts = ["must be greater than 0", "must be greater than or equal to 0", "must be greater than 0"];
+    for ((name, least), text) in [("sinceSeconds", 1), ("tailLines", 0), ("limitBytes", 1)].into_iter().zip(texts) {
+        let value = query.get(name);
+        if value.is_empty() {
+            continue;
+        }
+        let number = parse_int(value)?;
+        if number < least {
+            errors.invalid(&Path::new(name), &number, text);
+        }
+        out.append_pair(name, value);
+    }
+    if !time.is_empty() {
+        out.append_pair("sinceTime", time);
+    }
+    let stream = query.get("stream");
+    if !matches!(stream, "" | "All" | "Stdout" | "Stderr") {
+        errors.not_supported(&Path::new("stream"), &stream, &["All", "Stderr", "Stdout"]);
+    }
+    if !matches!(stream, "" | "All") {
+        out.append_pair("stream", stream);
+    }
+    judged_as("", "PodLogOptions", pod, &errors)?;
+    Ok(out.finish())
+}
+
+fn plain_headers(headers: &HeaderMap) -> HeaderMap {
+    let own = |name: &str| HOP_HEADERS.contains(&name) || matches!(name, "authorization" | "host" | "content-length");
+    headers.iter().filter(|(name, _)| !own(name.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect()
+}
+
+fn upgrade_headers(headers: &HeaderMap) -> HeaderMap {
+    let mut out = plain_headers(headers);
+    for name in [header::CONNECTION, header::UPGRADE] {
+        for value in headers.get_all(&name) {
+            out.append(name.clone(), value.clone());
+        }
+    }
+    out
+}
+
+/// Sends a request to a node agent and passes its answer on; after 101 both sides talk directly.
+async fn forward(
+    server: &ApiServer,
+    node: &str,
+    method: Method,
+    path: &str,
+    headers: HeaderMap,
+    body: Bytes,
+    upgrade: Option<OnUpgrade>,
+) -> Result<Answer, ApiError> {
+    let failed = |why: String| ApiError::internal(&format!("error dialing backend: {why}"));
+    let io = server.0.nodes.connect(node).await.map_err(|e| failed(e.to_string()))?;
+    let handshake = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(io)).await;
+    let (mut sender, connection) = handshake.map_err(|e| failed(e.to_string()))?;
+    tokio::spawn(connection.with_upgrades());
+    let mut request = Request::builder().method(method).uri(path).body(Full::new(body)).map_err(|e| failed(e.to_string()))?;
+    *request.headers_mut() = headers;
+    let host = HeaderValue::from_str(node).unwrap_or(HeaderValue::from_static("node"));
+    request.headers_mut().insert(header::HOST, host);
+    let answer = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(switch(answer, upgrade, server.0.closing.clone()));
+    }
+    let (mut parts, body) = answer.into_parts();
+    HOP_HEADERS.iter().for_each(|name| drop(parts.headers.remove(*name)));
+    // The sender lives as long as the body, or the connection would end under it.
+    let frames = body.into_data_stream().filter_map(move |frame| {
+        let _alive = &sender;
+        let frame = frame.ok();
+        async move { frame }
+    });
+    Ok(Response::from_parts(parts, ApiBody::frames(frames)))
+}
+
+/// Answers 101 and joins the two connections once both are free.
+fn switch(mut answer: Response<Incoming>, upgrade: Option<OnUpgrade>, closing: CancellationToken) -> Answer {
+    let far = hyper::upgrade::on(&mut answer);
+    let (parts, _) = answer.into_parts();
+    if let Some(near) = upgrade {
+        tokio::spawn(async move {
+            let (Ok(near), Ok(far)) = tokio::join!(near, far) else { return };
+            let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
+            tokio::select! {
+                // An error means that one side hung up, which ends the other.
+                _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                () = closing.cancelled() => {}
+            }
+        });
+    }
+    Response::from_parts(parts, ApiBody::Empty)
+}
+
+/// Turns a refusal of a node agent, which is text, into an error of this API.
+async fn checked(answer: Answer) -> Result<Answer, ApiError> {
+    let code = answer.status();
+    if code.is_success() || code == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(answer);
+    }
+    let body = Limited::new(answer.into_body(), ERROR_BYTES_MAX).collect().await;
+    let text = body.map(|b| String::from_utf8_lossy(&b.to_bytes()).trim_end().to_owned()).unwrap_or_default();
+    Err(match code {
+        StatusCode::BAD_REQUEST => ApiError::bad_request(text),
+        StatusCode::NOT_FOUND => ApiError::new(Reason::NotFound, format!("the server could not find the requested resource: {text}")),
+        _ => ApiError::internal(&text),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn containers_are_chosen_as_upstream_does() {
+        let one = json!({"spec": {"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}});
+        let two = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
+        let mut annotated = two.clone();
+        annotated["metadata"]["annotations"][DEFAULT_CONTAINER] = "b".into();
+        for (pod, asked, want) in [
+            (&one, "", "a"),
+            (&one, "i", "i"),
+            (&one, "x", "container x is not valid for pod p"),
+            (&two, "", "a container name must be specified for pod p, choose one of: [i a b]"),
+            (&annotated, "", "b"),
+        ] {
+            assert_eq!(container(pod, "p", asked).unwrap_or_else(|e| e.message), want);
+        }
+    }
+
+    #[test]
+    fn log_options() {
+        for (query, want) in [
+            ("follow=true&tailLines=5&container=c", "follow=true&tailLines=5"),
+            ("tailLines=-1", "PodLogOptions \"p\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0"),
+            ("sinceSeconds=0", "PodLogOptions \"p\" is invalid: sinceSeconds: Invalid value: 0: must be greater than 0"),
+        ] {
+            assert_eq!(log_query("p", &Query::parse(Some(query))).unwrap_or_else(|e| e.message), want);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Patch: four ways to say what should change, then the way of every update.
+
+use http::{StatusCode, header};
+use serde_json::Value;
+use stead_api::Subresource;
+use stead_machinery::ApiError;
+use stead_machinery::decode::{Content, Target as Schema, decode_as};
+use stead_machinery::status::Reason;
+
+use super::update::Change;
+use super::{Target, create, render};
+use crate::chain::Call;
+use crate::decode;
+use crate::negotiate;
+use crate::options::WriteOptions;
+use crate::response::{self, Answer};
+use crate::server::ApiServer;
+
+/// How a patch is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PatchKind {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+impl PatchKind {
+    /// From the media type of the request.
+    ///
+    /// # Errors
+    /// Unsupported media type (415).
+    pub(crate) fn read(call: &Call) -> Result<Self, ApiError> {
+        let content_type = call.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+        match content_type.split(';').next().unwrap_or("").trim() {
+            "application/json-patch+json" => Ok(Self::Json),
+            "application/merge-patch+json" => Ok(Self::Merge),
+            "application/strategic-merge-patch+json" => Ok(Self::Strategic),
+            "application/apply-patch+yaml" => Ok(Self::Apply),
+            _ => {
+                let mut error = ApiError::new(Reason::UnsupportedMediaType, "415: Unsupported Media Type");
+                error.details = serde_json::json!({});
+                Err(error)
+            }
+        }
+    }
+}
+
+pub(crate) async fn patch(
+    server: &ApiServer,
+    target: &Target,
+    sub: Option<Subresource>,
+    call: &Call,
+) -> Result<Answer, ApiError> {
+    let form = negotiate::resource(call.headers(), &call.query, false, true)?;
+    let how = PatchKind::read(call)?;
+    let options = WriteOptions::read("PatchOptions", &call.query, how == PatchKind::Apply)?;
+    let patch = parse(how, target, call)?;
+    let schema = Schema::of(target.kind);
+    let mut warnings = Vec::new();
+    let change = Change { target, sub, user: &call.user, dry_run: options.dry_run };
+    let done = change
+        .run(server, &mut |old: &Value| {
+            let (mut new, dropped) = patched(how, &schema, old, &patch, &options)?;
+            warnings = dropped;
+            same_name(target, &new)?;
+            decode::manage_updated(target.kind, sub, old, &mut new, &options, call)?;
+            Ok(new)
+        })
+        .await;
+    let (code, entry, more) = match done {
+        Ok(done) => (StatusCode::OK, done.entry, done.warnings),
+        Err(error) if how == PatchKind::Apply && sub.is_none() && error.reason == Reason::NotFound => {
+            let (object, dropped) = decode_as(&schema, Content::Value(patch), options.field_validation)?;
+            warnings = dropped;
+            same_name(target, &object)?;
+            let created = create::make(server, target.clone(), object, &options, call).await?;
+            (StatusCode::CREATED, created.entry, created.warnings)
+        }
+        Err(error) => return Err(error),
+    };
+    warnings.extend(more);
+    let mut answer = render::object(code, form, target.kind, &entry, call)?;
+    response::warn(answer.headers_mut(), &warnings);
+    Ok(answer)
+}
+
+fn parse(how: PatchKind, target: &Target, call: &Call) -> Result<Value, ApiError> {
+    match how {
+        PatchKind::Apply => {
+            let patch = decode::yaml(&call.body)?;
+            let version = patch["apiVersion"].as_str().unwrap_or("");
+            if version != target.kind.api_version() {
+                return Err(ApiError::bad_request(format!(
+                    "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
+                    target.kind.api_version()
+                )));
+            }
+            Ok(patch)
+        }
+        PatchKind::Json | PatchKind::Merge | PatchKind::Strategic => {
+            serde_json::from_slice(&call.body).map_err(|_| ApiError::bad_request("Invalid JSON Patch"))
+        }
+    }
+}
+
+/// The object after the patch, and the fields that were dropped from it.
+pub(crate) fn patched(
+    how: PatchKind,
+    schema: &Schema<'_>,
+    old: &Value,
+    patch: &Value,
+    options: &WriteOptions,
+) -> Result<(Value, Vec<String>), ApiError> {
+    let mut new = old.clone();
+    match how {
+        PatchKind::Json => {
+            let operations: json_patch::Patch = serde_json::from_value(patch.clone())
+                .map_err(|e| ApiError::bad_request(e.to_string()))?;
+            json_patch::patch(&mut new, &operations).map_err(|e| ApiError::new(Reason::Invalid, e.to_string()))?;
+        }
+        PatchKind::Merge | PatchKind::Strategic | PatchKind::Apply => json_patch::merge(&mut new, patch),
+    }
+    decode_as(schema, Content::Value(new), options.field_validation)
+}
+
+fn same_name(target: &Target, object: &Value) -> Result<(), ApiError> {
+    let name = object["metadata"]["name"].as_str().unwrap_or("");
+    if name.is_empty() || name == target.name {
+        return Ok(());
+    }
+    let text = format!("the name of the object ({name}) does not match the name on the URL ({})", target.name);
+    Err(ApiError::bad_request(text))
+}
