@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = if arguments.memory {
         stead_store::memory()
     } else {
-        stead_store::open(&arguments.data_dir.join("db")).await?
+        stead_store::open_disk(&arguments.data_dir.join("db"), stead_store::Options::default()).await?
     };
     let config = Config {
         bind: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), arguments.port),

@@ -150,7 +150,7 @@ fn invalid_patch(shown: &str, why: &str) -> ApiError {
         .iter()
         .map(|e| serde_json::json!({"reason": e.kind.reason(), "message": e.message, "field": e.field}))
         .collect();
-    ApiError { reason: Reason::Invalid, message: text, details: serde_json::json!({"causes": causes}) }
+    ApiError { details: serde_json::json!({"causes": causes}), ..ApiError::new(Reason::Invalid, text) }
 }
 
 /// A JSON value as Go's `%v` prints it: `map[a:1 b:[x y]]`.

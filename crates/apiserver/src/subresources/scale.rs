@@ -39,11 +39,10 @@ pub(super) async fn patch(server: &ApiServer, target: &Target, call: &Call) -> R
     let form = negotiate::resource(call.headers(), &call.query, false, false)?;
     let how = PatchKind::read(call)?;
     let options = WriteOptions::read("PatchOptions", &call.query, how == PatchKind::Apply)?;
-    let patch: Value = decode::yaml(&call.body)?;
     let schema = schema()?;
     change(server, target, call, form, &options, &mut |old| {
         let scale = scale_of(old);
-        patched(how, &schema, &scale, &patch, &options).map(|(scale, _)| scale)
+        patched(how, &schema, &scale, &call.body, &options).map(|(scale, _)| scale)
     })
     .await
 }

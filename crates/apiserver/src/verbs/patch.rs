@@ -5,6 +5,7 @@ use serde_json::Value;
 use stead_api::Subresource;
 use stead_machinery::ApiError;
 use stead_machinery::decode::{Content, Target as Schema, decode_as};
+use stead_machinery::patch::{PatchType, apply_as};
 use stead_machinery::status::Reason;
 
 use super::update::Change;
@@ -55,13 +56,13 @@ pub(crate) async fn patch(
     let form = negotiate::resource(call.headers(), &call.query, false, true)?;
     let how = PatchKind::read(call)?;
     let options = WriteOptions::read("PatchOptions", &call.query, how == PatchKind::Apply)?;
-    let patch = parse(how, target, call)?;
+    let wanted = if how == PatchKind::Apply { applied(target, call)? } else { Value::Null };
     let schema = Schema::of(target.kind);
     let mut warnings = Vec::new();
     let change = Change { target, sub, user: &call.user, dry_run: options.dry_run };
     let done = change
         .run(server, &mut |old: &Value| {
-            let (mut new, dropped) = patched(how, &schema, old, &patch, &options)?;
+            let (mut new, dropped) = patched(how, &schema, old, &call.body, &options)?;
             warnings = dropped;
             same_name(target, &new)?;
             decode::manage_updated(target.kind, sub, old, &mut new, &options, call)?;
@@ -71,7 +72,7 @@ pub(crate) async fn patch(
     let (code, entry, more) = match done {
         Ok(done) => (StatusCode::OK, done.entry, done.warnings),
         Err(error) if how == PatchKind::Apply && sub.is_none() && error.reason == Reason::NotFound => {
-            let (object, dropped) = decode_as(&schema, Content::Value(patch), options.field_validation)?;
+            let (object, dropped) = decode_as(&schema, Content::Value(wanted), options.field_validation)?;
             warnings = dropped;
             same_name(target, &object)?;
             let created = create::make(server, target.clone(), object, &options, call).await?;
@@ -85,43 +86,38 @@ pub(crate) async fn patch(
     Ok(answer)
 }
 
-fn parse(how: PatchKind, target: &Target, call: &Call) -> Result<Value, ApiError> {
-    match how {
-        PatchKind::Apply => {
-            let patch = decode::yaml(&call.body)?;
-            let version = patch["apiVersion"].as_str().unwrap_or("");
-            if version != target.kind.api_version() {
-                return Err(ApiError::bad_request(format!(
-                    "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
-                    target.kind.api_version()
-                )));
-            }
-            Ok(patch)
-        }
-        PatchKind::Json | PatchKind::Merge | PatchKind::Strategic => {
-            serde_json::from_slice(&call.body).map_err(|_| ApiError::bad_request("Invalid JSON Patch"))
-        }
+/// What an apply wants, when it is for this kind.
+fn applied(target: &Target, call: &Call) -> Result<Value, ApiError> {
+    let patch = decode::yaml(&call.body)?;
+    let version = patch["apiVersion"].as_str().unwrap_or("");
+    if version != target.kind.api_version() {
+        return Err(ApiError::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
+            target.kind.api_version()
+        )));
     }
+    Ok(patch)
 }
 
-/// The object after the patch, and the fields that were dropped from it.
+/// The object after the patch, and warnings about fields that were dropped from it.
 pub(crate) fn patched(
     how: PatchKind,
     schema: &Schema<'_>,
     old: &Value,
-    patch: &Value,
+    patch: &[u8],
     options: &WriteOptions,
 ) -> Result<(Value, Vec<String>), ApiError> {
-    let mut new = old.clone();
-    match how {
-        PatchKind::Json => {
-            let operations: json_patch::Patch = serde_json::from_value(patch.clone())
-                .map_err(|e| ApiError::bad_request(e.to_string()))?;
-            json_patch::patch(&mut new, &operations).map_err(|e| ApiError::new(Reason::Invalid, e.to_string()))?;
+    let kind = match how {
+        PatchKind::Json => PatchType::Json,
+        PatchKind::Merge => PatchType::Merge,
+        PatchKind::Strategic => PatchType::Strategic,
+        PatchKind::Apply => {
+            let mut new = old.clone();
+            stead_machinery::patch::merge::apply(&mut new, decode::yaml(patch)?);
+            return decode_as(schema, Content::Value(new), options.field_validation);
         }
-        PatchKind::Merge | PatchKind::Strategic | PatchKind::Apply => json_patch::merge(&mut new, patch),
-    }
-    decode_as(schema, Content::Value(new), options.field_validation)
+    };
+    apply_as(schema, kind, old, patch, options.field_validation)
 }
 
 fn same_name(target: &Target, object: &Value) -> Result<(), ApiError> {
