@@ -27,8 +27,16 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), OpenError> {
     let ip = server.0.config.kubernetes_ip()?;
     kubernetes_service(server, ip).await.map_err(OpenError::Bootstrap)?;
     for (name, value, description) in [
-        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
-        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
     ] {
         let object = json!({"metadata": {"name": name}, "value": value, "description": description});
         ensure(server, "priorityclasses", object).await.map_err(OpenError::Bootstrap)?;
@@ -52,7 +60,8 @@ async fn kubernetes_service(server: &ApiServer, ip: IpAddr) -> Result<(), ApiErr
     let (address, port) = (server.0.config.advertise, server.0.config.bind.port());
     let metadata = json!({"name": "kubernetes", "namespace": "default", "labels": labels});
     let ports = json!([{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]);
-    let spec = json!({"type": "ClusterIP", "clusterIP": ip.to_string(), "clusterIPs": [ip.to_string()], "ports": ports});
+    let spec =
+        json!({"type": "ClusterIP", "clusterIP": ip.to_string(), "clusterIPs": [ip.to_string()], "ports": ports});
     ensure(server, "services", json!({"metadata": metadata, "spec": spec})).await?;
     let own = json!({"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}});
     let endpoints = json!({"metadata": own, "subsets": [{

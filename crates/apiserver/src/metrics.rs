@@ -29,12 +29,23 @@ impl Metrics {
         };
         let mut text = head("apiserver_request_total", "counter", "Requests by class of the answer's code.");
         for (class, count) in self.requests.iter().enumerate() {
-            let _ = writeln!(text, "apiserver_request_total{{code=\"{}xx\"}} {}", class + 1, count.load(Ordering::Relaxed));
+            let _ =
+                writeln!(text, "apiserver_request_total{{code=\"{}xx\"}} {}", class + 1, count.load(Ordering::Relaxed));
         }
         for (name, kind, help, value) in [
-            ("apiserver_current_inflight_requests", "gauge", "Requests being served.", self.inflight.load(Ordering::Relaxed)),
+            (
+                "apiserver_current_inflight_requests",
+                "gauge",
+                "Requests being served.",
+                self.inflight.load(Ordering::Relaxed),
+            ),
             ("apiserver_longrunning_requests", "gauge", "Open watches.", self.watches.load(Ordering::Relaxed)),
-            ("apiserver_watch_events_total", "counter", "Events sent to watchers.", self.watch_events.load(Ordering::Relaxed)),
+            (
+                "apiserver_watch_events_total",
+                "counter",
+                "Events sent to watchers.",
+                self.watch_events.load(Ordering::Relaxed),
+            ),
             ("stead_store_revision", "gauge", "Newest revision of the store.", revision),
         ] {
             text.push_str(&head(name, kind, help));

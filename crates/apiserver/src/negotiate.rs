@@ -204,9 +204,17 @@ mod tests {
             (partial_list, true, "Json Metadata"),
             (partial_list, false, "Json Object"),
             ("application/vnd.kubernetes.protobuf,application/json", true, "Json Object"),
-            ("application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json", false, "Json Metadata"),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+                false,
+                "Json Metadata",
+            ),
             ("application/json;q=0.1, application/yaml;q=0.9", true, "Yaml Object"),
-            ("application/json;as=Frob;v=v1;g=meta.k8s.io", true, "only the following media types are accepted: application/json, application/yaml"),
+            (
+                "application/json;as=Frob;v=v1;g=meta.k8s.io",
+                true,
+                "only the following media types are accepted: application/json, application/yaml",
+            ),
             ("application/xml", true, "406: Not Acceptable"),
         ] {
             let got = match resource(&headers(accept), &Query::default(), list, true) {

@@ -50,8 +50,19 @@ pub(crate) fn serve(server: &ApiServer, path: &str, query: &Query, parts: &Parts
 
 fn index() -> Vec<String> {
     let mut paths: Vec<String> = [
-        "/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/healthz", "/livez", "/metrics",
-        "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version",
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/apis/",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -67,7 +78,11 @@ fn index() -> Vec<String> {
 fn health(server: &ApiServer, segments: &[&str], query: &Query) -> Answer {
     let stopping = server.0.closing.is_cancelled() && segments[0] == "readyz";
     if let Some(check) = segments.get(1).map(|_| segments[1..].join("/")) {
-        return if CHECKS.contains(&check.as_str()) { response::text(StatusCode::OK, "ok") } else { response::page_not_found() };
+        return if CHECKS.contains(&check.as_str()) {
+            response::text(StatusCode::OK, "ok")
+        } else {
+            response::page_not_found()
+        };
     }
     if !query.flag("verbose") && query.find("verbose").is_none() && !stopping {
         return response::text(StatusCode::OK, "ok");
@@ -193,7 +208,10 @@ fn resource_row(kind: &Kind) -> Value {
 }
 
 /// What a sub-resource speaks of, and its verbs.
-fn subresource_form(kind: &Kind, sub: stead_api::Subresource) -> (&'static str, &'static str, &'static str, &'static [&'static str]) {
+fn subresource_form(
+    kind: &Kind,
+    sub: stead_api::Subresource,
+) -> (&'static str, &'static str, &'static str, &'static [&'static str]) {
     use stead_api::Subresource as S;
     let own = (kind.group, kind.version, kind.kind);
     match sub {
@@ -211,7 +229,9 @@ fn subresource_form(kind: &Kind, sub: stead_api::Subresource) -> (&'static str, 
             _ => ("", "v1", "PodProxyOptions", &["create", "delete", "get", "patch", "update"]),
         },
         S::Finalize => (own.0, own.1, own.2, &["update"]),
-        S::Status | S::EphemeralContainers | S::Resize | S::Approval => (own.0, own.1, own.2, &["get", "patch", "update"]),
+        S::Status | S::EphemeralContainers | S::Resize | S::Approval => {
+            (own.0, own.1, own.2, &["get", "patch", "update"])
+        }
     }
 }
 

@@ -65,7 +65,11 @@ pub fn encode(object: &Value) -> Bytes {
     let metadata = fields.get("metadata").and_then(Value::as_object).unwrap_or(&EMPTY);
     put_fields(&mut put, metadata.iter().filter(|(k, _)| *k != "resourceVersion"), false);
     put(b"}");
-    put_fields(&mut put, fields.iter().filter(|(k, _)| !matches!(k.as_str(), "kind" | "apiVersion" | "metadata")), true);
+    put_fields(
+        &mut put,
+        fields.iter().filter(|(k, _)| !matches!(k.as_str(), "kind" | "apiVersion" | "metadata")),
+        true,
+    );
     put(b"}");
     out.into_inner().freeze()
 }

@@ -84,11 +84,8 @@ pub fn judged_as(group: &str, kind: &str, name: &str, errors: &FieldErrors) -> R
     }
     let texts: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
     let list = if texts.len() == 1 { texts.concat() } else { format!("[{}]", texts.join(", ")) };
-    let causes: Vec<Value> = errors
-        .0
-        .iter()
-        .map(|e| json!({"reason": e.kind.reason(), "message": e.message, "field": e.field}))
-        .collect();
+    let causes: Vec<Value> =
+        errors.0.iter().map(|e| json!({"reason": e.kind.reason(), "message": e.message, "field": e.field})).collect();
     let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
     let mut error = ApiError::new(Reason::Invalid, format!("{qualified} {name:?} is invalid: {list}"));
     error.details = json!({"kind": kind, "causes": causes});
@@ -131,8 +128,7 @@ impl DeleteOptions {
         let text = |key: &str| -> Option<String> {
             body[key].as_str().or_else(|| query.find(key)).filter(|v| !v.is_empty()).map(str::to_owned)
         };
-        let body_dry: Vec<&str> =
-            body["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let body_dry: Vec<&str> = body["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let dry_run = dry_run(body_dry.into_iter().chain(query.all("dryRun")), &mut errors);
         let grace_period = match body["gracePeriodSeconds"].as_i64() {
             Some(seconds) => Some(seconds),
@@ -159,7 +155,13 @@ impl DeleteOptions {
         judged("DeleteOptions", &errors)?;
         let preconditions = &body["preconditions"];
         let condition = |key: &str| preconditions[key].as_str().map(str::to_owned);
-        Ok(Self { dry_run, grace_period, propagation, uid: condition("uid"), resource_version: condition("resourceVersion") })
+        Ok(Self {
+            dry_run,
+            grace_period,
+            propagation,
+            uid: condition("uid"),
+            resource_version: condition("resourceVersion"),
+        })
     }
 }
 
@@ -179,11 +181,36 @@ mod tests {
     fn refusals_have_upstream_words() {
         let long = "m".repeat(129);
         for (kind, query, apply, want) in [
-            ("CreateOptions", "dryRun=Frob", false, r#"CreateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: []string{"Frob"}: supported values: "All""#),
-            ("CreateOptions", "fieldValidation=Frob", false, r#"CreateOptions.meta.k8s.io "" is invalid: fieldValidation: Unsupported value: "Frob": supported values: "", "Ignore", "Strict", "Warn""#),
-            ("PatchOptions", "", true, r#"PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch"#),
-            ("PatchOptions", "force=true", false, r#"PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch"#),
-            ("PatchOptions", &format!("fieldManager={long}"), true, r#"PatchOptions.meta.k8s.io "" is invalid: fieldManager: Too long: may not be more than 128 bytes"#),
+            (
+                "CreateOptions",
+                "dryRun=Frob",
+                false,
+                r#"CreateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: []string{"Frob"}: supported values: "All""#,
+            ),
+            (
+                "CreateOptions",
+                "fieldValidation=Frob",
+                false,
+                r#"CreateOptions.meta.k8s.io "" is invalid: fieldValidation: Unsupported value: "Frob": supported values: "", "Ignore", "Strict", "Warn""#,
+            ),
+            (
+                "PatchOptions",
+                "",
+                true,
+                r#"PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch"#,
+            ),
+            (
+                "PatchOptions",
+                "force=true",
+                false,
+                r#"PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch"#,
+            ),
+            (
+                "PatchOptions",
+                &format!("fieldManager={long}"),
+                true,
+                r#"PatchOptions.meta.k8s.io "" is invalid: fieldManager: Too long: may not be more than 128 bytes"#,
+            ),
             ("UpdateOptions", "dryRun=All&fieldValidation=Strict", false, "ok"),
         ] {
             let got = WriteOptions::read(kind, &Query::parse(Some(query)), apply);
@@ -194,9 +221,21 @@ mod tests {
     #[test]
     fn delete_options() {
         for (query, body, want) in [
-            ("", json!({"propagationPolicy": "Frob"}), r#"DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Frob": supported values: "Foreground", "Background", "Orphan", "nil""#),
-            ("", json!({"orphanDependents": true, "propagationPolicy": "Orphan"}), r#"DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Invalid value: "Orphan": orphanDependents and deletionPropagation cannot be both set"#),
-            ("", json!({"dryRun": ["Frob"]}), r#"DeleteOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: []string{"Frob"}: supported values: "All""#),
+            (
+                "",
+                json!({"propagationPolicy": "Frob"}),
+                r#"DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Frob": supported values: "Foreground", "Background", "Orphan", "nil""#,
+            ),
+            (
+                "",
+                json!({"orphanDependents": true, "propagationPolicy": "Orphan"}),
+                r#"DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Invalid value: "Orphan": orphanDependents and deletionPropagation cannot be both set"#,
+            ),
+            (
+                "",
+                json!({"dryRun": ["Frob"]}),
+                r#"DeleteOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: []string{"Frob"}: supported values: "All""#,
+            ),
             ("gracePeriodSeconds=0&propagationPolicy=Foreground", Value::Null, "Some(0) Some(Foreground)"),
             ("gracePeriodSeconds=x", Value::Null, r#"strconv.ParseInt: parsing "x": invalid syntax"#),
             ("orphanDependents=false", Value::Null, "None Some(Background)"),

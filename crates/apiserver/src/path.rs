@@ -178,9 +178,11 @@ mod tests {
         let (path, query) = url.split_once('?').map_or((url, None), |(p, q)| (p, Some(q)));
         match Info::read(&method.parse().unwrap(), path, &Query::parse(query)) {
             Info::Path(path) => format!("path {path}"),
-            Info::Resource(r) => [r.verb.as_str(), &r.group, &r.version, &r.namespace, &r.plural, &r.name, &r.subresource]
-                .map(|s| if s.is_empty() { "-" } else { s })
-                .join(" "),
+            Info::Resource(r) => {
+                [r.verb.as_str(), &r.group, &r.version, &r.namespace, &r.plural, &r.name, &r.subresource]
+                    .map(|s| if s.is_empty() { "-" } else { s })
+                    .join(" ")
+            }
         }
     }
 
@@ -203,8 +205,14 @@ mod tests {
             ("PATCH /apis/apps/v1/namespaces/a/statefulsets/w/scale", "patch apps v1 a statefulsets w scale"),
             ("POST /api/v1/nodes", "create - v1 - nodes - -"),
             ("HEAD /api/v1/nodes", "- - v1 - nodes - -"),
-            ("GET /apis/rbac.authorization.k8s.io/v1/clusterroles/system:node", "get rbac.authorization.k8s.io v1 - clusterroles system:node -"),
-            ("GET /apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", "get rbac.authorization.k8s.io v1 - clusterroles system:node -"),
+            (
+                "GET /apis/rbac.authorization.k8s.io/v1/clusterroles/system:node",
+                "get rbac.authorization.k8s.io v1 - clusterroles system:node -",
+            ),
+            (
+                "GET /apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+                "get rbac.authorization.k8s.io v1 - clusterroles system:node -",
+            ),
             ("GET /apis/apps/v1", "path /apis/apps/v1"),
             ("GET /api/v1", "path /api/v1"),
             ("GET /healthz", "path /healthz"),

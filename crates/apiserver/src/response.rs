@@ -85,7 +85,8 @@ pub fn compress(request: &HeaderMap, answer: &mut Answer) {
     if bytes.len() < GZIP_BYTES_MIN || !takes_gzip(request) || answer.headers().contains_key(header::CONTENT_ENCODING) {
         return;
     }
-    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 4), flate2::Compression::new(GZIP_LEVEL));
+    let mut encoder =
+        flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 4), flate2::Compression::new(GZIP_LEVEL));
     let Ok(small) = encoder.write_all(bytes).and_then(|()| encoder.finish()) else { return };
     *answer.body_mut() = ApiBody::full(small);
     let headers = answer.headers_mut();

@@ -53,12 +53,7 @@ struct FieldRequirement {
 
 impl Selection {
     /// Reads `labelSelector` and `fieldSelector`; `name` is the object that the URL names, if any.
-    pub(crate) fn read(
-        recent: &Arc<Recent>,
-        kind: &'static Kind,
-        name: &str,
-        query: &Query,
-    ) -> Result<Self, ApiError> {
+    pub(crate) fn read(recent: &Arc<Recent>, kind: &'static Kind, name: &str, query: &Query) -> Result<Self, ApiError> {
         let mut selection = Self {
             kind,
             name: name.to_owned(),
@@ -77,9 +72,11 @@ impl Selection {
                 "metadata.name" if equal => selection.name = value,
                 "metadata.namespace" if equal => selection.namespace = value,
                 _ => {
-                    let index = kind.selectable.iter().position(|f| *f == key).ok_or_else(|| {
-                        ApiError::bad_request(format!("field label not supported: {key}"))
-                    })?;
+                    let index = kind
+                        .selectable
+                        .iter()
+                        .position(|f| *f == key)
+                        .ok_or_else(|| ApiError::bad_request(format!("field label not supported: {key}")))?;
                     selection.fields.push(FieldRequirement { index, value, equal });
                 }
             }

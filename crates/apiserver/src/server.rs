@@ -95,7 +95,10 @@ pub struct NoNodes;
 #[async_trait::async_trait]
 impl NodeDialer for NoNodes {
     async fn connect(&self, node: &str) -> std::io::Result<Box<dyn AsyncReadWrite>> {
-        Err(std::io::Error::new(std::io::ErrorKind::NotConnected, format!("node {node} is not connected to this server")))
+        Err(std::io::Error::new(
+            std::io::ErrorKind::NotConnected,
+            format!("node {node} is not connected to this server"),
+        ))
     }
 }
 
@@ -201,9 +204,8 @@ fn kubeconfig(server: &str, ca: &str, cert: &str, key: &str) -> String {
 
 /// Every name and address under which clients may call this server.
 fn server_names(config: &Config, kubernetes_ip: IpAddr) -> (Vec<String>, Vec<IpAddr>) {
-    let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut names: Vec<String> =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"].map(str::to_owned).to_vec();
     names.push(format!("kubernetes.default.svc.{}", config.cluster_domain));
     let mut addresses = vec![kubernetes_ip, config.advertise, Ipv4Addr::LOCALHOST.into()];
     if !config.bind.ip().is_unspecified() {

@@ -146,17 +146,19 @@ pub(crate) fn impersonated(
     let mut groups = texts("impersonate-group");
     if name.is_empty() {
         return Ok(match groups.first() {
-            Some(group) => Impersonation::Nonsense(format!(
-                "requested [{{Group  {group}    }}] without impersonating a user"
-            )),
+            Some(group) => {
+                Impersonation::Nonsense(format!("requested [{{Group  {group}    }}] without impersonating a user"))
+            }
             None => Impersonation::None,
         });
     }
     let mut user = Identity { name, ..Identity::default() };
     let may = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
-        authz::check(server, caller, &Attributes {
-            verb: "impersonate", group, version: "v1", namespace, resource, subresource, name, path: "",
-        })
+        authz::check(
+            server,
+            caller,
+            &Attributes { verb: "impersonate", group, version: "v1", namespace, resource, subresource, name, path: "" },
+        )
     };
     match user.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
         Some((namespace, account)) => {

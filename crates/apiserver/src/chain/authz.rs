@@ -54,16 +54,20 @@ pub(crate) fn authorize(server: &ApiServer, user: &Identity, method: &Method, in
             let verb = method.as_str().to_ascii_lowercase();
             check(server, user, &Attributes { verb: &verb, path, ..Attributes::default() })
         }
-        Info::Resource(r) => check(server, user, &Attributes {
-            verb: r.verb.as_str(),
-            group: &r.group,
-            version: &r.version,
-            namespace: &r.namespace,
-            resource: &r.plural,
-            subresource: &r.subresource,
-            name: &r.name,
-            path: "",
-        }),
+        Info::Resource(r) => check(
+            server,
+            user,
+            &Attributes {
+                verb: r.verb.as_str(),
+                group: &r.group,
+                version: &r.version,
+                namespace: &r.namespace,
+                resource: &r.plural,
+                subresource: &r.subresource,
+                name: &r.name,
+                path: "",
+            },
+        ),
     }
 }
 

@@ -25,8 +25,7 @@ pub(super) fn authority() -> Result<Pair, PkiError> {
     let mut params = base(AUTHORITY_YEARS);
     params.distinguished_name = subject("stead-ca", &[]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let cert = params.self_signed(&key).map_err(failed)?;
     Ok(Pair { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
 }
@@ -56,11 +55,7 @@ pub(super) fn client(user: &str, groups: &[&str]) -> CertificateParams {
     params
 }
 
-pub(super) fn sign(
-    issuer: &Issuer<'static, KeyPair>,
-    name: &str,
-    params: CertificateParams,
-) -> Result<Pair, PkiError> {
+pub(super) fn sign(issuer: &Issuer<'static, KeyPair>, name: &str, params: CertificateParams) -> Result<Pair, PkiError> {
     let failed = |e: rcgen::Error| PkiError::Issue { name: name.to_owned(), why: e.to_string() };
     let key = KeyPair::generate().map_err(failed)?;
     let cert = params.signed_by(&key, issuer).map_err(failed)?;

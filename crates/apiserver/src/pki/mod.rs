@@ -26,7 +26,9 @@ const ADMIN_GROUP: &str = "system:masters";
 pub enum PkiError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{path} is not a usable {what}: {why}; restore it from a backup, or remove the whole directory {dir} to start with a new authority (all clients then need new kubeconfigs)")]
+    #[error(
+        "{path} is not a usable {what}: {why}; restore it from a backup, or remove the whole directory {dir} to start with a new authority (all clients then need new kubeconfigs)"
+    )]
     Broken { path: PathBuf, dir: PathBuf, what: &'static str, why: String },
     #[error("cannot issue the certificate for {name}: {why}")]
     Issue { name: String, why: String },

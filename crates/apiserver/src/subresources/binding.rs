@@ -22,7 +22,8 @@ use crate::verbs::write::seconds;
 pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> Result<Answer, ApiError> {
     let form = negotiate::resource(call.headers(), &call.query, false, false)?;
     let options = WriteOptions::read("CreateOptions", &call.query, false)?;
-    let schema = Schema::named("", "v1", "Binding").ok_or_else(|| ApiError::internal("there is no schema of Binding"))?;
+    let schema =
+        Schema::named("", "v1", "Binding").ok_or_else(|| ApiError::internal("there is no schema of Binding"))?;
     let (binding, _) = decode::object_as(&schema, call, &options)?;
     let node = judge(&binding)?;
     let change = Change { target, sub: Some(Subresource::Binding), user: &call.user, dry_run: options.dry_run };
@@ -38,7 +39,8 @@ pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> 
 
 fn judge(binding: &Value) -> Result<String, ApiError> {
     let mut errors = FieldErrors::default();
-    let (kind, node) = (binding["target"]["kind"].as_str().unwrap_or(""), binding["target"]["name"].as_str().unwrap_or(""));
+    let (kind, node) =
+        (binding["target"]["kind"].as_str().unwrap_or(""), binding["target"]["name"].as_str().unwrap_or(""));
     let path = Path::new("target");
     if !matches!(kind, "" | "Node") {
         errors.not_supported(&path.child("kind"), &kind, &["Node", "<empty>"]);

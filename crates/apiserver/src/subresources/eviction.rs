@@ -18,8 +18,8 @@ use crate::verbs::{Target, delete};
 pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> Result<Answer, ApiError> {
     let form = negotiate::resource(call.headers(), &call.query, false, false)?;
     let options = WriteOptions::read("CreateOptions", &call.query, false)?;
-    let schema =
-        Schema::named("policy", "v1", "Eviction").ok_or_else(|| ApiError::internal("there is no schema of Eviction"))?;
+    let schema = Schema::named("policy", "v1", "Eviction")
+        .ok_or_else(|| ApiError::internal("there is no schema of Eviction"))?;
     let (eviction, _) = decode::object_as(&schema, call, &options)?;
     let name = eviction["metadata"]["name"].as_str().unwrap_or("");
     if !name.is_empty() && name != target.name {

@@ -27,8 +27,16 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Error texts of node agents are read up to this many bytes.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// Headers that speak of one connection and are not passed on.
-const HOP_HEADERS: &[&str] =
-    &["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"];
+const HOP_HEADERS: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 pub(super) async fn log(server: &ApiServer, target: &Target, call: Call) -> Result<Answer, ApiError> {
     let pod = present(server, target).await?;
@@ -100,17 +108,15 @@ pub(super) async fn port_forward(server: &ApiServer, target: &Target, mut call: 
 }
 
 /// `nodes/NAME/proxy/...`: anything else that a node agent serves.
-pub(super) async fn proxy(
-    server: &ApiServer,
-    target: &Target,
-    rest: &str,
-    mut call: Call,
-) -> Result<Answer, ApiError> {
+pub(super) async fn proxy(server: &ApiServer, target: &Target, rest: &str, mut call: Call) -> Result<Answer, ApiError> {
     if target.kind.plural != "nodes" {
-        return Err(ApiError::new(Reason::ServiceUnavailable, format!(
-            "{} {:?}: only nodes are reached through this server; use port-forward for the rest",
-            target.kind.plural, target.name
-        )));
+        return Err(ApiError::new(
+            Reason::ServiceUnavailable,
+            format!(
+                "{} {:?}: only nodes are reached through this server; use port-forward for the rest",
+                target.kind.plural, target.name
+            ),
+        ));
     }
     present(server, target).await?;
     let query = call.parts.uri.query().unwrap_or("");
@@ -237,7 +243,8 @@ async fn forward(
     let handshake = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(io)).await;
     let (mut sender, connection) = handshake.map_err(|e| failed(e.to_string()))?;
     tokio::spawn(connection.with_upgrades());
-    let mut request = Request::builder().method(method).uri(path).body(Full::new(body)).map_err(|e| failed(e.to_string()))?;
+    let mut request =
+        Request::builder().method(method).uri(path).body(Full::new(body)).map_err(|e| failed(e.to_string()))?;
     *request.headers_mut() = headers;
     let host = HeaderValue::from_str(node).unwrap_or(HeaderValue::from_static("node"));
     request.headers_mut().insert(header::HOST, host);
@@ -284,7 +291,9 @@ async fn checked(answer: Answer) -> Result<Answer, ApiError> {
     let text = body.map(|b| String::from_utf8_lossy(&b.to_bytes()).trim_end().to_owned()).unwrap_or_default();
     Err(match code {
         StatusCode::BAD_REQUEST => ApiError::bad_request(text),
-        StatusCode::NOT_FOUND => ApiError::new(Reason::NotFound, format!("the server could not find the requested resource: {text}")),
+        StatusCode::NOT_FOUND => {
+            ApiError::new(Reason::NotFound, format!("the server could not find the requested resource: {text}"))
+        }
         _ => ApiError::internal(&text),
     })
 }
@@ -316,8 +325,14 @@ mod tests {
     fn log_options() {
         for (query, want) in [
             ("follow=true&tailLines=5&container=c", "follow=true&tailLines=5"),
-            ("tailLines=-1", "PodLogOptions \"p\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0"),
-            ("sinceSeconds=0", "PodLogOptions \"p\" is invalid: sinceSeconds: Invalid value: 0: must be greater than 0"),
+            (
+                "tailLines=-1",
+                "PodLogOptions \"p\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0",
+            ),
+            (
+                "sinceSeconds=0",
+                "PodLogOptions \"p\" is invalid: sinceSeconds: Invalid value: 0: must be greater than 0",
+            ),
         ] {
             assert_eq!(log_query("p", &Query::parse(Some(query))).unwrap_or_else(|e| e.message), want);
         }

@@ -26,7 +26,9 @@ pub(crate) async fn review(server: &ApiServer, target: &Target, call: &Call) -> 
     let options = WriteOptions::read("CreateOptions", &call.query, false)?;
     let (mut object, warnings) = decode::object(target.kind, call, &options)?;
     let status = match target.kind.kind {
-        "SubjectAccessReview" | "LocalSubjectAccessReview" => access(server, &named_user(&object["spec"]), &object["spec"])?,
+        "SubjectAccessReview" | "LocalSubjectAccessReview" => {
+            access(server, &named_user(&object["spec"]), &object["spec"])?
+        }
         "SelfSubjectAccessReview" => access(server, &call.user, &object["spec"])?,
         "SelfSubjectRulesReview" => rules(server, &call.user, object["spec"]["namespace"].as_str().unwrap_or("")),
         "SelfSubjectReview" => json!({"userInfo": user_info(&call.user)}),
@@ -70,17 +72,21 @@ fn access(server: &ApiServer, user: &Identity, spec: &Value) -> Result<Value, Ap
     let [group, version, namespace, plural, sub, name] =
         ["group", "version", "namespace", "resource", "subresource", "name"].map(|key| text(resource, key));
     let url = text(path, "path");
-    let decision = authz::decide(server, user, &Attributes {
-        verb: &verb,
-        group: &group,
-        version: &version,
-        namespace: &namespace,
-        // An empty resource would be taken for a path.
-        resource: if resource.is_object() && plural.is_empty() { "-" } else { &plural },
-        subresource: &sub,
-        name: &name,
-        path: &url,
-    });
+    let decision = authz::decide(
+        server,
+        user,
+        &Attributes {
+            verb: &verb,
+            group: &group,
+            version: &version,
+            namespace: &namespace,
+            // An empty resource would be taken for a path.
+            resource: if resource.is_object() && plural.is_empty() { "-" } else { &plural },
+            subresource: &sub,
+            name: &name,
+            path: &url,
+        },
+    );
     let mut status = json!({"allowed": decision.allowed()});
     let (stead_admission::authz::Decision::Allow(why) | stead_admission::authz::Decision::NoOpinion(why)) = decision;
     if !why.is_empty() {

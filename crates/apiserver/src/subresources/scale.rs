@@ -77,7 +77,8 @@ async fn change(
             Ok(new)
         })
         .await?;
-    let object = objects::decode(&done.entry.value, done.entry.modified).map_err(|e| ApiError::internal(&e.to_string()))?;
+    let object =
+        objects::decode(&done.entry.value, done.entry.modified).map_err(|e| ApiError::internal(&e.to_string()))?;
     Ok(response::json_value(StatusCode::OK, form, &scale_of(&object)))
 }
 
@@ -149,7 +150,10 @@ mod tests {
         for (selector, want) in [
             (json!({"matchLabels": {"b": "2", "a": "1"}}), "a=1,b=2"),
             (json!({"a": "1"}), "a=1"),
-            (json!({"matchExpressions": [{"key": "t", "operator": "In", "values": ["y", "x"]}, {"key": "q", "operator": "DoesNotExist"}]}), "!q,t in (x,y)"),
+            (
+                json!({"matchExpressions": [{"key": "t", "operator": "In", "values": ["y", "x"]}, {"key": "q", "operator": "DoesNotExist"}]}),
+                "!q,t in (x,y)",
+            ),
             (Value::Null, ""),
         ] {
             assert_eq!(selector_text(&selector), want);

@@ -49,7 +49,8 @@ pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> 
         kubernetes: bound(server, target, &account, &request["spec"]["boundObjectRef"])?,
     };
     let token = server.0.pki.tokens.sign(&claims).map_err(|e| ApiError::internal(&e))?;
-    request["metadata"] = json!({"name": target.name, "namespace": target.namespace, "creationTimestamp": seconds(now)});
+    request["metadata"] =
+        json!({"name": target.name, "namespace": target.namespace, "creationTimestamp": seconds(now)});
     request["spec"]["audiences"] = audiences.into();
     request["spec"]["expirationSeconds"] = lifetime.into();
     request["status"] = json!({"token": token, "expirationTimestamp": seconds(expires)});
@@ -95,7 +96,9 @@ fn bound(server: &ApiServer, target: &Target, account: &Value, reference: &Value
     })?;
     let wanted = reference["uid"].as_str().unwrap_or("");
     if !wanted.is_empty() && wanted != uid(&object) {
-        let why = format!("the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         let mut error = ApiError::conflict(target.kind, name, &why);
         error.message = format!("Operation cannot be fulfilled on {plural} {name:?}: {why}");
         return Err(error);

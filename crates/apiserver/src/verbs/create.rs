@@ -81,9 +81,8 @@ async fn admit_and_put(
     metadata["creationTimestamp"] = write::seconds(now).into();
     let mut object = convert::to_storage(target.kind, object);
     let _turn = write::quota_turn(server, &target.namespace).await;
-    let warnings = write::admit(server, &call.user, options.dry_run, |ctx| {
-        stead_admission::create(kind, &mut object, ctx)
-    })?;
+    let warnings =
+        write::admit(server, &call.user, options.dry_run, |ctx| stead_admission::create(kind, &mut object, ctx))?;
     decode::manage_created(target.kind, &mut object, options, call, now)?;
     let put = write::Put { kind, key: target.key(), expect: Expect::Absent, dry_run: options.dry_run };
     match write::put(server, put, &object).await? {

@@ -24,8 +24,15 @@ const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
 /// Kinds whose delete answers with the object instead of a Status (upstream's `ReturnDeletedObject`).
-const RETURNED: &[&str] =
-    &["pods", "services", "persistentvolumes", "persistentvolumeclaims", "podtemplates", "resourcequotas", "serviceaccounts"];
+const RETURNED: &[&str] = &[
+    "pods",
+    "services",
+    "persistentvolumes",
+    "persistentvolumeclaims",
+    "podtemplates",
+    "resourcequotas",
+    "serviceaccounts",
+];
 
 pub(crate) async fn delete(server: &ApiServer, target: &Target, call: &Call) -> Result<Answer, ApiError> {
     let form = negotiate::resource(call.headers(), &call.query, false, true)?;
@@ -271,7 +278,8 @@ mod tests {
     use super::*;
 
     fn pod(node: &str, extra: Value) -> Value {
-        let mut pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": node, "terminationGracePeriodSeconds": 20}});
+        let mut pod =
+            json!({"metadata": {"name": "p"}, "spec": {"nodeName": node, "terminationGracePeriodSeconds": 20}});
         for (key, value) in extra.as_object().unwrap() {
             pod["metadata"][key] = value.clone();
         }
@@ -309,11 +317,26 @@ mod tests {
             ("pods", pod("n", dying.clone()), &grace(5), r#"mark "2026-01-01T00:00:05Z" grace 5 null"#),
             ("pods", pod("n", dying), &grace(0), "remove"),
             ("configmaps", cm.clone(), &none, "remove"),
-            ("configmaps", cm.clone(), &policy(Propagation::Foreground), r#"mark "2026-01-01T00:00:00Z" grace 0 ["foregroundDeletion"]"#),
-            ("configmaps", cm.clone(), &policy(Propagation::Orphan), r#"mark "2026-01-01T00:00:00Z" grace 0 ["orphan"]"#),
+            (
+                "configmaps",
+                cm.clone(),
+                &policy(Propagation::Foreground),
+                r#"mark "2026-01-01T00:00:00Z" grace 0 ["foregroundDeletion"]"#,
+            ),
+            (
+                "configmaps",
+                cm.clone(),
+                &policy(Propagation::Orphan),
+                r#"mark "2026-01-01T00:00:00Z" grace 0 ["orphan"]"#,
+            ),
             ("configmaps", cm, &policy(Propagation::Background), "remove"),
             ("configmaps", held, &none, r#"mark "2026-01-01T00:00:00Z" grace 0 ["x/y"]"#),
-            ("namespaces", json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]}}), &none, r#"mark "2026-01-01T00:00:00Z" grace null null"#),
+            (
+                "namespaces",
+                json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]}}),
+                &none,
+                r#"mark "2026-01-01T00:00:00Z" grace null null"#,
+            ),
             ("namespaces", json!({"metadata": {"name": "n"}, "spec": {}}), &none, "remove"),
         ] {
             assert_eq!(line(kind, &object, options), want, "{kind} {object} {options:?}");

@@ -10,9 +10,9 @@ use stead_machinery::status::Reason;
 use stead_machinery::{ApiError, FieldErrors, Path};
 use stead_store::{Entry, Range, Revision, StoreError};
 
+use super::Target;
 use super::render::{self, ListMeta};
 use super::write::store_failed;
-use super::Target;
 use crate::chain::Call;
 use crate::negotiate;
 use crate::objects;
@@ -222,7 +222,8 @@ pub(crate) fn parse_version(text: &str) -> Result<Revision, ApiError> {
         return Ok(0);
     }
     text.parse().map_err(|_| {
-        let why = format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
+        let why =
+            format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
         ApiError::new(Reason::Unknown, why)
     })
 }
@@ -244,11 +245,15 @@ fn too_large(version: Revision, newest: Revision) -> ApiError {
 
 /// Revision (`None`: whatever is now) and start of a continue token.
 fn parse_token(token: &str) -> Result<(Option<Revision>, String), ApiError> {
-    let invalid = |why: &str| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+    let invalid =
+        |why: &str| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|e| invalid(&e.to_string()))?;
     let token: Value = serde_json::from_slice(&bytes).map_err(|e| invalid(&e.to_string()))?;
     if token["v"] != TOKEN_VERSION {
-        return Err(invalid(&format!("server does not recognize this encoded version {:?}", token["v"].as_str().unwrap_or(""))));
+        return Err(invalid(&format!(
+            "server does not recognize this encoded version {:?}",
+            token["v"].as_str().unwrap_or("")
+        )));
     }
     let start = token["start"].as_str().unwrap_or("");
     if start.is_empty() {
@@ -282,15 +287,31 @@ mod tests {
             ("resourceVersion=7&limit=1", "limit 1 at Some(7) from \"\""),
             ("resourceVersion=7&resourceVersionMatch=Exact", "limit 0 at Some(7) from \"\""),
             ("resourceVersion=9", "Timeout: Too large resource version: 9, current: 8"),
-            ("resourceVersion=abc", "resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": invalid syntax"),
-            ("resourceVersion=0&resourceVersionMatch=Exact", "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""),
-            ("resourceVersionMatch=Exact", "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"),
-            ("resourceVersion=4&resourceVersionMatch=Frob", "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Unsupported value: \"Frob\": supported values: \"Exact\", \"NotOlderThan\", \"\""),
+            (
+                "resourceVersion=abc",
+                "resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": invalid syntax",
+            ),
+            (
+                "resourceVersion=0&resourceVersionMatch=Exact",
+                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            ),
+            (
+                "resourceVersionMatch=Exact",
+                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ),
+            (
+                "resourceVersion=4&resourceVersionMatch=Frob",
+                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Unsupported value: \"Frob\": supported values: \"Exact\", \"NotOlderThan\", \"\"",
+            ),
             (&format!("limit=2&continue={token}"), "limit 2 at Some(4320) from \"cm1\\0\""),
-            (&format!("limit=2&continue={token}&resourceVersion=5"), "specifying resource version is not allowed when using continue"),
+            (
+                &format!("limit=2&continue={token}&resourceVersion=5"),
+                "specifying resource version is not allowed when using continue",
+            ),
         ] {
             let got = ListOptions::read(&Query::parse(Some(query)), 8);
-            let got = got.map_or_else(|e| e.message, |o| format!("limit {} at {:?} from {:?}", o.limit, o.revision, o.start));
+            let got =
+                got.map_or_else(|e| e.message, |o| format!("limit {} at {:?} from {:?}", o.limit, o.revision, o.start));
             assert_eq!(got, want, "{query}");
         }
         assert_eq!(super::token(4320, "/registry/configmaps/http/", b"/registry/configmaps/http/cm1"), token);

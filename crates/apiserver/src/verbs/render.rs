@@ -254,9 +254,7 @@ fn put_table_head(out: &mut BytesMut, kind: &Kind, meta: &ListMeta, columns: boo
 }
 
 fn columns_of(kind: &Kind) -> Value {
-    let column = |c: &stead_api::Column| {
-        json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority})
-    };
+    let column = |c: &stead_api::Column| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority});
     kind.columns.iter().map(column).collect()
 }
 

@@ -18,8 +18,7 @@ use crate::server::ApiServer;
 
 /// Tries of an update that does not name a resource version (upstream's number for patches is 5).
 const TRIES_MAX: usize = 16;
-const MODIFIED: &str =
-    "the object has been modified; please apply your changes to the latest version and try again";
+const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
 pub(crate) async fn update(
     server: &ApiServer,
@@ -85,16 +84,10 @@ impl Change<'_> {
         Err(self.modified())
     }
 
-    async fn attempt(
-        &self,
-        server: &ApiServer,
-        entry: Entry,
-        make: Make<'_>,
-    ) -> Result<Option<Changed>, ApiError> {
+    async fn attempt(&self, server: &ApiServer, entry: Entry, make: Make<'_>) -> Result<Option<Changed>, ApiError> {
         let (kind, storage) = (self.target.kind, self.target.kind.storage_kind());
         let old = objects::decode(&entry.value, entry.modified).map_err(|e| ApiError::internal(&e.to_string()))?;
-        let wanted =
-            if kind.converted() { make(&convert::from_storage(kind, old.clone()))? } else { make(&old)? };
+        let wanted = if kind.converted() { make(&convert::from_storage(kind, old.clone()))? } else { make(&old)? };
         self.preconditions(&wanted, &old)?;
         let mut new = convert::to_storage(kind, wanted);
         new["apiVersion"] = storage.api_version().into();

@@ -15,10 +15,10 @@ use stead_machinery::{ApiError, FieldErrors, Path};
 use stead_store::{Change, Changes, Entry, Revision, StoreError};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::Target;
 use super::list::parse_version;
 use super::render;
 use super::write::store_failed;
-use super::Target;
 use crate::body::ApiBody;
 use crate::chain::Call;
 use crate::negotiate::{self, Form};
