@@ -1,0 +1,363 @@
+//! The engine in this process: shims for sandboxes, overlayfs for root file systems, its own image store.
+//!
+//! On disk, below `root`: `images/` and `layers/` (see [`crate::image`]), `sandboxes/<id>.json`, `containers/<id>/` (the bundle:
+//! `container.json`, `config.json`, `state.json`, `rootfs`, `upper`). Below `run`: one directory per sandbox with its shim's
+//! socket. What is in memory is only a copy of what the shims say and the files hold; `open` builds it anew.
+
+pub(crate) mod capabilities;
+mod client;
+mod containers;
+mod copy;
+mod killall;
+mod pulls;
+mod rootfs;
+mod sandboxes;
+mod session;
+mod spec;
+mod streams;
+mod user;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, watch};
+
+use crate::cgroup::Cgroups;
+use crate::engine::{
+    AttachConfig, Container, ContainerConfig, ContainerId, ContainerState, Engine, EngineError, EngineEvent, ExecConfig,
+    Exit, Image, PullError, RegistryAuth, Sandbox, SandboxConfig, SandboxId, SandboxState, Session, Stats,
+};
+use crate::image::ImageStore;
+use crate::shim::protocol::{Ended, Payload, Phase};
+use client::{ShimClient, lock};
+
+pub use killall::kill_all;
+
+/// Events that a slow receiver may be behind before it has to read everything again.
+const EVENTS_MAX: usize = 4096;
+
+/// Where and how an embedded engine works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// State, images and container layers; on a file system that can be the upper one of an overlay.
+    pub root: PathBuf,
+    /// Sockets and pinned things.
+    pub run: PathBuf,
+    /// Name of this instance's cgroup, unique on the machine.
+    pub cgroup_root: String,
+    pub shim: ShimCommand,
+    /// A `registries.yaml` in k3s' form.
+    pub registries: Option<PathBuf>,
+}
+
+/// How to start a shim: a program whose `main` passes the arguments after the given ones to [`crate::shim_main`].
+#[derive(Clone, Debug)]
+pub struct ShimCommand {
+    pub program: PathBuf,
+    pub args: Vec<OsString>,
+}
+
+impl Default for ShimCommand {
+    /// This program with `__shim`.
+    fn default() -> Self {
+        let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+        ShimCommand { program, args: vec![OsString::from("__shim")] }
+    }
+}
+
+/// Opens the engine: takes up every living shim, and settles what happened to the others.
+///
+/// # Errors
+/// The directories cannot be made or read, or the image index is damaged.
+pub async fn open(options: Options) -> Result<Arc<dyn Engine>, EngineError> {
+    let failed = |what: &str| {
+        let context = format!("cannot open {what}");
+        move |source| EngineError::Io { context, source }
+    };
+    for dir in [options.root.join("sandboxes"), options.root.join("containers"), options.run.clone()] {
+        std::fs::create_dir_all(&dir).map_err(failed(&dir.display().to_string()))?;
+    }
+    let images = ImageStore::open(&options.root).map_err(failed("image store"))?;
+    let inner = Arc::new(Inner {
+        cgroups: Cgroups::read().map_err(failed("cgroup hierarchies"))?,
+        images: Arc::new(images),
+        state: Mutex::default(),
+        events: broadcast::channel(EVENTS_MAX).0,
+        options,
+    });
+    inner.take_up().await.map_err(failed("state"))?;
+    Ok(Arc::new(Embedded { inner }))
+}
+
+#[derive(Debug)]
+struct Embedded {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: Options,
+    cgroups: Cgroups,
+    images: Arc<ImageStore>,
+    state: Mutex<State>,
+    events: broadcast::Sender<EngineEvent>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sandboxes: BTreeMap<SandboxId, SandboxEntry>,
+    containers: BTreeMap<ContainerId, ContainerEntry>,
+}
+
+#[derive(Clone, Debug)]
+struct SandboxEntry {
+    record: Arc<SandboxRecord>,
+    shim: Option<Arc<ShimClient>>,
+    /// A process in the shared PID namespace.
+    pause_pid: Option<i32>,
+    /// Held while the sandbox is being ended.
+    ending: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Clone, Debug)]
+struct ContainerEntry {
+    record: Arc<ContainerRecord>,
+    state: watch::Sender<ContainerState>,
+    /// Held while the container is started, stopped or removed.
+    changing: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// `sandboxes/<id>.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct SandboxRecord {
+    id: String,
+    created: i64,
+    config: SandboxConfig,
+}
+
+/// `containers/<id>/container.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ContainerRecord {
+    id: String,
+    sandbox: String,
+    created: i64,
+    config: ContainerConfig,
+    image_id: String,
+    payload: Payload,
+    stop_signal: i32,
+}
+
+impl Inner {
+    fn container_dir(&self, id: &str) -> PathBuf {
+        self.options.root.join("containers").join(id)
+    }
+
+    fn sandbox_file(&self, id: &str) -> PathBuf {
+        self.options.root.join("sandboxes").join(format!("{id}.json"))
+    }
+
+    fn sandbox_dir(&self, id: &str) -> PathBuf {
+        self.options.run.join(id)
+    }
+
+    fn pod_cgroup(&self, sandbox: &SandboxRecord) -> String {
+        let parent = sandbox.config.cgroup_parent.trim_matches('/');
+        if parent.is_empty() {
+            format!("{}/{}", self.options.cgroup_root, sandbox.id)
+        } else {
+            format!("{}/{parent}", self.options.cgroup_root)
+        }
+    }
+
+    fn pause_cgroup(&self, sandbox: &SandboxRecord) -> String {
+        format!("{}/pause-{}", self.pod_cgroup(sandbox), sandbox.id)
+    }
+
+    fn container_cgroup(&self, sandbox: &SandboxRecord, container: &str) -> String {
+        format!("{}/{container}", self.pod_cgroup(sandbox))
+    }
+
+    fn sandbox(&self, id: &str) -> Result<SandboxEntry, EngineError> {
+        let state = lock(&self.state);
+        state.sandboxes.get(id).cloned().ok_or_else(|| EngineError::NotFound(format!("sandbox {id:?}")))
+    }
+
+    fn container(&self, id: &str) -> Result<ContainerEntry, EngineError> {
+        let state = lock(&self.state);
+        state.containers.get(id).cloned().ok_or_else(|| EngineError::NotFound(format!("container {id:?}")))
+    }
+
+    fn shim_of(&self, entry: &ContainerEntry) -> Result<Arc<ShimClient>, EngineError> {
+        let sandbox = self.sandbox(&entry.record.sandbox)?;
+        sandbox.shim.ok_or_else(|| EngineError::WrongState(format!("sandbox {} does not run", entry.record.sandbox)))
+    }
+
+    fn emit(&self, event: EngineEvent) {
+        // Nobody listening is fine.
+        let _ = self.events.send(event);
+    }
+}
+
+#[async_trait]
+impl Engine for Embedded {
+    fn version(&self) -> String {
+        format!("stead://{}", env!("CARGO_PKG_VERSION"))
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError> {
+        Ok(self.inner.images.find(reference).map(|image| image.public()))
+    }
+
+    async fn pull(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Image, PullError> {
+        self.inner.pull(reference, auth).await
+    }
+
+    async fn import(&self, archive: PathBuf) -> Result<Vec<Image>, EngineError> {
+        let images = self.inner.images.clone();
+        let imported = blocking(move || images.import(&archive)).await?;
+        Ok(imported.iter().map(|image| image.public()).collect())
+    }
+
+    async fn images(&self) -> Result<Vec<Image>, EngineError> {
+        Ok(self.inner.images.list().iter().map(|image| image.public()).collect())
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
+        let in_use = lock(&self.inner.state).containers.values().map(|entry| entry.record.image_id.clone()).collect();
+        let (images, reference) = (self.inner.images.clone(), reference.to_owned());
+        blocking(move || images.remove(&reference, &in_use)).await
+    }
+
+    async fn run_sandbox(&self, config: SandboxConfig) -> Result<SandboxId, EngineError> {
+        self.inner.run_sandbox(config).await
+    }
+
+    async fn stop_sandbox(&self, id: &str) -> Result<(), EngineError> {
+        self.inner.stop_sandbox(id).await
+    }
+
+    async fn remove_sandbox(&self, id: &str) -> Result<(), EngineError> {
+        self.inner.remove_sandbox(id).await
+    }
+
+    async fn sandboxes(&self) -> Result<Vec<Sandbox>, EngineError> {
+        Ok(lock(&self.inner.state).sandboxes.values().map(SandboxEntry::public).collect())
+    }
+
+    async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<ContainerId, EngineError> {
+        self.inner.create_container(sandbox, config).await
+    }
+
+    async fn start_container(&self, id: &str) -> Result<(), EngineError> {
+        self.inner.start_container(id).await
+    }
+
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), EngineError> {
+        self.inner.stop_container(id, grace).await
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<(), EngineError> {
+        self.inner.remove_container(id).await
+    }
+
+    async fn containers(&self) -> Result<Vec<Container>, EngineError> {
+        let state = lock(&self.inner.state);
+        let log_directory = |sandbox: &str| {
+            state.sandboxes.get(sandbox).map(|entry| entry.record.config.log_directory.clone()).unwrap_or_default()
+        };
+        Ok(state.containers.values().map(|entry| entry.public(&log_directory(&entry.record.sandbox))).collect())
+    }
+
+    async fn exec(&self, id: &str, config: ExecConfig) -> Result<Session, EngineError> {
+        self.inner.exec(id, config).await
+    }
+
+    async fn attach(&self, id: &str, config: AttachConfig) -> Result<Session, EngineError> {
+        self.inner.attach(id, config).await
+    }
+
+    async fn stats(&self, id: &str) -> Result<Stats, EngineError> {
+        let container = self.inner.container(id)?;
+        let sandbox = self.inner.sandbox(&container.record.sandbox)?;
+        if !matches!(*container.state.borrow(), ContainerState::Running { .. }) {
+            return Err(EngineError::WrongState(format!("container {id} does not run")));
+        }
+        Ok(self.inner.cgroups.stats(&self.inner.container_cgroup(&sandbox.record, id)))
+    }
+
+    fn events(&self) -> broadcast::Receiver<EngineEvent> {
+        self.inner.events.subscribe()
+    }
+}
+
+impl SandboxEntry {
+    fn public(&self) -> Sandbox {
+        Sandbox {
+            id: self.record.id.clone(),
+            state: if self.shim.is_some() { SandboxState::Ready } else { SandboxState::Stopped },
+            created_at_unix_nanos: self.record.created,
+            config: self.record.config.clone(),
+        }
+    }
+}
+
+impl ContainerEntry {
+    fn public(&self, log_directory: &Path) -> Container {
+        let record = &self.record;
+        Container {
+            id: record.id.clone(),
+            sandbox: record.sandbox.clone(),
+            name: record.config.name.clone(),
+            attempt: record.config.attempt,
+            labels: record.config.labels.clone(),
+            image: record.config.image.clone(),
+            image_id: record.image_id.clone(),
+            state: self.state.borrow().clone(),
+            created_at_unix_nanos: record.created,
+            log_path: log_directory.join(&record.config.log_path),
+            termination_message_path: record.config.termination_message_path.clone(),
+        }
+    }
+}
+
+fn state_of(phase: &Phase) -> ContainerState {
+    match phase {
+        Phase::Running { pid, started } => ContainerState::Running { started_at_unix_nanos: *started, pid: *pid },
+        Phase::Exited(ended) => ContainerState::Exited(exit_of(ended)),
+    }
+}
+
+fn exit_of(ended: &Ended) -> Exit {
+    Exit {
+        started_at_unix_nanos: ended.started,
+        finished_at_unix_nanos: ended.finished,
+        code: ended.code,
+        signal: ended.signal,
+        oom_killed: ended.oom_killed,
+        start_error: ended.start_error.clone(),
+    }
+}
+
+/// Runs file system work where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| EngineError::Failed(format!("engine task failed: {error}")))?
+}
+
+/// Adds what was being done to an IO error.
+fn context<T>(what: impl FnOnce() -> String, result: io::Result<T>) -> Result<T, EngineError> {
+    result.map_err(|source| EngineError::Io { context: what(), source })
+}
+
+/// A new id: 64 hexadecimal digits, as container ids are everywhere.
+fn new_id() -> String {
+    format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
+}

@@ -1,0 +1,268 @@
+//! The node's image store: an index of references, small blobs by digest, and unpacked layers for overlayfs.
+//!
+//! `images/index.json` says what there is and is replaced atomically after everything it names is on disk; whatever it does not
+//! name is rubbish of an interrupted import or pull and is swept at the next start. Layers are kept unpacked only: their
+//! archives would double the disk space and are never read again.
+
+pub(crate) mod archive;
+pub(crate) mod layer;
+pub(crate) mod reference;
+mod stage;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{EngineError, Image};
+use reference::Reference;
+
+/// Hex digits of a layer's diff id that name its directory. Short, because overlayfs takes all of them in one page of mount
+/// options: 127 layers fit.
+const LAYER_NAME_LENGTH: usize = 28;
+
+/// What the store knows of one image.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ImageRecord {
+    /// Digest of the configuration.
+    pub id: String,
+    pub references: BTreeSet<String>,
+    pub digests: BTreeSet<String>,
+    pub size: u64,
+    pub config: RunConfig,
+    /// Diff ids, lowest first.
+    pub layers: Vec<String>,
+    /// Digests under `blobs`: manifest and configuration.
+    pub blobs: BTreeSet<String>,
+}
+
+/// The part of an image's configuration that says how to run it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct RunConfig {
+    #[serde(deserialize_with = "null_is_default")]
+    pub user: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub env: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub entrypoint: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cmd: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub working_dir: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub volumes: BTreeMap<String, serde_json::Value>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub stop_signal: String,
+}
+
+/// An image configuration, as far as it is needed.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ConfigFile {
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub architecture: String,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub os: String,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub config: RunConfig,
+    pub rootfs: RootFs,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct RootFs {
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub diff_ids: Vec<String>,
+}
+
+/// Go writes empty lists as `null`.
+pub(crate) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Index {
+    images: BTreeMap<String, Arc<ImageRecord>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ImageStore {
+    root: PathBuf,
+    index: Mutex<Index>,
+    /// Imports and pulls put content in one at a time: it is disk and CPU bound, and layers are shared.
+    writing: Mutex<()>,
+}
+
+impl ImageStore {
+    /// Opens the store below `root` and sweeps what an interrupted import has left.
+    pub(crate) fn open(root: &Path) -> io::Result<ImageStore> {
+        for dir in ["images/blobs/sha256", "layers/empty"] {
+            std::fs::create_dir_all(root.join(dir))?;
+        }
+        let index = match std::fs::read(root.join("images/index.json")) {
+            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Index::default(),
+            Err(error) => return Err(error),
+        };
+        let store = ImageStore { root: root.to_owned(), index: Mutex::new(index), writing: Mutex::new(()) };
+        let _ = std::fs::remove_dir_all(store.stage_dir());
+        store.sweep(&store.index());
+        Ok(store)
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn stage_dir(&self) -> PathBuf {
+        self.root.join("images/stage")
+    }
+
+    fn blob_path(&self, digest: &str) -> PathBuf {
+        self.root.join("images/blobs/sha256").join(digest.strip_prefix("sha256:").unwrap_or(digest))
+    }
+
+    fn layer_path(&self, diff_id: &str) -> PathBuf {
+        self.root.join("layers").join(layer_name(diff_id))
+    }
+
+    /// The layer directories of an image below [`ImageStore::layers_root`], uppermost first, as overlayfs wants them.
+    pub(crate) fn layer_names(image: &ImageRecord) -> Vec<String> {
+        if image.layers.is_empty() {
+            return vec!["empty".to_owned()];
+        }
+        image.layers.iter().rev().map(|diff_id| layer_name(diff_id).to_owned()).collect()
+    }
+
+    pub(crate) fn layers_root(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    /// The image that a reference, an id or a digest names.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<ImageRecord>> {
+        let index = self.index();
+        if let Some(image) = index.images.get(name) {
+            return Some(image.clone());
+        }
+        let reference = Reference::parse(name).ok()?;
+        let text = reference.to_string();
+        let by_digest = reference.digest.as_ref().map(|digest| format!("{}@{digest}", reference.name()));
+        index
+            .images
+            .values()
+            .find(|image| {
+                image.references.contains(&text) || by_digest.as_ref().is_some_and(|d| image.digests.contains(d))
+            })
+            .cloned()
+    }
+
+    pub(crate) fn list(&self) -> Vec<Arc<ImageRecord>> {
+        self.index().images.values().cloned().collect()
+    }
+
+    /// Adds an image whose content is in place; its references are taken from whatever had them before.
+    fn add(&self, record: ImageRecord) -> io::Result<Arc<ImageRecord>> {
+        let mut index = self.index();
+        let mut images = index.images.clone();
+        for image in images.values_mut().filter(|image| image.id != record.id) {
+            if image.references.iter().any(|reference| record.references.contains(reference)) {
+                Arc::make_mut(image).references.retain(|reference| !record.references.contains(reference));
+            }
+        }
+        let entry = images.entry(record.id.clone()).or_default();
+        let merged = Arc::make_mut(entry);
+        let (references, digests) = (std::mem::take(&mut merged.references), std::mem::take(&mut merged.digests));
+        let blobs = std::mem::take(&mut merged.blobs);
+        *merged = record;
+        merged.references.extend(references);
+        merged.digests.extend(digests);
+        merged.blobs.extend(blobs);
+        let added = entry.clone();
+        self.save(&Index { images: images.clone() })?;
+        index.images = images;
+        Ok(added)
+    }
+
+    /// Removes a reference (or an image by its id), and content that nothing names any more.
+    pub(crate) fn remove(&self, name: &str, in_use: &BTreeSet<String>) -> Result<(), EngineError> {
+        let _writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let found = self.find(name).ok_or_else(|| EngineError::NotFound(format!("image {name:?}")))?;
+        let mut index = self.index();
+        let mut images = index.images.clone();
+        let mut record = (*found).clone();
+        if found.id == name {
+            record.references.clear();
+            record.digests.clear();
+        } else if let Ok(reference) = Reference::parse(name) {
+            record.references.remove(&reference.to_string());
+            record.digests.retain(|digest| !digest.starts_with(&format!("{}@", reference.name())));
+        }
+        if record.references.is_empty() {
+            if in_use.contains(&record.id) {
+                return Err(EngineError::WrongState(format!("image {name:?} is used by a container")));
+            }
+            images.remove(&record.id);
+        } else {
+            images.insert(record.id.clone(), Arc::new(record));
+        }
+        let new = Index { images };
+        self.save(&new).map_err(|source| EngineError::Io { context: "cannot write image index".to_owned(), source })?;
+        *index = new;
+        self.sweep(&index);
+        Ok(())
+    }
+
+    /// Puts the index on disk. All content was synced before, so it never names what a power cut has torn.
+    fn save(&self, index: &Index) -> io::Result<()> {
+        let dir = self.root.join("images");
+        nix::unistd::syncfs(File::open(&self.root)?.as_fd())?;
+        let new = dir.join("index.json.new");
+        let file = File::create(&new)?;
+        serde_json::to_writer(&file, index)?;
+        file.sync_all()?;
+        std::fs::rename(new, dir.join("index.json"))?;
+        File::open(dir)?.sync_all()
+    }
+
+    /// Deletes blobs and layers that no image names.
+    fn sweep(&self, index: &Index) {
+        let images = || index.images.values();
+        let layers: BTreeSet<&str> = images().flat_map(|image| &image.layers).map(|id| layer_name(id)).collect();
+        let blobs: BTreeSet<PathBuf> = images().flat_map(|i| &i.blobs).map(|digest| self.blob_path(digest)).collect();
+        for entry in std::fs::read_dir(self.layers_root()).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name != "empty" && !name.to_str().is_some_and(|name| layers.contains(name)) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        for entry in std::fs::read_dir(self.root.join("images/blobs/sha256")).into_iter().flatten().flatten() {
+            if !blobs.contains(&entry.path()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+fn layer_name(diff_id: &str) -> &str {
+    let hex = diff_id.strip_prefix("sha256:").unwrap_or(diff_id);
+    &hex[..LAYER_NAME_LENGTH.min(hex.len())]
+}
+
+impl ImageRecord {
+    pub(crate) fn public(&self) -> Image {
+        Image {
+            id: self.id.clone(),
+            references: self.references.iter().cloned().collect(),
+            digests: self.digests.iter().cloned().collect(),
+            size_bytes: self.size,
+            user: self.config.user.clone(),
+        }
+    }
+}
