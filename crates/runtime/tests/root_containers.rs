@@ -15,7 +15,10 @@ async fn runs_logs_and_reports_the_exit() {
     assert_eq!((exit.code, exit.signal, exit.oom_killed, exit.start_error.clone()), (7, None, false, None));
     assert_eq!(output.lines().collect::<Vec<_>>().len(), 3, "{output}");
     let log = world.log("a");
-    assert!(log.contains(" stdout F out\n") && log.contains(" stderr F err\n") && log.contains(" stdout P half\n"), "{log}");
+    assert!(
+        log.contains(" stdout F out\n") && log.contains(" stderr F err\n") && log.contains(" stdout P half\n"),
+        "{log}"
+    );
     world.engine().remove_sandbox(&sandbox).await.unwrap();
     assert!(world.engine().containers().await.unwrap().is_empty());
 }
@@ -26,7 +29,10 @@ async fn executes_commands() {
     let sandbox = world.sandbox().await;
     let id = world.start(&sandbox, script("a", "sleep 1000")).await;
     let engine = world.engine();
-    assert_eq!(exec(&engine, &id, &["sh", "-c", "echo hi; echo no >&2; exit 3"]).await, (3, "hi\n".into(), "no\n".into()));
+    assert_eq!(
+        exec(&engine, &id, &["sh", "-c", "echo hi; echo no >&2; exit 3"]).await,
+        (3, "hi\n".into(), "no\n".into())
+    );
     assert_eq!(exec(&engine, &id, &["hostname"]).await, (0, "web-0\n".into(), String::new()));
     let failed = engine.exec(&id, ExecConfig { command: strings(&["nosuch"]), ..ExecConfig::default() }).await;
     let text = failed.unwrap_err().to_string();

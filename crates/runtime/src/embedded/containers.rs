@@ -24,8 +24,17 @@ const SIGKILL: i32 = 9;
 /// How long a killed process may take to end before the caller is told that it does not.
 const KILL_WAIT: Duration = Duration::from_secs(30);
 /// Device nodes that a container has anyway, or gets its own of.
-const OWN_DEVICES: [&str; 9] =
-    ["/dev/pts", "/dev/shm", "/dev/fd", "/dev/mqueue", "/dev/console", "/dev/ptmx", "/dev/null", "/dev/zero", "/dev/tty"];
+const OWN_DEVICES: [&str; 9] = [
+    "/dev/pts",
+    "/dev/shm",
+    "/dev/fd",
+    "/dev/mqueue",
+    "/dev/console",
+    "/dev/ptmx",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/tty",
+];
 
 impl Inner {
     pub(super) async fn create_container(

@@ -30,8 +30,8 @@ use tokio::sync::{broadcast, watch};
 
 use crate::cgroup::Cgroups;
 use crate::engine::{
-    AttachConfig, Container, ContainerConfig, ContainerId, ContainerState, Engine, EngineError, EngineEvent, ExecConfig,
-    Exit, Image, PullError, RegistryAuth, Sandbox, SandboxConfig, SandboxId, SandboxState, Session, Stats,
+    AttachConfig, Container, ContainerConfig, ContainerId, ContainerState, Engine, EngineError, EngineEvent,
+    ExecConfig, Exit, Image, PullError, RegistryAuth, Sandbox, SandboxConfig, SandboxId, SandboxState, Session, Stats,
 };
 use crate::image::ImageStore;
 use crate::shim::protocol::{Ended, Payload, Phase};

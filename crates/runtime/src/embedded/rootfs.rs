@@ -95,7 +95,8 @@ fn unescape(text: &str) -> String {
 
 /// Opens something in a root file system as seen from inside: no link leads out.
 fn open_in_root(root: &OwnedFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
-    let relative: PathBuf = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir)).collect();
+    let relative: PathBuf =
+        path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir)).collect();
     let relative = if relative.as_os_str().is_empty() { PathBuf::from(".") } else { relative };
     let how = OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)

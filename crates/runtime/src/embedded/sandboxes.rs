@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::client::{Notice, ShimClient, lock};
-use super::{ContainerEntry, ContainerRecord, Inner, SandboxEntry, SandboxRecord, blocking, context, new_id, rootfs, state_of};
+use super::{
+    ContainerEntry, ContainerRecord, Inner, SandboxEntry, SandboxRecord, blocking, context, new_id, rootfs, state_of,
+};
 use crate::engine::{ContainerState, EngineError, EngineEvent, SandboxConfig, SandboxId};
 use crate::shim::process::{read_state, unix_nanos, write_state};
 use crate::shim::protocol::{Answer, Ended, Op, Phase, ShimConfig};
@@ -34,7 +36,10 @@ impl Inner {
         Ok(id)
     }
 
-    async fn start_shim(self: &Arc<Self>, record: &Arc<SandboxRecord>) -> Result<(ShimClient, Option<i32>), EngineError> {
+    async fn start_shim(
+        self: &Arc<Self>,
+        record: &Arc<SandboxRecord>,
+    ) -> Result<(ShimClient, Option<i32>), EngineError> {
         let dir = self.sandbox_dir(&record.id);
         context(|| format!("cannot prepare sandbox {}", record.id), self.prepare_sandbox(record, &dir))?;
         let command = &self.options.shim;
@@ -97,18 +102,14 @@ impl Inner {
     /// Reads all records, connects to the shims that live and settles the sandboxes whose shims do not.
     pub(super) async fn take_up(self: &Arc<Self>) -> io::Result<()> {
         for record in records::<SandboxRecord>(&self.options.root.join("sandboxes"), |path| path.to_owned())? {
-            let entry =
-                SandboxEntry { record: Arc::new(record), shim: None, pause_pid: None, ending: Arc::default() };
+            let entry = SandboxEntry { record: Arc::new(record), shim: None, pause_pid: None, ending: Arc::default() };
             lock(&self.state).sandboxes.insert(entry.record.id.clone(), entry);
         }
         let containers = self.options.root.join("containers");
         for record in records::<ContainerRecord>(&containers, |path| path.join("container.json"))? {
             let state = read_state(&self.container_dir(&record.id)).map_or(ContainerState::Created, |p| state_of(&p));
-            let entry = ContainerEntry {
-                state: watch::Sender::new(state),
-                changing: Arc::default(),
-                record: Arc::new(record),
-            };
+            let entry =
+                ContainerEntry { state: watch::Sender::new(state), changing: Arc::default(), record: Arc::new(record) };
             lock(&self.state).containers.insert(entry.record.id.clone(), entry);
         }
         self.discard_halves(&containers);
@@ -232,7 +233,9 @@ impl Inner {
 
     /// Records how a container ended whose shim is dead; `true` when that was not known yet.
     fn settle(&self, entry: &ContainerEntry) -> bool {
-        let ContainerState::Running { started_at_unix_nanos: started, .. } = *entry.state.borrow() else { return false };
+        let ContainerState::Running { started_at_unix_nanos: started, .. } = *entry.state.borrow() else {
+            return false;
+        };
         let dir = self.container_dir(&entry.record.id);
         let phase = match read_state(&dir) {
             Some(phase @ Phase::Exited(_)) => phase,
@@ -277,7 +280,10 @@ fn on_notice(inner: &Weak<Inner>, sandbox: &str, notice: Notice) {
 fn is_dead(error: &EngineError) -> bool {
     match error {
         EngineError::Io { source, .. } => {
-            matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::BrokenPipe)
+            matches!(
+                source.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::BrokenPipe
+            )
         }
         _ => true,
     }

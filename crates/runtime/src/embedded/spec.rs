@@ -155,8 +155,7 @@ pub(crate) fn bundle(plan: &Plan<'_>) -> Value {
     let security = &plan.container.security;
     let payload = plan.payload;
     let unmasked = security.privileged || security.unmasked_proc;
-    let (masked, read_only): (&[&str], &[&str]) =
-        if unmasked { (&[], &[]) } else { (&MASKED_PATHS, &READ_ONLY_PATHS) };
+    let (masked, read_only): (&[&str], &[&str]) = if unmasked { (&[], &[]) } else { (&MASKED_PATHS, &READ_ONLY_PATHS) };
     let mut linux = json!({
         "cgroupsPath": format!("/{}", plan.cgroup),
         "namespaces": namespaces(plan),
@@ -338,7 +337,8 @@ mod tests {
     #[test]
     fn environments() {
         let image = RunConfig { env: strings(&["A=1", "PATH=/x", "E="]), ..RunConfig::default() };
-        let own = vec![("B".to_owned(), "2".to_owned()), ("A".to_owned(), "3".to_owned()), ("AB".to_owned(), "4".to_owned())];
+        let own =
+            vec![("B".to_owned(), "2".to_owned()), ("A".to_owned(), "3".to_owned()), ("AB".to_owned(), "4".to_owned())];
         let config = ContainerConfig { env: own, ..ContainerConfig::default() };
         let expected = strings(&["PATH=/x", "HOSTNAME=h", "A=3", "E=", "B=2", "AB=4", "HOME=/root"]);
         assert_eq!(environment(&config, &image, "h", "/root"), expected);
@@ -346,9 +346,16 @@ mod tests {
 
     #[test]
     fn stop_signals() {
-        for (text, expected) in
-            [("", 15), ("SIGQUIT", 3), ("quit", 3), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("SIGNOPE", 15), ("0", 15)]
-        {
+        for (text, expected) in [
+            ("", 15),
+            ("SIGQUIT", 3),
+            ("quit", 3),
+            ("9", 9),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("SIGNOPE", 15),
+            ("0", 15),
+        ] {
             assert_eq!(stop_signal(text), expected, "{text}");
         }
     }

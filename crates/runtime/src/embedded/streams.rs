@@ -67,14 +67,9 @@ impl Inner {
                 let terminal = Terminal::new(terminal).map_err(streams_failed)?;
                 Ok(terminal_session(&terminal, config.stdin, config.stdout, exit, kill))
             }
-            None => Ok(Session {
-                stdin: pipes.stdin,
-                stdout: pipes.stdout,
-                stderr: pipes.stderr,
-                resize: None,
-                exit,
-                kill,
-            }),
+            None => {
+                Ok(Session { stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr, resize: None, exit, kill })
+            }
         }
     }
 

@@ -45,7 +45,8 @@ pub(crate) fn resolve(image_user: &str, security: &Security, passwd: &str, group
         Some(gid) => id(gid)?,
         None => image_gid.unwrap_or(own_gid),
     };
-    let mut groups: BTreeSet<u32> = security.supplemental_groups.iter().map(|gid| id(*gid)).collect::<Result<_, _>>()?;
+    let mut groups: BTreeSet<u32> =
+        security.supplemental_groups.iter().map(|gid| id(*gid)).collect::<Result<_, _>>()?;
     if let Some(account) = found.filter(|_| image_group.is_empty() || security.run_as_user.is_some()) {
         groups.extend(memberships(account.name, group));
     }
@@ -55,9 +56,10 @@ pub(crate) fn resolve(image_user: &str, security: &Security, passwd: &str, group
 }
 
 fn id(number: i64) -> Result<u32, String> {
-    i32::try_from(number).ok().and_then(|number| u32::try_from(number).ok()).ok_or_else(|| {
-        format!("user and group numbers must be between 0 and {}, not {number}", i32::MAX)
-    })
+    i32::try_from(number)
+        .ok()
+        .and_then(|number| u32::try_from(number).ok())
+        .ok_or_else(|| format!("user and group numbers must be between 0 and {}, not {number}", i32::MAX))
 }
 
 fn account(line: &str) -> Option<Account<'_>> {
@@ -122,7 +124,8 @@ mod tests {
         ];
         for (user, security, expected) in stories {
             let found = resolve(user, &security, PASSWD, GROUP);
-            let found = found.as_ref().map(|i| (i.uid, i.gid, i.groups.clone(), i.home.as_str())).map_err(String::as_str);
+            let found =
+                found.as_ref().map(|i| (i.uid, i.gid, i.groups.clone(), i.home.as_str())).map_err(String::as_str);
             assert_eq!(found, expected, "{user} {security:?}");
         }
     }

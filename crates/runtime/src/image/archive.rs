@@ -96,14 +96,18 @@ impl ImageStore {
     /// Imports all images of an archive. A broken archive changes nothing.
     pub(crate) fn import(&self, archive: &Path) -> Result<Vec<Arc<ImageRecord>>, EngineError> {
         let named = |error: io::Error| match error.kind() {
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other | io::ErrorKind::InvalidInput => {
+            io::ErrorKind::InvalidData
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::Other
+            | io::ErrorKind::InvalidInput => {
                 EngineError::Invalid(format!("cannot import {}: {error}", archive.display()))
             }
             _ => EngineError::Io { context: format!("cannot import {}", archive.display()), source: error },
         };
         let _writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut stage = Stage::new(&self.stage_dir()).map_err(named)?;
-        let result = Contents::read(archive, &mut stage).and_then(|contents| self.import_contents(&mut stage, &contents));
+        let result =
+            Contents::read(archive, &mut stage).and_then(|contents| self.import_contents(&mut stage, &contents));
         let result = result.map_err(named);
         if result.is_err() {
             self.sweep(&self.index());
@@ -246,7 +250,8 @@ impl Contents {
         }
         let manifest: Manifest = self.json(&file, "manifest")?;
         let config = self.blob(&manifest.config.digest)?;
-        let layers: Vec<Staged> = manifest.layers.iter().map(|layer| self.blob(&layer.digest)).collect::<Result<_, _>>()?;
+        let layers: Vec<Staged> =
+            manifest.layers.iter().map(|layer| self.blob(&layer.digest)).collect::<Result<_, _>>()?;
         let size = config.size + layers.iter().map(|layer| layer.size).sum::<u64>();
         plans.push(Plan { references: references.clone(), manifest: Some(file), config, layers, size });
         Ok(())

@@ -246,7 +246,6 @@ fn set_xattrs<R: Read>(entry: &mut Entry<'_, R>, parent: BorrowedFd<'_>, name: &
 
 fn set_xattr(fd: BorrowedFd<'_>, name: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
     // SAFETY: the descriptor is open, the name is NUL terminated, and the kernel reads `value.len()` bytes of the value.
-    let result =
-        unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    let result = unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     Errno::result(result).map(drop).map_err(Into::into)
 }

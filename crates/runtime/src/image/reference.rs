@@ -24,9 +24,7 @@ impl Reference {
     /// The grammar's own words, as docker and the kubelet show them.
     pub(crate) fn parse(text: &str) -> Result<Reference, String> {
         if is_hex(text, 64) {
-            return Err(format!(
-                "invalid repository name ({text}), cannot specify 64-byte hexadecimal strings"
-            ));
+            return Err(format!("invalid repository name ({text}), cannot specify 64-byte hexadecimal strings"));
         }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(parse_digest(digest)?)),
@@ -159,7 +157,9 @@ mod tests {
         ] {
             assert_eq!(Reference::parse(text).map(|r| r.to_string()), Ok(expected.to_owned()), "{text}");
         }
-        for text in ["", "a b", "UPPER", "x:", ":x", "x@sha256:1", "a//b", "x:-a", "a..b", "-a", "a/", &format!("x:{long}")] {
+        for text in
+            ["", "a b", "UPPER", "x:", ":x", "x@sha256:1", "a//b", "x:-a", "a..b", "-a", "a/", &format!("x:{long}")]
+        {
             assert!(Reference::parse(text).unwrap_err().starts_with(INVALID), "{text}");
         }
         assert!(Reference::parse(&"a".repeat(64)).unwrap_err().starts_with("invalid repository name"));

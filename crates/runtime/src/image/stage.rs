@@ -117,7 +117,8 @@ pub(super) fn invalid(text: impl Into<String>) -> io::Error {
 impl ImageStore {
     /// Unpacks a layer unless it is there already. The directory appears under its name only when its digest is right.
     fn put_layer(&self, stage: &mut Stage, source: &LayerSource) -> io::Result<()> {
-        let diff_id = parse_digest(&source.diff_id).map_err(|_| invalid(format!("bad diff id {:?}", source.diff_id)))?;
+        let diff_id =
+            parse_digest(&source.diff_id).map_err(|_| invalid(format!("bad diff id {:?}", source.diff_id)))?;
         let target = self.layer_path(&diff_id);
         if target.exists() {
             return Ok(());

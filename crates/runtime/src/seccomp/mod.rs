@@ -141,10 +141,12 @@ fn target_arch() -> TargetArch {
 }
 
 fn read_profile(path: &Path, capabilities: u64) -> Result<Profile, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot load seccomp profile {}: {error}", path.display()))?;
-    let json: file::Profile =
-        serde_json::from_slice(&bytes).map_err(|error| format!("cannot load seccomp profile {}: {error}", path.display()))?;
-    file::translate(json, capabilities).map_err(|error| format!("cannot load seccomp profile {}: {error}", path.display()))
+    let bytes =
+        std::fs::read(path).map_err(|error| format!("cannot load seccomp profile {}: {error}", path.display()))?;
+    let json: file::Profile = serde_json::from_slice(&bytes)
+        .map_err(|error| format!("cannot load seccomp profile {}: {error}", path.display()))?;
+    file::translate(json, capabilities)
+        .map_err(|error| format!("cannot load seccomp profile {}: {error}", path.display()))
 }
 
 /// Profiles in the JSON form of the OCI runtime specification and of docker.
@@ -277,9 +279,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.json");
         for (text, expected) in [
-            (r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO","args":null}]}"#, Ok(1)),
-            (r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read","nosuch"],"action":"SCMP_ACT_ALLOW"},
-                {"names":["mkdir"],"action":"SCMP_ACT_KILL","args":[{"index":1,"value":7,"op":"SCMP_CMP_EQ"}]}]}"#, Ok(2)),
+            (
+                r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO","args":null}]}"#,
+                Ok(1),
+            ),
+            (
+                r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read","nosuch"],"action":"SCMP_ACT_ALLOW"},
+                {"names":["mkdir"],"action":"SCMP_ACT_KILL","args":[{"index":1,"value":7,"op":"SCMP_CMP_EQ"}]}]}"#,
+                Ok(2),
+            ),
             (r#"{"defaultAction":"SCMP_ACT_NOPE"}"#, Err("unknown action")),
             ("{", Err("EOF")),
         ] {

@@ -64,7 +64,8 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// The default profile for a process with these capabilities.
 pub(super) fn default_profile(capabilities: u64) -> Profile {
-    let mut rules = vec![allow(ALLOWED, vec![]), allow("socket", vec![Arg { index: 0, op: Op::NotEqual, value: AF_VSOCK }])];
+    let mut rules =
+        vec![allow(ALLOWED, vec![]), allow("socket", vec![Arg { index: 0, op: Op::NotEqual, value: AF_VSOCK }])];
     rules.extend(PERSONALITIES.map(|value| allow("personality", vec![Arg { index: 0, op: Op::Equal, value }])));
     rules.extend(
         BY_CAPABILITY

@@ -119,9 +119,7 @@ fn helper(
         .map_err(|error| chain(&error))?
         .with_executor(executor);
     builder = match streams {
-        Streams::Pipes { stdin, stdout, stderr } => {
-            builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr)
-        }
+        Streams::Pipes { stdin, stdout, stderr } => builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr),
         Streams::Terminal(_, path) => builder.with_console_socket(Some(path)),
     };
     let done = match work {

@@ -388,8 +388,7 @@ impl Server {
 
     fn container_launched(&mut self, id: &str, pending: Pending, outcome: Outcome) {
         let Some(container) = self.containers.get_mut(id) else { return };
-        let terminal =
-            if outcome.error.is_none() { container.adopt_terminal(&pending.launch).err() } else { None };
+        let terminal = if outcome.error.is_none() { container.adopt_terminal(&pending.launch).err() } else { None };
         let error = outcome.error.or_else(|| terminal.map(|error| error.to_string()));
         let (Some(pid), None) = (outcome.pid, &error) else {
             let cause = format!("{START_FAILED}: {}: unknown", error.unwrap_or_default());

@@ -165,7 +165,8 @@ pub async fn read_until(stream: &mut (dyn AsyncRead + Send + Unpin), end: &str) 
     let mut chunk = [0u8; 1024];
     while !String::from_utf8_lossy(&text).contains(end) {
         let read = tokio::time::timeout(LONG, stream.read(&mut chunk));
-        let count = read.await.unwrap_or_else(|_| panic!("{end:?} comes, not only {:?}", String::from_utf8_lossy(&text)));
+        let count =
+            read.await.unwrap_or_else(|_| panic!("{end:?} comes, not only {:?}", String::from_utf8_lossy(&text)));
         match count.unwrap() {
             0 => break,
             count => text.extend_from_slice(&chunk[..count]),
@@ -176,8 +177,7 @@ pub async fn read_until(stream: &mut (dyn AsyncRead + Send + Unpin), end: &str) 
 
 /// Runs a command in a container: exit code, stdout, stderr.
 pub async fn exec(engine: &Arc<dyn Engine>, id: &str, command: &[&str]) -> (i32, String, String) {
-    let config =
-        ExecConfig { command: strings(command), stdout: true, stderr: true, ..ExecConfig::default() };
+    let config = ExecConfig { command: strings(command), stdout: true, stderr: true, ..ExecConfig::default() };
     let mut session = engine.exec(id, config).await.unwrap();
     let (stdout, stderr) = tokio::join!(read_all(session.stdout.take()), read_all(session.stderr.take()));
     (tokio::time::timeout(LONG, session.exit).await.unwrap().unwrap(), stdout, stderr)
@@ -189,9 +189,9 @@ pub const TINY_CONFIG: &str = r#"{"Env":["FROM_IMAGE=yes"],"Entrypoint":["/bin/s
     "Volumes":{"/data":{}},"StopSignal":"SIGUSR1"}"#;
 
 const APPLETS: [&str; 42] = [
-    "sh", "echo", "cat", "sleep", "id", "mkdir", "mount", "unshare", "hostname", "ls", "env", "true", "false", "kill", "ps",
-    "touch", "stty", "pwd", "head", "tail", "dd", "grep", "ping", "wc", "ip", "stat", "readlink", "umount", "yes", "date",
-    "mknod", "test", "printf", "seq", "trap", "tty", "rm", "cut", "chmod", "awk", "sort", "ipcs",
+    "sh", "echo", "cat", "sleep", "id", "mkdir", "mount", "unshare", "hostname", "ls", "env", "true", "false", "kill",
+    "ps", "touch", "stty", "pwd", "head", "tail", "dd", "grep", "ping", "wc", "ip", "stat", "readlink", "umount",
+    "yes", "date", "mknod", "test", "printf", "seq", "trap", "tty", "rm", "cut", "chmod", "awk", "sort", "ipcs",
 ];
 
 /// A tar of directories, files and links.
