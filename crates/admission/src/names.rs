@@ -203,11 +203,6 @@ pub(crate) fn port_name(text: &str) -> Vec<String> {
     errors
 }
 
-/// A number of a port.
-pub(crate) fn port_number(port: i64) -> Vec<String> {
-    if (1..=65535).contains(&port) { Vec::new() } else { vec![between(1, 65535)] }
-}
-
 /// An IP address.
 pub(crate) fn ip(text: &str) -> Vec<String> {
     if text.parse::<std::net::IpAddr>().is_ok() {

@@ -10,7 +10,6 @@ use stead_machinery::{ApiError, FieldErrors, Path};
 
 use crate::addresses::{self, Protocol};
 use crate::context::Context;
-use crate::validate::Raw;
 use crate::view::{Fill, View};
 
 fn wants_address(service: &Value) -> bool {
@@ -130,7 +129,7 @@ fn address(
         }
         ctx.addresses.reserve_ip(ip).map_err(|e| {
             let mut errors = FieldErrors::default();
-            let shown = Raw(format!("[]string{{{wanted:?}}}"));
+            let shown = json!([wanted]);
             errors.invalid(
                 &Path::new("spec").child("clusterIPs"),
                 &shown,

@@ -9,6 +9,7 @@ mod quota;
 mod storage;
 mod workload;
 
+pub(crate) use pod::qos_class;
 pub use pod::waits_for_account;
 
 use serde_json::Value;

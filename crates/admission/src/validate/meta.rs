@@ -16,7 +16,7 @@ fn name_rule(kind: &Kind) -> NameRule {
         ("", "Namespace") => names::rule_label,
         ("", "Service") => names::rule_service,
         // A new StatefulSet's name becomes the host name of its pods.
-        ("apps", "StatefulSet") => names::rule_subdomain,
+        ("apps", "StatefulSet") => names::rule_label,
         ("rbac.authorization.k8s.io", _) => names::rule_path_segment,
         _ => names::rule_subdomain,
     }
@@ -102,7 +102,7 @@ fn owners(metadata: &Value, errors: &mut FieldErrors) {
             }
         }
         if version == "v1" && owner.text("kind") == "Event" {
-            errors.invalid(&path, &go_owner(owner), "/v1, Kind=Event is disallowed from being an owner");
+            errors.invalid(&path, owner, "/v1, Kind=Event is disallowed from being an owner");
         }
         if owner.flag("controller") == Some(true) {
             if let Some(first) = controller {
@@ -111,7 +111,7 @@ fn owners(metadata: &Value, errors: &mut FieldErrors) {
                     describe(first),
                     describe(owner)
                 );
-                errors.invalid(&path, &Raw(go_owners(metadata.items("ownerReferences"))), &why);
+                errors.invalid(&path, metadata.at("ownerReferences"), &why);
             }
             controller = Some(owner);
         }
@@ -131,25 +131,6 @@ impl stead_machinery::field::Shown for Raw {
     }
 }
 
-/// A reference as Go prints it; addresses of pointers are not reproducible, so flags are shown by their value.
-fn go_owner(owner: &Value) -> Raw {
-    let flag = |key: &str| owner.flag(key).map_or("(*bool)(nil)".to_owned(), |value| value.to_string());
-    Raw(format!(
-        "v1.OwnerReference{{APIVersion:{:?}, Kind:{:?}, Name:{:?}, UID:{:?}, Controller:{}, BlockOwnerDeletion:{}}}",
-        owner.text("apiVersion"),
-        owner.text("kind"),
-        owner.text("name"),
-        owner.text("uid"),
-        flag("controller"),
-        flag("blockOwnerDeletion")
-    ))
-}
-
-fn go_owners(owners: &[Value]) -> String {
-    let list: Vec<String> = owners.iter().map(|o| go_owner(o).0).collect();
-    format!("[]v1.OwnerReference{{{}}}", list.join(", "))
-}
-
 fn finalizers(metadata: &Value, errors: &mut FieldErrors) {
     let path = Path::new("metadata").child("finalizers");
     let list: Vec<&str> = metadata.items("finalizers").iter().filter_map(Value::as_str).collect();
@@ -157,9 +138,7 @@ fn finalizers(metadata: &Value, errors: &mut FieldErrors) {
         invalid_all(&path, finalizer, names::qualified_name(finalizer), errors);
     }
     if list.contains(&"orphan") && list.contains(&"foregroundDeletion") {
-        let shown =
-            Raw(format!("[]string{{{}}}", list.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ")));
-        errors.invalid(&path, &shown, "finalizer orphan and foregroundDeletion cannot be both set");
+        errors.invalid(&path, metadata.at("finalizers"), "finalizer orphan and foregroundDeletion cannot be both set");
     }
 }
 
@@ -191,5 +170,16 @@ pub(crate) fn update(new: &Value, old: &Value, errors: &mut FieldErrors) {
 pub(crate) fn immutable(new: &Value, old: &Value, path: &Path, errors: &mut FieldErrors) {
     if !same(new, old) {
         errors.invalid(path, new, "field is immutable");
+    }
+}
+
+/// Advice that upstream gives with an object that is accepted.
+pub(crate) fn warn(object: &Value, warnings: &mut Vec<String>) {
+    for finalizer in object.items("metadata.finalizers").iter().filter_map(Value::as_str) {
+        if !finalizer.contains('/') && !matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion") {
+            warnings.push(format!(
+                "metadata.finalizers: {finalizer:?}: prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers"
+            ));
+        }
     }
 }

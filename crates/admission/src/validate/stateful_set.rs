@@ -1,0 +1,176 @@
+//! StatefulSets.
+
+use serde_json::{Value, json};
+use stead_machinery::Path;
+
+use super::pod::{self, Rules};
+use super::{IntOrPercent, Judge, at_most_all, int_or_percent, non_negative, one_of, positive_int_or_percent, selector, storage};
+use crate::names;
+use crate::view::{Fill, View, same};
+
+const MUTABLE: &[&str] = &[
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+];
+
+const FORBIDDEN: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+
+pub(super) fn stateful_set(object: &Value, old: Option<&Value>, judge: &mut Judge<'_>) {
+    let path = Path::new("spec");
+    let spec = object.at("spec");
+    let before = old.map(|old| old.at("spec"));
+    policies(spec, &path, judge);
+    numbers(spec, &path, judge);
+    let at = path.child("selector");
+    if spec.has("selector") {
+        selector::selector(spec.at("selector"), &at, judge);
+        if selector::is_empty(spec.at("selector")) {
+            judge.errors.invalid(&at, spec.at("selector"), "empty selector is invalid for statefulset");
+        }
+    } else {
+        judge.errors.required(&at, "");
+    }
+    template(spec, before, &path.child("template"), judge);
+    claims(spec, before, &path.child("volumeClaimTemplates"), judge);
+    let service = spec.text("serviceName");
+    if !service.is_empty() && before.is_none_or(|old| old.text("serviceName") != service) {
+        super::meta::invalid_all(&path.child("serviceName"), service, names::dns_label(service), judge.errors);
+    }
+    if let Some(before) = before {
+        let mut kept = spec.clone();
+        for field in MUTABLE {
+            kept.put(field, before.at(field).clone());
+        }
+        if !same(&kept, before) {
+            judge.errors.forbidden(&path, FORBIDDEN);
+        }
+    }
+}
+
+fn policies(spec: &Value, path: &Path, judge: &mut Judge<'_>) {
+    let policy = spec.text("podManagementPolicy");
+    if !["OrderedReady", "Parallel"].contains(&policy) {
+        let why = "must be 'OrderedReady' or 'Parallel'";
+        judge.errors.invalid(&path.child("podManagementPolicy"), &policy, why);
+    }
+    let (strategy, at) = (spec.at("updateStrategy"), path.child("updateStrategy"));
+    let rolling = strategy.at("rollingUpdate");
+    match strategy.text("type") {
+        "RollingUpdate" => {
+            let here = at.child("rollingUpdate");
+            non_negative(rolling.at("partition"), &here.child("partition"), judge);
+            let most = rolling.at("maxUnavailable");
+            let here = here.child("maxUnavailable");
+            positive_int_or_percent(most, &here, judge);
+            if matches!(int_or_percent(most), IntOrPercent::Int(0) | IntOrPercent::Percent(0)) {
+                judge.errors.invalid(&here, most, "cannot be 0");
+            }
+            at_most_all(most, &here, judge);
+        }
+        "OnDelete" if !rolling.is_null() => {
+            // Upstream shows its internal type, whose fields have their Go names.
+            let shown = json!({
+                "Partition": rolling.int("partition").unwrap_or(0), "MaxUnavailable": rolling.at("maxUnavailable"),
+            });
+            let why = "only allowed for updateStrategy 'RollingUpdate'";
+            judge.errors.invalid(&at.child("rollingUpdate"), &shown, why);
+        }
+        "OnDelete" => {}
+        kind => {
+            let shown = super::Raw(format!("{{\"Type\":{kind:?},\"RollingUpdate\":null}}"));
+            judge.errors.invalid(&at, &shown, "must be 'RollingUpdate' or 'OnDelete'");
+        }
+    }
+    let (retention, at) =
+        (spec.at("persistentVolumeClaimRetentionPolicy"), path.child("persistentVolumeClaimRetentionPolicy"));
+    if !retention.is_null() {
+        for field in ["whenDeleted", "whenScaled"] {
+            let value = retention.text(field);
+            if !["Retain", "Delete"].contains(&value) {
+                judge.errors.not_supported(&at.child(field), &value, &["Retain", "Delete"]);
+            }
+        }
+    }
+}
+
+fn numbers(spec: &Value, path: &Path, judge: &mut Judge<'_>) {
+    non_negative(spec.at("replicas"), &path.child("replicas"), judge);
+    non_negative(spec.at("minReadySeconds"), &path.child("minReadySeconds"), judge);
+    non_negative(spec.at("ordinals.start"), &path.child("ordinals").child("start"), judge);
+    if spec.int("revisionHistoryLimit").is_some_and(|limit| limit < 0) {
+        judge.warnings.push(
+            "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"
+                .to_owned(),
+        );
+    }
+}
+
+/// The template; one that is stored already is not judged again, so that old objects can still be changed.
+fn template(spec: &Value, before: Option<&Value>, path: &Path, judge: &mut Judge<'_>) {
+    let labels = spec.at("template.metadata.labels");
+    if spec.has("selector") && !selector::is_empty(spec.at("selector")) && !selector::matches(spec.at("selector"), labels)
+        || !spec.has("selector")
+    {
+        let at = path.child("metadata").child("labels");
+        judge.errors.invalid(&at, labels, "`selector` does not match template `labels`");
+    }
+    if before.is_some_and(|old| same(old.at("template"), spec.at("template"))) {
+        return;
+    }
+    let claims: Vec<&str> = spec.items("volumeClaimTemplates").iter().map(|claim| claim.text("metadata.name")).collect();
+    pod::template(spec.at("template"), Rules { more_volumes: &claims, ..Rules::default() }, path, judge);
+    let at = path.child("spec");
+    let policy = spec.text("template.spec.restartPolicy");
+    if policy != "Always" && ["OnFailure", "Never"].contains(&policy) {
+        one_of(policy, &["Always"], &at.child("restartPolicy"), judge);
+    }
+    if spec.has("template.spec.activeDeadlineSeconds") {
+        let why = "activeDeadlineSeconds in StatefulSet is not Supported";
+        judge.errors.forbidden(&at.child("activeDeadlineSeconds"), why);
+    }
+}
+
+fn claims(spec: &Value, before: Option<&Value>, path: &Path, judge: &mut Judge<'_>) {
+    if before.is_some() {
+        return;
+    }
+    for (i, claim) in spec.items("volumeClaimTemplates").iter().enumerate() {
+        let at = path.index(i);
+        let name = claim.text("metadata.name");
+        if name.is_empty() {
+            judge.errors.required(&at.child("metadata").child("name"), "");
+        } else {
+            super::meta::invalid_all(&at.child("metadata").child("name"), name, names::dns_label(name), judge.errors);
+        }
+        storage::claim_spec(claim.at("spec"), &at.child("spec"), judge);
+    }
+}
+
+/// Counts that cannot be.
+pub(super) fn status(new: &Value, old: &Value, judge: &mut Judge<'_>) {
+    let path = Path::new("status");
+    let status = new.at("status");
+    let counts = ["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
+    for field in counts.into_iter().chain(["observedGeneration", "collisionCount"]) {
+        non_negative(status.at(field), &path.child(field), judge);
+    }
+    let count = |field: &str| status.int(field).unwrap_or(0);
+    for field in &counts[1..] {
+        if count(field) > count("replicas") {
+            judge.errors.invalid(&path.child(field), &count(field), "cannot be greater than status.replicas");
+        }
+    }
+    if count("availableReplicas") > count("readyReplicas") {
+        let why = "cannot be greater than status.readyReplicas";
+        judge.errors.invalid(&path.child("availableReplicas"), &count("availableReplicas"), why);
+    }
+    let before = old.int("status.collisionCount");
+    if before.is_some_and(|before| count("collisionCount") < before) {
+        judge.errors.invalid(&path.child("collisionCount"), &count("collisionCount"), "cannot be decremented");
+    }
+}
