@@ -95,41 +95,103 @@ fn stateful_sets() {
     let long = "w".repeat(64);
     let too_long = "metadata.name: Invalid value: \"".to_owned() + &long + "\": must be no more than 63 bytes";
     let bad_name = format!("metadata.name: Invalid value: \"Web_1\": {LABEL}");
-    let bad_label = format!("[spec.template.metadata.labels: Invalid value: {{\"app\":\"web server!\"}}: `selector` does not match template `labels`, spec.template.labels: Invalid value: \"web server!\": {VALUE}]");
-    check_creates(&set(), &[
-        (json!({"spec": {"template": {"metadata": {"labels": {"app": "other"}}}}}), mismatch),
-        (json!({"spec": {"selector": {"matchLabels": null}}}), "spec.selector: Invalid value: {}: empty selector is invalid for statefulset"),
-        (json!({"spec": {"selector": null}}), "[spec.selector: Required value, spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`]"),
-        (json!({"spec": {"replicas": -1}}), "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
-        (json!({"spec": {"template": {"spec": {"containers": []}}}}), "spec.template.spec.containers: Required value"),
-        (json!({"spec": {"podManagementPolicy": "Random"}}), "spec.podManagementPolicy: Invalid value: \"Random\": must be 'OrderedReady' or 'Parallel'"),
-        (json!({"spec": {"updateStrategy": {"type": "Recreate"}}}), "spec.updateStrategy: Invalid value: {\"Type\":\"Recreate\",\"RollingUpdate\":null}: must be 'RollingUpdate' or 'OnDelete'"),
-        (json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": -1}}}}), "spec.updateStrategy.rollingUpdate.partition: Invalid value: -1: must be greater than or equal to 0"),
-        (json!({"spec": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}}}), "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0"),
-        (json!({"spec": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": "150%"}}}}), "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: \"150%\": must not be greater than 100%"),
-        (json!({"spec": {"minReadySeconds": -5}}), "spec.minReadySeconds: Invalid value: -5: must be greater than or equal to 0"),
-        (json!({"spec": {"ordinals": {"start": -1}}}), "spec.ordinals.start: Invalid value: -1: must be greater than or equal to 0"),
-        (json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Sometimes"}}}), "spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: \"Sometimes\": supported values: \"Retain\", \"Delete\""),
-        (json!({"spec": {"template": {"spec": {"restartPolicy": "Never"}}}}), "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""),
-        (json!({"spec": {"template": {"spec": {"activeDeadlineSeconds": 5}}}}), "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in StatefulSet is not Supported"),
-        (json!({"spec": {"template": {"metadata": {"labels": {"app": "web server!"}}}}}), &bad_label),
-        (json!({"metadata": {"name": "Web_1"}}), &bad_name),
-        (json!({"metadata": {"name": long}}), &too_long),
-        (json!({"spec": {"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]}}), "[spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is required, spec.volumeClaimTemplates[0].spec.resources[storage]: Required value]"),
-    ]);
+    let bad_label = format!(
+        "[spec.template.metadata.labels: Invalid value: {{\"app\":\"web server!\"}}: `selector` does not match template `labels`, spec.template.labels: Invalid value: \"web server!\": {VALUE}]"
+    );
+    check_creates(
+        &set(),
+        &[
+            (json!({"spec": {"template": {"metadata": {"labels": {"app": "other"}}}}}), mismatch),
+            (
+                json!({"spec": {"selector": {"matchLabels": null}}}),
+                "spec.selector: Invalid value: {}: empty selector is invalid for statefulset",
+            ),
+            (
+                json!({"spec": {"selector": null}}),
+                "[spec.selector: Required value, spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`]",
+            ),
+            (json!({"spec": {"replicas": -1}}), "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
+            (
+                json!({"spec": {"template": {"spec": {"containers": []}}}}),
+                "spec.template.spec.containers: Required value",
+            ),
+            (
+                json!({"spec": {"podManagementPolicy": "Random"}}),
+                "spec.podManagementPolicy: Invalid value: \"Random\": must be 'OrderedReady' or 'Parallel'",
+            ),
+            (
+                json!({"spec": {"updateStrategy": {"type": "Recreate"}}}),
+                "spec.updateStrategy: Invalid value: {\"Type\":\"Recreate\",\"RollingUpdate\":null}: must be 'RollingUpdate' or 'OnDelete'",
+            ),
+            (
+                json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": -1}}}}),
+                "spec.updateStrategy.rollingUpdate.partition: Invalid value: -1: must be greater than or equal to 0",
+            ),
+            (
+                json!({"spec": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}}}),
+                "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0",
+            ),
+            (
+                json!({"spec": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": "150%"}}}}),
+                "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: \"150%\": must not be greater than 100%",
+            ),
+            (
+                json!({"spec": {"minReadySeconds": -5}}),
+                "spec.minReadySeconds: Invalid value: -5: must be greater than or equal to 0",
+            ),
+            (
+                json!({"spec": {"ordinals": {"start": -1}}}),
+                "spec.ordinals.start: Invalid value: -1: must be greater than or equal to 0",
+            ),
+            (
+                json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Sometimes"}}}),
+                "spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: \"Sometimes\": supported values: \"Retain\", \"Delete\"",
+            ),
+            (
+                json!({"spec": {"template": {"spec": {"restartPolicy": "Never"}}}}),
+                "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+            ),
+            (
+                json!({"spec": {"template": {"spec": {"activeDeadlineSeconds": 5}}}}),
+                "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in StatefulSet is not Supported",
+            ),
+            (json!({"spec": {"template": {"metadata": {"labels": {"app": "web server!"}}}}}), &bad_label),
+            (json!({"metadata": {"name": "Web_1"}}), &bad_name),
+            (json!({"metadata": {"name": long}}), &too_long),
+            (
+                json!({"spec": {"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]}}),
+                "[spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is required, spec.volumeClaimTemplates[0].spec.resources[storage]: Required value]",
+            ),
+        ],
+    );
     let forbidden = "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
-    let both = format!("[{}, {forbidden}]", "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`");
+    let both = format!(
+        "[{}, {forbidden}]",
+        "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`"
+    );
     let old = try_create(&World::new(), &set()).unwrap();
-    check_updates(&old, &[
-        (json!({"spec": {"replicas": 5, "minReadySeconds": 3, "ordinals": {"start": 2}, "revisionHistoryLimit": 2}}), "accepted"),
-        (json!({"spec": {"serviceName": "other"}}), forbidden),
-        (json!({"spec": {"podManagementPolicy": "Parallel"}}), forbidden),
-        (json!({"spec": {"volumeClaimTemplates": []}}), forbidden),
-        (json!({"spec": {"selector": {"matchLabels": {"app": "x"}}}}), &both),
-        (json!({"spec": {"selector": {"matchLabels": {"app": "x"}}, "template": {"metadata": {"labels": {"app": "x"}}}}}), forbidden),
-        (json!({"metadata": {"uid": "x"}}), "metadata.uid: Invalid value: \"x\": field is immutable"),
-        (json!({"metadata": {"resourceVersion": null}}), "metadata.resourceVersion: Invalid value: \"\": must be specified for an update"),
-    ]);
+    check_updates(
+        &old,
+        &[
+            (
+                json!({"spec": {"replicas": 5, "minReadySeconds": 3, "ordinals": {"start": 2}, "revisionHistoryLimit": 2}}),
+                "accepted",
+            ),
+            (json!({"spec": {"serviceName": "other"}}), forbidden),
+            (json!({"spec": {"podManagementPolicy": "Parallel"}}), forbidden),
+            (json!({"spec": {"volumeClaimTemplates": []}}), forbidden),
+            (json!({"spec": {"selector": {"matchLabels": {"app": "x"}}}}), &both),
+            (
+                json!({"spec": {"selector": {"matchLabels": {"app": "x"}}, "template": {"metadata": {"labels": {"app": "x"}}}}}),
+                forbidden,
+            ),
+            (json!({"metadata": {"uid": "x"}}), "metadata.uid: Invalid value: \"x\": field is immutable"),
+            (
+                json!({"metadata": {"resourceVersion": null}}),
+                "metadata.resourceVersion: Invalid value: \"\": must be specified for an update",
+            ),
+        ],
+    );
     // Generation counts changes of the spec only.
     let relabelled = try_update(&World::new(), &old, &json!({"metadata": {"labels": {"a": "b"}}})).unwrap();
     assert_eq!(relabelled["metadata"]["generation"], 1);
@@ -150,28 +212,77 @@ fn pods() {
         json!({"spec": {"containers": [one]}})
     };
     let long_label = format!("metadata.labels: Invalid value: \"{}\": must be no more than 63 bytes", "w".repeat(64));
-    let names = format!("[metadata.name: Invalid value: \"X\": {SUBDOMAIN}, spec.containers[0].name: Invalid value: \"X\": {LABEL}]");
-    check_creates(&pod(), &[
-        (json!({"spec": {"containers": []}}), "spec.containers: Required value"),
-        (with(json!({"image": null})), "spec.containers[0].image: Required value"),
-        (json!({"spec": {"containers": [{"name": "a", "image": "b"}, {"name": "a", "image": "b"}]}}), "spec.containers[1].name: Duplicate value: \"a\""),
-        (json!({"metadata": {"labels": {"controller-revision-hash": "w".repeat(64)}}}), &long_label),
-        (with(json!({"volumeMounts": [{"name": "nowhere", "mountPath": "/d"}]})), "spec.containers[0].volumeMounts[0].name: Not found: \"nowhere\""),
-        (merged(&with(json!({"volumeMounts": [{"name": "e", "mountPath": "/d"}, {"name": "e", "mountPath": "/d"}]})), &json!({"spec": {"volumes": [{"name": "e"}]}})),
-            "spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/d\": must be unique"),
-        (with(json!({"resources": {"limits": {"memory": "1Gi"}, "requests": {"memory": "2Gi"}}})), "spec.containers[0].resources.requests: Invalid value: \"2Gi\": must be less than or equal to memory limit of 1Gi"),
-        (with(json!({"resources": {"requests": {"memori": "1Gi"}}})), "[spec.containers[0].resources.requests[memori]: Invalid value: \"memori\": must be a standard resource type or fully qualified, spec.containers[0].resources.requests[memori]: Invalid value: \"memori\": must be a standard resource for containers]"),
-        (with(json!({"ports": [{"name": "this-name-is-too-long", "containerPort": 70000}]})), "[spec.containers[0].ports[0].name: Invalid value: \"this-name-is-too-long\": must be no more than 15 bytes, spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive]"),
-        (with(json!({"ports": [{"name": "web", "containerPort": 80}, {"name": "web", "containerPort": 81}]})), "spec.containers[0].ports[1].name: Duplicate value: \"web\""),
-        (with(json!({"env": [{"name": "A=B"}, {"name": "B", "valueFrom": {}}]})), "[spec.containers[0].env[0].name: Invalid value: \"A=B\": a valid environment variable name must consist only of printable ASCII characters other than '=', spec.containers[0].env[1].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`]"),
-        (with(json!({"livenessProbe": {"exec": {"command": ["a"]}, "tcpSocket": {"port": 1}}, "readinessProbe": {"periodSeconds": -3}})),
-            "[spec.containers[0].livenessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type, spec.containers[0].readinessProbe: Required value: must specify a handler type, spec.containers[0].readinessProbe.periodSeconds: Invalid value: -3: must be greater than or equal to 0]"),
-        (with(json!({"imagePullPolicy": "Sometimes"})), "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\""),
-        (merged(&json!({"metadata": {"name": "X"}}), &with(json!({"name": "X"}))), &names),
-        (json!({"spec": {"serviceAccountName": "nothere"}}), "pods \"web-0\" is forbidden: error looking up service account obj/nothere: serviceaccount \"nothere\" not found"),
-        (json!({"spec": {"priorityClassName": "none"}}), "pods \"web-0\" is forbidden: no PriorityClass with name none was found"),
-        (json!({"spec": {"volumes": [{"name": "a", "emptyDir": {}, "hostPath": {"path": "/x"}}]}}), "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type"),
-    ]);
+    let names = format!(
+        "[metadata.name: Invalid value: \"X\": {SUBDOMAIN}, spec.containers[0].name: Invalid value: \"X\": {LABEL}]"
+    );
+    check_creates(
+        &pod(),
+        &[
+            (json!({"spec": {"containers": []}}), "spec.containers: Required value"),
+            (with(json!({"image": null})), "spec.containers[0].image: Required value"),
+            (
+                json!({"spec": {"containers": [{"name": "a", "image": "b"}, {"name": "a", "image": "b"}]}}),
+                "spec.containers[1].name: Duplicate value: \"a\"",
+            ),
+            (json!({"metadata": {"labels": {"controller-revision-hash": "w".repeat(64)}}}), &long_label),
+            (
+                with(json!({"volumeMounts": [{"name": "nowhere", "mountPath": "/d"}]})),
+                "spec.containers[0].volumeMounts[0].name: Not found: \"nowhere\"",
+            ),
+            (
+                merged(
+                    &with(
+                        json!({"volumeMounts": [{"name": "e", "mountPath": "/d"}, {"name": "e", "mountPath": "/d"}]}),
+                    ),
+                    &json!({"spec": {"volumes": [{"name": "e"}]}}),
+                ),
+                "spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/d\": must be unique",
+            ),
+            (
+                with(json!({"resources": {"limits": {"memory": "1Gi"}, "requests": {"memory": "2Gi"}}})),
+                "spec.containers[0].resources.requests: Invalid value: \"2Gi\": must be less than or equal to memory limit of 1Gi",
+            ),
+            (
+                with(json!({"resources": {"requests": {"memori": "1Gi"}}})),
+                "[spec.containers[0].resources.requests[memori]: Invalid value: \"memori\": must be a standard resource type or fully qualified, spec.containers[0].resources.requests[memori]: Invalid value: \"memori\": must be a standard resource for containers]",
+            ),
+            (
+                with(json!({"ports": [{"name": "this-name-is-too-long", "containerPort": 70000}]})),
+                "[spec.containers[0].ports[0].name: Invalid value: \"this-name-is-too-long\": must be no more than 15 bytes, spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive]",
+            ),
+            (
+                with(json!({"ports": [{"name": "web", "containerPort": 80}, {"name": "web", "containerPort": 81}]})),
+                "spec.containers[0].ports[1].name: Duplicate value: \"web\"",
+            ),
+            (
+                with(json!({"env": [{"name": "A=B"}, {"name": "B", "valueFrom": {}}]})),
+                "[spec.containers[0].env[0].name: Invalid value: \"A=B\": a valid environment variable name must consist only of printable ASCII characters other than '=', spec.containers[0].env[1].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`]",
+            ),
+            (
+                with(
+                    json!({"livenessProbe": {"exec": {"command": ["a"]}, "tcpSocket": {"port": 1}}, "readinessProbe": {"periodSeconds": -3}}),
+                ),
+                "[spec.containers[0].livenessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type, spec.containers[0].readinessProbe: Required value: must specify a handler type, spec.containers[0].readinessProbe.periodSeconds: Invalid value: -3: must be greater than or equal to 0]",
+            ),
+            (
+                with(json!({"imagePullPolicy": "Sometimes"})),
+                "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
+            ),
+            (merged(&json!({"metadata": {"name": "X"}}), &with(json!({"name": "X"}))), &names),
+            (
+                json!({"spec": {"serviceAccountName": "nothere"}}),
+                "pods \"web-0\" is forbidden: error looking up service account obj/nothere: serviceaccount \"nothere\" not found",
+            ),
+            (
+                json!({"spec": {"priorityClassName": "none"}}),
+                "pods \"web-0\" is forbidden: no PriorityClass with name none was found",
+            ),
+            (
+                json!({"spec": {"volumes": [{"name": "a", "emptyDir": {}, "hostPath": {"path": "/x"}}]}}),
+                "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
+            ),
+        ],
+    );
     let forbidden = "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
     let old = try_create(&World::new(), &pod()).unwrap();
     let bad_label = format!("metadata.labels: Invalid value: \"x y\": {VALUE}");
@@ -180,37 +291,65 @@ fn pods() {
         merge(&mut one, &patch);
         json!({"spec": {"containers": [one]}})
     };
-    check_updates(&old, &[
-        (container(json!({"image": "nginx:1.22"})), "accepted"),
-        (json!({"spec": {"activeDeadlineSeconds": 5}}), "accepted"),
-        (json!({"spec": {"nodeName": "other"}}), forbidden),
-        (container(json!({"command": ["x"]})), forbidden),
-        (container(json!({"image": ""})), "spec.containers[0].image: Required value"),
-        (json!({"spec": {"restartPolicy": "Never"}}), forbidden),
-        (json!({"spec": {"terminationGracePeriodSeconds": 5}}), forbidden),
-        (json!({"spec": {"tolerations": []}}), "accepted"),
-        (json!({"metadata": {"labels": {"app": "x y"}}}), &bad_label),
-    ]);
+    check_updates(
+        &old,
+        &[
+            (container(json!({"image": "nginx:1.22"})), "accepted"),
+            (json!({"spec": {"activeDeadlineSeconds": 5}}), "accepted"),
+            (json!({"spec": {"nodeName": "other"}}), forbidden),
+            (container(json!({"command": ["x"]})), forbidden),
+            (container(json!({"image": ""})), "spec.containers[0].image: Required value"),
+            (json!({"spec": {"restartPolicy": "Never"}}), forbidden),
+            (json!({"spec": {"terminationGracePeriodSeconds": 5}}), forbidden),
+            (json!({"spec": {"tolerations": []}}), "accepted"),
+            (json!({"metadata": {"labels": {"app": "x y"}}}), &bad_label),
+        ],
+    );
 }
 
 #[test]
 fn services() {
-    let base = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}});
+    let base =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}});
     let bad_name = "[metadata.name: Invalid value: \"1web\": a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?'), spec.ports: Required value]";
-    check_creates(&base, &[
-        (json!({"metadata": {"name": "1web"}, "spec": {"ports": []}}), bad_name),
-        (json!({"spec": {"ports": [{"port": 80}, {"port": 81}]}}), "[spec.ports[0].name: Required value, spec.ports[1].name: Required value]"),
-        (json!({"spec": {"ports": [{"port": 80, "name": "a"}, {"port": 80, "name": "b"}]}}), "spec.ports[1]: Duplicate value: {\"Name\":\"\",\"Protocol\":\"TCP\",\"AppProtocol\":null,\"Port\":80,\"TargetPort\":0,\"NodePort\":0}"),
-        (json!({"spec": {"clusterIP": "10.1.2.3"}}), "spec.clusterIPs: Invalid value: [\"10.1.2.3\"]: failed to allocate IP 10.1.2.3: the provided IP (10.1.2.3) is not in the valid range. The range of valid IPs is 10.96.0.0/16"),
-        (json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}}), "spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767"),
-        (json!({"spec": {"type": "NodePort", "clusterIP": "None"}}), "spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services"),
-    ]);
+    check_creates(
+        &base,
+        &[
+            (json!({"metadata": {"name": "1web"}, "spec": {"ports": []}}), bad_name),
+            (
+                json!({"spec": {"ports": [{"port": 80}, {"port": 81}]}}),
+                "[spec.ports[0].name: Required value, spec.ports[1].name: Required value]",
+            ),
+            (
+                json!({"spec": {"ports": [{"port": 80, "name": "a"}, {"port": 80, "name": "b"}]}}),
+                "spec.ports[1]: Duplicate value: {\"Name\":\"\",\"Protocol\":\"TCP\",\"AppProtocol\":null,\"Port\":80,\"TargetPort\":0,\"NodePort\":0}",
+            ),
+            (
+                json!({"spec": {"clusterIP": "10.1.2.3"}}),
+                "spec.clusterIPs: Invalid value: [\"10.1.2.3\"]: failed to allocate IP 10.1.2.3: the provided IP (10.1.2.3) is not in the valid range. The range of valid IPs is 10.96.0.0/16",
+            ),
+            (
+                json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}}),
+                "spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767",
+            ),
+            (
+                json!({"spec": {"type": "NodePort", "clusterIP": "None"}}),
+                "spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services",
+            ),
+        ],
+    );
     let old = try_create(&World::new(), &base).unwrap();
-    check_updates(&old, &[
-        (json!({"spec": {"clusterIP": "10.96.9.9", "clusterIPs": ["10.96.9.9"]}}), "spec.clusterIPs[0]: Invalid value: [\"10.96.9.9\"]: may not change once set"),
-        (json!({"spec": {"clusterIP": null, "clusterIPs": null}}), "accepted"),
-        (json!({"spec": {"type": "NodePort"}}), "accepted"),
-    ]);
+    check_updates(
+        &old,
+        &[
+            (
+                json!({"spec": {"clusterIP": "10.96.9.9", "clusterIPs": ["10.96.9.9"]}}),
+                "spec.clusterIPs[0]: Invalid value: [\"10.96.9.9\"]: may not change once set",
+            ),
+            (json!({"spec": {"clusterIP": null, "clusterIPs": null}}), "accepted"),
+            (json!({"spec": {"type": "NodePort"}}), "accepted"),
+        ],
+    );
     let kept = try_update(&World::new(), &old, &json!({"spec": {"clusterIP": null, "clusterIPs": null}})).unwrap();
     assert_eq!(kept["spec"]["clusterIP"], "10.96.1.1");
     let opened = try_update(&World::new(), &old, &json!({"spec": {"type": "NodePort"}})).unwrap();
@@ -227,103 +366,202 @@ fn claims_and_volumes() {
     let base = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
     let bad_name = format!("metadata.name: Invalid value: \"Data_1\": {SUBDOMAIN}");
-    check_creates(&base, &[
-        (json!({"spec": {"accessModes": null, "resources": null}}), "[spec.accessModes: Required value: at least 1 access mode is required, spec.resources[storage]: Required value]"),
-        (json!({"spec": {"accessModes": ["ReadWriteSometimes"]}}), "spec.accessModes: Unsupported value: \"ReadWriteSometimes\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\""),
-        (json!({"metadata": {"name": "Data_1"}}), &bad_name),
-        (json!({"spec": {"resources": {"requests": {"storage": "0"}}}}), "spec.resources[storage]: Invalid value: \"0\": must be greater than zero"),
-        (json!({"spec": {"resources": {"requests": {"storage": "-1Gi"}}}}), "spec.resources[storage]: Invalid value: \"-1Gi\": must be greater than zero"),
-    ]);
+    check_creates(
+        &base,
+        &[
+            (
+                json!({"spec": {"accessModes": null, "resources": null}}),
+                "[spec.accessModes: Required value: at least 1 access mode is required, spec.resources[storage]: Required value]",
+            ),
+            (
+                json!({"spec": {"accessModes": ["ReadWriteSometimes"]}}),
+                "spec.accessModes: Unsupported value: \"ReadWriteSometimes\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\"",
+            ),
+            (json!({"metadata": {"name": "Data_1"}}), &bad_name),
+            (
+                json!({"spec": {"resources": {"requests": {"storage": "0"}}}}),
+                "spec.resources[storage]: Invalid value: \"0\": must be greater than zero",
+            ),
+            (
+                json!({"spec": {"resources": {"requests": {"storage": "-1Gi"}}}}),
+                "spec.resources[storage]: Invalid value: \"-1Gi\": must be greater than zero",
+            ),
+        ],
+    );
     let mut old = try_create(&World::new(), &base).unwrap();
     old["spec"]["volumeName"] = "pv".into();
     old["status"] = json!({"phase": "Bound", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"]});
     let frozen = "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
     let block = format!("[{frozen}");
-    check_updates(&old, &[
-        (json!({"spec": {"resources": {"requests": {"storage": "500Mi"}}}}), "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"),
-        (json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}}), "persistentvolumeclaims \"data\" is forbidden: only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"),
-        (json!({"spec": {"accessModes": ["ReadWriteMany"]}}), frozen),
-        (json!({"spec": {"storageClassName": "other"}}), frozen),
-        (json!({"spec": {"volumeName": "other"}}), frozen),
-        (json!({"spec": {"volumeMode": "Block"}}), &block),
-    ]);
+    check_updates(
+        &old,
+        &[
+            (
+                json!({"spec": {"resources": {"requests": {"storage": "500Mi"}}}}),
+                "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity",
+            ),
+            (
+                json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}}),
+                "persistentvolumeclaims \"data\" is forbidden: only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
+            ),
+            (json!({"spec": {"accessModes": ["ReadWriteMany"]}}), frozen),
+            (json!({"spec": {"storageClassName": "other"}}), frozen),
+            (json!({"spec": {"volumeName": "other"}}), frozen),
+            (json!({"spec": {"volumeMode": "Block"}}), &block),
+        ],
+    );
     let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "a"},
         "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/a"}}});
-    check_creates(&volume, &[
-        (json!({"spec": {"accessModes": null, "hostPath": null}}), "[spec.accessModes: Required value, spec: Required value: must specify a volume type]"),
-        (json!({"spec": {"nfs": {"server": "a", "path": "/"}}}), "spec.nfs: Forbidden: may not specify more than 1 volume type"),
-        (json!({"spec": {"capacity": null, "hostPath": {"path": "/a/../b"}}}), "[spec.capacity: Required value, spec.capacity: Unsupported value: null: supported values: \"storage\", spec.hostPath.path: Invalid value: \"/a/../b\": must not contain '..']"),
-    ]);
+    check_creates(
+        &volume,
+        &[
+            (
+                json!({"spec": {"accessModes": null, "hostPath": null}}),
+                "[spec.accessModes: Required value, spec: Required value: must specify a volume type]",
+            ),
+            (
+                json!({"spec": {"nfs": {"server": "a", "path": "/"}}}),
+                "spec.nfs: Forbidden: may not specify more than 1 volume type",
+            ),
+            (
+                json!({"spec": {"capacity": null, "hostPath": {"path": "/a/../b"}}}),
+                "[spec.capacity: Required value, spec.capacity: Unsupported value: null: supported values: \"storage\", spec.hostPath.path: Invalid value: \"/a/../b\": must not contain '..']",
+            ),
+        ],
+    );
     let old = try_create(&World::new(), &volume).unwrap();
-    check_updates(&old, &[
-        (json!({"spec": {"hostPath": {"path": "/b"}}}), "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation"),
-        (json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}}), "accepted"),
-    ]);
+    check_updates(
+        &old,
+        &[
+            (
+                json!({"spec": {"hostPath": {"path": "/b"}}}),
+                "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation",
+            ),
+            (json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}}), "accepted"),
+        ],
+    );
     let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "a"}, "provisioner": "x"});
-    check_creates(&class, &[
-        (json!({"reclaimPolicy": "Recycle", "volumeBindingMode": "Sometimes"}), "[reclaimPolicy: Unsupported value: \"Recycle\": supported values: \"Delete\", \"Retain\", volumeBindingMode: Unsupported value: \"Sometimes\": supported values: \"Immediate\", \"WaitForFirstConsumer\"]"),
-    ]);
+    check_creates(
+        &class,
+        &[(
+            json!({"reclaimPolicy": "Recycle", "volumeBindingMode": "Sometimes"}),
+            "[reclaimPolicy: Unsupported value: \"Recycle\": supported values: \"Delete\", \"Retain\", volumeBindingMode: Unsupported value: \"Sometimes\": supported values: \"Immediate\", \"WaitForFirstConsumer\"]",
+        )],
+    );
     let old = try_create(&World::new(), &class).unwrap();
-    check_updates(&old, &[
-        (json!({"provisioner": "y"}), "provisioner: Forbidden: updates to provisioner are forbidden."),
-        (json!({"parameters": {"a": "b"}}), "parameters: Forbidden: updates to parameters are forbidden."),
-        (json!({"reclaimPolicy": "Retain"}), "reclaimPolicy: Forbidden: updates to reclaimPolicy are forbidden."),
-        (json!({"volumeBindingMode": "WaitForFirstConsumer"}), "volumeBindingMode: Invalid value: \"WaitForFirstConsumer\": field is immutable"),
-        (json!({"allowVolumeExpansion": true}), "accepted"),
-    ]);
+    check_updates(
+        &old,
+        &[
+            (json!({"provisioner": "y"}), "provisioner: Forbidden: updates to provisioner are forbidden."),
+            (json!({"parameters": {"a": "b"}}), "parameters: Forbidden: updates to parameters are forbidden."),
+            (json!({"reclaimPolicy": "Retain"}), "reclaimPolicy: Forbidden: updates to reclaimPolicy are forbidden."),
+            (
+                json!({"volumeBindingMode": "WaitForFirstConsumer"}),
+                "volumeBindingMode: Invalid value: \"WaitForFirstConsumer\": field is immutable",
+            ),
+            (json!({"allowVolumeExpansion": true}), "accepted"),
+        ],
+    );
 }
 
 #[test]
 fn other_kinds() {
     let bad_name = format!("metadata.name: Invalid value: \"Bad_Name\": {LABEL}");
-    check_creates(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}), &[
-        (json!({"metadata": {"name": "Bad_Name"}}), &bad_name),
-    ]);
+    check_creates(
+        &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}),
+        &[(json!({"metadata": {"name": "Bad_Name"}}), &bad_name)],
+    );
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}, "data": {"a": "b"}});
-    check_creates(&map, &[
-        (json!({"data": {"bad key/": "x"}}), "data[bad key/]: Invalid value: \"bad key/\": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"),
-        (json!({"data": {"a": "x".repeat(1_048_577)}}), "[]: Too long: may not be more than 1048576 bytes"),
-        (json!({"metadata": {"annotations": {"a": "x".repeat(262_144)}}}), "metadata.annotations: Too long: may not be more than 262144 bytes"),
-    ]);
+    check_creates(
+        &map,
+        &[
+            (
+                json!({"data": {"bad key/": "x"}}),
+                "data[bad key/]: Invalid value: \"bad key/\": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",
+            ),
+            (json!({"data": {"a": "x".repeat(1_048_577)}}), "[]: Too long: may not be more than 1048576 bytes"),
+            (
+                json!({"metadata": {"annotations": {"a": "x".repeat(262_144)}}}),
+                "metadata.annotations: Too long: may not be more than 262144 bytes",
+            ),
+        ],
+    );
     let old = try_create(&World::new(), &merged(&map, &json!({"immutable": true}))).unwrap();
-    check_updates(&old, &[
-        (json!({"data": {"a": "c"}}), "data: Forbidden: field is immutable when `immutable` is set"),
-        (json!({"immutable": false}), "immutable: Forbidden: field is immutable when `immutable` is set"),
-    ]);
-    let template = json!({"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
+    check_updates(
+        &old,
+        &[
+            (json!({"data": {"a": "c"}}), "data: Forbidden: field is immutable when `immutable` is set"),
+            (json!({"immutable": false}), "immutable: Forbidden: field is immutable when `immutable` is set"),
+        ],
+    );
+    let template =
+        json!({"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
     let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
         "spec": {"selector": {"matchLabels": {"app": "d"}}, "template": template}});
-    check_creates(&deployment, &[
-        (json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}}}), "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"),
-        (json!({"spec": {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}}}), "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"),
-    ]);
+    check_creates(
+        &deployment,
+        &[
+            (
+                json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}}}),
+                "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'",
+            ),
+            (
+                json!({"spec": {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}}}),
+                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0",
+            ),
+        ],
+    );
     let old = try_create(&World::new(), &deployment).unwrap();
-    check_updates(&old, &[
-        (json!({"spec": {"selector": {"matchLabels": {"app": "e"}}, "template": {"metadata": {"labels": {"app": "e"}}}}}), "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"e\"}}: field is immutable"),
-    ]);
+    check_updates(
+        &old,
+        &[(
+            json!({"spec": {"selector": {"matchLabels": {"app": "e"}}, "template": {"metadata": {"labels": {"app": "e"}}}}}),
+            "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"e\"}}: field is immutable",
+        )],
+    );
     let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"},
         "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i:1"}]}}}});
-    check_creates(&job, &[
-        (json!({"spec": {"template": {"spec": {"restartPolicy": "Always"}}}}), "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""),
-    ]);
+    check_creates(
+        &job,
+        &[(
+            json!({"spec": {"template": {"spec": {"restartPolicy": "Always"}}}}),
+            "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
+        )],
+    );
     let cron = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "cj"},
         "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": job["spec"]}}});
-    check_creates(&cron, &[
-        (json!({"spec": {"schedule": "every day"}}), "spec.schedule: Invalid value: \"every day\": expected exactly 5 fields, found 2: [every day]"),
-    ]);
+    check_creates(
+        &cron,
+        &[(
+            json!({"spec": {"schedule": "every day"}}),
+            "spec.schedule: Invalid value: \"every day\": expected exactly 5 fields, found 2: [every day]",
+        )],
+    );
     let scaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
         "spec": {"maxReplicas": 5, "scaleTargetRef": {"kind": "StatefulSet", "name": "web", "apiVersion": "apps/v1"}}});
-    check_creates(&scaler, &[
-        (json!({"spec": {"minReplicas": 5, "maxReplicas": 2}}), "spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`"),
-    ]);
+    check_creates(
+        &scaler,
+        &[(
+            json!({"spec": {"minReplicas": 5, "maxReplicas": 2}}),
+            "spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`",
+        )],
+    );
     let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "i"},
         "spec": {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}});
-    check_creates(&ingress, &[
-        (json!({"spec": {"defaultBackend": null}}), "spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"),
-    ]);
+    check_creates(
+        &ingress,
+        &[(
+            json!({"spec": {"defaultBackend": null}}),
+            "spec: Invalid value: null: either `defaultBackend` or `rules` must be specified",
+        )],
+    );
     let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "two"},
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
-    check_creates(&budget, &[
-        (json!({"spec": {"maxUnavailable": 1}}), "spec: Invalid value: {\"MinAvailable\":1,\"Selector\":{\"matchLabels\":{\"app\":\"web\"}},\"MaxUnavailable\":1,\"UnhealthyPodEvictionPolicy\":null}: minAvailable and maxUnavailable cannot be both set"),
-    ]);
+    check_creates(
+        &budget,
+        &[(
+            json!({"spec": {"maxUnavailable": 1}}),
+            "spec: Invalid value: {\"MinAvailable\":1,\"Selector\":{\"matchLabels\":{\"app\":\"web\"}},\"MaxUnavailable\":1,\"UnhealthyPodEvictionPolicy\":null}: minAvailable and maxUnavailable cannot be both set",
+        )],
+    );
 }

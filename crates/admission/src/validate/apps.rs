@@ -5,7 +5,9 @@ use stead_machinery::Path;
 
 use super::meta::immutable;
 use super::pod::{self, Rules};
-use super::{IntOrPercent, Judge, at_most_all, int_or_percent, non_negative, one_of, positive_int_or_percent, selector};
+use super::{
+    IntOrPercent, Judge, at_most_all, int_or_percent, non_negative, one_of, positive_int_or_percent, selector,
+};
 use crate::view::View;
 
 /// Selector, its agreement with the template, and the template itself, which must restart always.

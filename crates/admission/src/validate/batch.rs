@@ -29,7 +29,15 @@ pub(super) fn job(object: &Value, old: Option<&Value>, judge: &mut Judge<'_>) {
 }
 
 fn job_spec(spec: &Value, path: &Path, judge: &mut Judge<'_>) {
-    for field in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "backoffLimitPerIndex", "maxFailedIndexes"] {
+    for field in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ] {
         non_negative(spec.at(field), &path.child(field), judge);
     }
     let mode = spec.text("completionMode");
@@ -125,8 +133,14 @@ pub(super) fn cron_job(object: &Value, judge: &mut Judge<'_>) {
         if zone.is_empty() {
             judge.errors.invalid(&at, &zone, "timeZone must be nil or non-empty string");
         } else if zone.eq_ignore_ascii_case("local") {
-            judge.errors.invalid(&at, &zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones");
-        } else if !zone.split('/').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+'))) {
+            judge.errors.invalid(
+                &at,
+                &zone,
+                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+            );
+        } else if !zone.split('/').all(|part| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+'))
+        }) {
             judge.errors.invalid(&at, &zone, &format!("unknown time zone {zone}"));
         }
     }
@@ -180,9 +194,8 @@ fn range(expression: &str, low: u32, high: u32, names: &[&str]) -> Result<(), St
         if let Some(i) = names.iter().position(|name| name.eq_ignore_ascii_case(text)) {
             return Ok(low + u32::try_from(i).unwrap_or(0));
         }
-        text.parse().map_err(|_| {
-            format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax")
-        })
+        text.parse()
+            .map_err(|_| format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax"))
     };
     let (start, end) = match span.split_once('-') {
         _ if span == "*" || span == "?" => (low, high),

@@ -117,7 +117,11 @@ fn ports(container: &Value, shared: &Shared<'_>, path: &Path, judge: &mut Judge<
         if let Some(host) = port.int("hostPort").filter(|p| *p != 0) {
             port_number(host, &here.child("hostPort"), judge);
             if shared.host_network && host != number {
-                judge.errors.invalid(&here.child("hostPort"), &host, "must match `containerPort` when `hostNetwork` is true");
+                judge.errors.invalid(
+                    &here.child("hostPort"),
+                    &host,
+                    "must match `containerPort` when `hostNetwork` is true",
+                );
             }
         }
         one_of(port.text("protocol"), &["SCTP", "TCP", "UDP"], &here.child("protocol"), judge);
@@ -263,7 +267,11 @@ fn mounts(container: &Value, shared: &Shared<'_>, path: &Path, judge: &mut Judge
             judge.errors.invalid(&here.child("name"), &name, "must not already exist in volumeDevices");
         }
         if devices.values().any(|device| *device == target) {
-            judge.errors.invalid(&here.child("mountPath"), &target, "must not already exist as a path in volumeDevices");
+            judge.errors.invalid(
+                &here.child("mountPath"),
+                &target,
+                "must not already exist as a path in volumeDevices",
+            );
         }
         let sub = mount.text("subPath");
         if !sub.is_empty() {
@@ -271,7 +279,11 @@ fn mounts(container: &Value, shared: &Shared<'_>, path: &Path, judge: &mut Judge
         }
         if !mount.text("subPathExpr").is_empty() {
             if !sub.is_empty() {
-                judge.errors.invalid(&here.child("subPathExpr"), &mount.text("subPathExpr"), "subPathExpr and subPath are mutually exclusive");
+                judge.errors.invalid(
+                    &here.child("subPathExpr"),
+                    &mount.text("subPathExpr"),
+                    "subPathExpr and subPath are mutually exclusive",
+                );
             }
             inside(mount.text("subPathExpr"), &here.child("subPathExpr"), judge);
         }
@@ -332,7 +344,11 @@ pub(super) fn probe(probe: &Value, name: &str, shared: &Shared<'_>, path: &Path,
     }
     if let Some(seconds) = probe.int("terminationGracePeriodSeconds") {
         if name == "readinessProbe" {
-            judge.errors.invalid(&path.child("terminationGracePeriodSeconds"), &seconds, "must not be set for readinessProbes");
+            judge.errors.invalid(
+                &path.child("terminationGracePeriodSeconds"),
+                &seconds,
+                "must not be set for readinessProbes",
+            );
         } else if seconds <= 0 {
             judge.errors.invalid(&path.child("terminationGracePeriodSeconds"), &seconds, "must be greater than 0");
         }
@@ -390,7 +406,8 @@ fn action(kind: &str, action: &Value, shared: &Shared<'_>, path: &Path, judge: &
                 one_of(action.text("scheme"), &["HTTP", "HTTPS"], &path.child("scheme"), judge);
                 for header in action.items("httpHeaders") {
                     let name = header.text("name");
-                    let good = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+                    let good =
+                        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
                     if !good {
                         judge.errors.invalid(&path.child("httpHeaders"), &name, "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')");
                     }

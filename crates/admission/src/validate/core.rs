@@ -132,7 +132,11 @@ pub(super) fn node(object: &Value, old: Option<&Value>, judge: &mut Judge<'_>) {
             let before = old.at("spec").at(field);
             if !crate::view::hollow(before) && !same(before, object.at("spec").at(field)) {
                 let why = "node updates may not change podCIDR except from \"\" to valid";
-                let why = if field == "providerID" { "node updates may not change providerID except from \"\" to valid" } else { why };
+                let why = if field == "providerID" {
+                    "node updates may not change providerID except from \"\" to valid"
+                } else {
+                    why
+                };
                 judge.errors.forbidden(&Path::new("spec").child(field), why);
             }
         }
@@ -156,7 +160,10 @@ pub(super) fn limit_range(object: &Value, judge: &mut Judge<'_>) {
         }
         let claim = kind == "PersistentVolumeClaim";
         if claim && !item.entries("min").contains_key("storage") && !item.entries("max").contains_key("storage") {
-            judge.errors.required(&at.child("limits"), "either minimum or maximum storage value is required, but neither was provided");
+            judge.errors.required(
+                &at.child("limits"),
+                "either minimum or maximum storage value is required, but neither was provided",
+            );
         }
         ordered(item, &at, judge);
     }
@@ -192,8 +199,15 @@ pub(super) fn quota(object: &Value, judge: &mut Judge<'_>) {
             }
             let counted = matches!(
                 name.as_str(),
-                "pods" | "services" | "replicationcontrollers" | "resourcequotas" | "secrets" | "configmaps"
-                    | "persistentvolumeclaims" | "services.nodeports" | "services.loadbalancers"
+                "pods"
+                    | "services"
+                    | "replicationcontrollers"
+                    | "resourcequotas"
+                    | "secrets"
+                    | "configmaps"
+                    | "persistentvolumeclaims"
+                    | "services.nodeports"
+                    | "services.loadbalancers"
             );
             if counted && amount.milli_value() % 1000 != 0 {
                 judge.errors.invalid(&at, &amount.to_string(), "must be an integer");
@@ -217,7 +231,10 @@ pub(super) fn priority_class(object: &Value, old: Option<&Value>, judge: &mut Ju
     let name = object.text("metadata.name");
     let value = object.int("value").unwrap_or(0);
     if name.starts_with("system-") {
-        let known = matches!((name, value), ("system-node-critical", 2_000_001_000) | ("system-cluster-critical", 2_000_000_000));
+        let known = matches!(
+            (name, value),
+            ("system-node-critical", 2_000_001_000) | ("system-cluster-critical", 2_000_000_000)
+        );
         if !known {
             let why = "priority class names with 'system-' prefix are reserved for system use only. error: only system critical priority classes may use it";
             judge.errors.forbidden(&Path::new("metadata").child("name"), why);
@@ -231,6 +248,11 @@ pub(super) fn priority_class(object: &Value, old: Option<&Value>, judge: &mut Ju
         if old.int("value").unwrap_or(0) != value {
             judge.errors.forbidden(&Path::new("value"), "may not be changed in an update.");
         }
-        immutable(object.at("preemptionPolicy"), old.at("preemptionPolicy"), &Path::new("preemptionPolicy"), judge.errors);
+        immutable(
+            object.at("preemptionPolicy"),
+            old.at("preemptionPolicy"),
+            &Path::new("preemptionPolicy"),
+            judge.errors,
+        );
     }
 }

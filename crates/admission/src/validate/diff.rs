@@ -105,7 +105,10 @@ mod tests {
     #[test]
     fn one_line_changed() {
         let text = diff(&json!({"a": 1, "b": ["x"], "c": 3}), &json!({"a": 1, "b": ["y"], "c": 3}));
-        assert_eq!(text, "@@ -1,7 +1,7 @@\n {\n   \"a\": 1,\n   \"b\": [\n-    \"x\"\n+    \"y\"\n   ],\n   \"c\": 3\n }\n");
+        assert_eq!(
+            text,
+            "@@ -1,7 +1,7 @@\n {\n   \"a\": 1,\n   \"b\": [\n-    \"x\"\n+    \"y\"\n   ],\n   \"c\": 3\n }\n"
+        );
         assert_eq!(diff(&json!({"a": 1}), &json!({"a": 1})), "");
     }
 }

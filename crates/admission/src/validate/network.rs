@@ -43,8 +43,7 @@ pub(super) fn ingress(object: &Value, judge: &mut Judge<'_>) {
     for (i, tls) in spec.items("tls").iter().enumerate() {
         let at = path.child("tls").index(i).child("hosts");
         for (j, host) in tls.items("hosts").iter().filter_map(Value::as_str).enumerate() {
-            let wrong =
-                if host.contains('*') { names::wildcard_subdomain(host) } else { names::dns_subdomain(host) };
+            let wrong = if host.contains('*') { names::wildcard_subdomain(host) } else { names::dns_subdomain(host) };
             invalid_all(&at.index(j), host, wrong, judge.errors);
         }
     }
@@ -122,7 +121,11 @@ pub(super) fn policy(object: &Value, judge: &mut Judge<'_>) {
     }
     let types = spec.items("policyTypes");
     if types.len() > 2 {
-        judge.errors.invalid(&path.child("policyTypes"), spec.at("policyTypes"), "may not specify more than two policyTypes");
+        judge.errors.invalid(
+            &path.child("policyTypes"),
+            spec.at("policyTypes"),
+            "may not specify more than two policyTypes",
+        );
     }
     for (i, kind) in types.iter().filter_map(Value::as_str).enumerate() {
         if !["Egress", "Ingress"].contains(&kind) {
@@ -163,7 +166,8 @@ fn policy_peer(peer: &Value, at: &Path, judge: &mut Judge<'_>) {
     if peer.has("ipBlock") {
         let cidr = peer.text("ipBlock.cidr");
         let good = cidr.split_once('/').is_some_and(|(ip, bits)| {
-            ip.parse::<std::net::IpAddr>().is_ok_and(|ip| bits.parse::<u8>().is_ok_and(|b| b <= if ip.is_ipv4() { 32 } else { 128 }))
+            ip.parse::<std::net::IpAddr>()
+                .is_ok_and(|ip| bits.parse::<u8>().is_ok_and(|b| b <= if ip.is_ipv4() { 32 } else { 128 }))
         });
         if cidr.is_empty() {
             judge.errors.required(&at.child("ipBlock").child("cidr"), "");

@@ -131,7 +131,11 @@ pub(super) fn tolerations(list: &Value, path: &Path, judge: &mut Judge<'_>) {
         match operator {
             "" | "Equal" => invalid_all(&here.child("operator"), value, names::label_value(value), judge.errors),
             "Exists" if !value.is_empty() => {
-                judge.errors.invalid(&here.child("operator"), toleration, "value must be empty when `operator` is 'Exists'");
+                judge.errors.invalid(
+                    &here.child("operator"),
+                    toleration,
+                    "value must be empty when `operator` is 'Exists'",
+                );
             }
             "Exists" => {}
             other => judge.errors.not_supported(&here.child("operator"), &other, &["Equal", "Exists"]),

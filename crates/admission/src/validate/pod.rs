@@ -200,7 +200,12 @@ fn dns(spec: &Value, path: &Path, judge: &mut Judge<'_>) {
         // As relaxed since 1.34: a trailing dot, a lone dot and underscores are fine.
         let plain = search.trim_end_matches('.').replace('_', "-");
         if *search != "." {
-            invalid_all(&at.child("searches").index(i), search, names::dns_subdomain(plain.trim_start_matches('-')), judge.errors);
+            invalid_all(
+                &at.child("searches").index(i),
+                search,
+                names::dns_subdomain(plain.trim_start_matches('-')),
+                judge.errors,
+            );
         }
     }
     for (i, option) in config.items("options").iter().enumerate() {
@@ -224,7 +229,8 @@ fn security(context: &Value, path: &Path, judge: &mut Judge<'_>) {
     for (i, sysctl) in context.items("sysctls").iter().enumerate() {
         let (name, at) = (sysctl.text("name"), path.child("sysctls").index(i).child("name"));
         let good = |part: &str| {
-            !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'*'))
+            !part.is_empty()
+                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'*'))
         };
         if name.is_empty() {
             judge.errors.required(&at, "");
@@ -263,11 +269,18 @@ fn update(new: &Value, old: &Value, path: &Path, judge: &mut Judge<'_>) {
         }
     }
     deadline(new, old, path, judge);
-    placement::added_tolerations(new.at("spec.tolerations"), old.at("spec.tolerations"), &path.child("tolerations"), judge);
+    placement::added_tolerations(
+        new.at("spec.tolerations"),
+        old.at("spec.tolerations"),
+        &path.child("tolerations"),
+        judge,
+    );
     let gates = |pod: &Value| pod.items("spec.schedulingGates").to_vec();
     let fresh: Vec<Value> = gates(new).into_iter().filter(|gate| !gates(old).contains(gate)).collect();
     if !fresh.is_empty() {
-        judge.errors.forbidden(&path.child("schedulingGates"), "only deletion is allowed, but found new scheduling gates");
+        judge
+            .errors
+            .forbidden(&path.child("schedulingGates"), "only deletion is allowed, but found new scheduling gates");
     }
     // Whatever may change is taken from the old pod; then nothing may differ.
     let mut kept = new.at("spec").clone();
@@ -320,7 +333,8 @@ pub(super) fn resize(new: &Value, old: &Value, judge: &mut Judge<'_>) {
             for of in ["requests", "limits"] {
                 for name in ["cpu", "memory"] {
                     let amount = before.at("resources").at(of).get(name).cloned();
-                    let Some(target) = one.object("resources").and_then(|r| r.get_mut(of)).and_then(Value::as_object_mut)
+                    let Some(target) =
+                        one.object("resources").and_then(|r| r.get_mut(of)).and_then(Value::as_object_mut)
                     else {
                         continue;
                     };
@@ -333,7 +347,9 @@ pub(super) fn resize(new: &Value, old: &Value, judge: &mut Judge<'_>) {
         }
     }
     if !same(&kept, old.at("spec")) {
-        judge.errors.forbidden(&path, &format!("only cpu and memory resources are mutable\n{}", diff(&kept, old.at("spec"))));
+        judge
+            .errors
+            .forbidden(&path, &format!("only cpu and memory resources are mutable\n{}", diff(&kept, old.at("spec"))));
     }
 }
 
@@ -346,7 +362,9 @@ pub(super) fn ephemeral(new: &Value, old: &Value, judge: &mut Judge<'_>) {
     for (i, before) in old.items("spec.ephemeralContainers").iter().enumerate() {
         let name = before.text("name");
         match now.iter().find(|one| one.text("name") == name) {
-            None => judge.errors.forbidden(&at, &format!("existing ephemeral containers {name:?} may not be removed\n")),
+            None => {
+                judge.errors.forbidden(&at, &format!("existing ephemeral containers {name:?} may not be removed\n"))
+            }
             Some(one) if !same(one, before) => {
                 let why = format!("existing ephemeral containers {name:?} may not be changed\n{}", diff(before, one));
                 judge.errors.forbidden(&at.index(i), &why);
@@ -367,7 +385,9 @@ pub(super) fn status(new: &Value, old: &Value, judge: &mut Judge<'_>) {
         for (i, before) in old.at("status").items(list).iter().enumerate() {
             let name = before.text("name");
             let own = new.at("spec").items(spec_list).iter().find(|c| c.text("name") == name);
-            if own.is_none_or(|c| c.has("restartPolicy") || c.has("restartPolicyRules")) || !before.has("state.terminated") {
+            if own.is_none_or(|c| c.has("restartPolicy") || c.has("restartPolicyRules"))
+                || !before.has("state.terminated")
+            {
                 continue;
             }
             if policy == "OnFailure" && before.int("state.terminated.exitCode") != Some(0) {

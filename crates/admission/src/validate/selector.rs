@@ -3,8 +3,8 @@
 use serde_json::Value;
 use stead_machinery::Path;
 
-use super::meta::invalid_all;
 use super::Judge;
+use super::meta::invalid_all;
 use crate::names;
 use crate::view::View;
 

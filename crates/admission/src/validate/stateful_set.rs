@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 use stead_machinery::Path;
 
 use super::pod::{self, Rules};
-use super::{IntOrPercent, Judge, at_most_all, int_or_percent, non_negative, one_of, positive_int_or_percent, selector, storage};
+use super::{
+    IntOrPercent, Judge, at_most_all, int_or_percent, non_negative, one_of, positive_int_or_percent, selector, storage,
+};
 use crate::names;
 use crate::view::{Fill, View, same};
 
@@ -113,7 +115,9 @@ fn numbers(spec: &Value, path: &Path, judge: &mut Judge<'_>) {
 /// The template; one that is stored already is not judged again, so that old objects can still be changed.
 fn template(spec: &Value, before: Option<&Value>, path: &Path, judge: &mut Judge<'_>) {
     let labels = spec.at("template.metadata.labels");
-    if spec.has("selector") && !selector::is_empty(spec.at("selector")) && !selector::matches(spec.at("selector"), labels)
+    if spec.has("selector")
+        && !selector::is_empty(spec.at("selector"))
+        && !selector::matches(spec.at("selector"), labels)
         || !spec.has("selector")
     {
         let at = path.child("metadata").child("labels");
@@ -122,7 +126,8 @@ fn template(spec: &Value, before: Option<&Value>, path: &Path, judge: &mut Judge
     if before.is_some_and(|old| same(old.at("template"), spec.at("template"))) {
         return;
     }
-    let claims: Vec<&str> = spec.items("volumeClaimTemplates").iter().map(|claim| claim.text("metadata.name")).collect();
+    let claims: Vec<&str> =
+        spec.items("volumeClaimTemplates").iter().map(|claim| claim.text("metadata.name")).collect();
     pod::template(spec.at("template"), Rules { more_volumes: &claims, ..Rules::default() }, path, judge);
     let at = path.child("spec");
     let policy = spec.text("template.spec.restartPolicy");

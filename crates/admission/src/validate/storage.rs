@@ -140,7 +140,11 @@ pub(super) fn volume(object: &Value, old: Option<&Value>, judge: &mut Judge<'_>)
         greater_than_zero(amount, &at.key(name), judge);
     }
     if spec.has("nodeAffinity.required") {
-        placement::node_selector(spec.at("nodeAffinity.required"), &path.child("nodeAffinity").child("required"), judge);
+        placement::node_selector(
+            spec.at("nodeAffinity.required"),
+            &path.child("nodeAffinity").child("required"),
+            judge,
+        );
     }
     source(spec, &path, judge);
     let policy = spec.text("persistentVolumeReclaimPolicy");
@@ -157,15 +161,17 @@ pub(super) fn volume(object: &Value, old: Option<&Value>, judge: &mut Judge<'_>)
     if let Some(old) = old {
         let source_of = |spec: &Value| SOURCES.iter().map(|s| spec.at(s).clone()).collect::<Vec<_>>();
         if source_of(spec) != source_of(old.at("spec")) {
-            let why = format!(
-                "spec.persistentvolumesource is immutable after creation\n{}",
-                diff(old.at("spec"), spec)
-            );
+            let why =
+                format!("spec.persistentvolumesource is immutable after creation\n{}", diff(old.at("spec"), spec));
             judge.errors.forbidden(&path.child("persistentvolumesource"), &why);
         }
         immutable(spec.at("volumeMode"), old.at("spec.volumeMode"), &Path::new("volumeMode"), judge.errors);
         if old.has("spec.nodeAffinity") && !same(spec.at("nodeAffinity"), old.at("spec.nodeAffinity")) {
-            judge.errors.invalid(&Path::new("nodeAffinity"), spec.at("nodeAffinity"), "field is immutable, except for updating from beta label to GA");
+            judge.errors.invalid(
+                &Path::new("nodeAffinity"),
+                spec.at("nodeAffinity"),
+                "field is immutable, except for updating from beta label to GA",
+            );
         }
     }
 }

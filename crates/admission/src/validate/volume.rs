@@ -91,7 +91,10 @@ fn pod_source(kind: &str, source: &Value, path: &Path, judge: &mut Judge<'_>) {
     match kind {
         "emptyDir" => {
             if let Some(limit) = quantity(source.at("sizeLimit")).filter(|q| q.sign() < 0) {
-                judge.errors.forbidden(&path.child("sizeLimit"), &format!("SizeLimit field must be a valid resource quantity: {limit}"));
+                judge.errors.forbidden(
+                    &path.child("sizeLimit"),
+                    &format!("SizeLimit field must be a valid resource quantity: {limit}"),
+                );
             }
         }
         "secret" => {
@@ -129,8 +132,16 @@ pub(super) fn shared_source(kind: &str, source: &Value, path: &Path, judge: &mut
                 judge.errors.required(&path.child("path"), "");
             } else {
                 no_backsteps(target, &path.child("path"), judge);
-                let kinds =
-                    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+                let kinds = [
+                    "",
+                    "BlockDevice",
+                    "CharDevice",
+                    "Directory",
+                    "DirectoryOrCreate",
+                    "File",
+                    "FileOrCreate",
+                    "Socket",
+                ];
                 if !kinds.contains(&source.text("type")) {
                     judge.errors.not_supported(&path.child("type"), &source.text("type"), &kinds[1..]);
                 }
@@ -202,7 +213,11 @@ fn downward(source: &Value, path: &Path, judge: &mut Judge<'_>) {
         file_path(item, &here, judge);
         if item.has("fieldRef") {
             if item.has("resourceFieldRef") {
-                judge.errors.invalid(&here, &"resource", "fieldRef and resourceFieldRef can not be specified simultaneously");
+                judge.errors.invalid(
+                    &here,
+                    &"resource",
+                    "fieldRef and resourceFieldRef can not be specified simultaneously",
+                );
             }
             field_ref(item.at("fieldRef"), FILE_FIELDS, &here.child("fieldRef"), judge);
         } else if item.has("resourceFieldRef") {
@@ -217,7 +232,8 @@ fn projected(source: &Value, path: &Path, judge: &mut Judge<'_>) {
     mode(source.at("defaultMode"), &path.child("defaultMode"), judge);
     for (i, part) in source.items("sources").iter().enumerate() {
         let here = path.child("sources").index(i);
-        let kinds = ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
+        let kinds =
+            ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
         let found: Vec<&str> = kinds.into_iter().filter(|kind| part.has(kind)).collect();
         for (n, kind) in found.iter().enumerate() {
             let (inner, at) = (part.at(kind), here.child(kind));
