@@ -24,6 +24,11 @@ impl Cidr {
         self.prefix
     }
 
+    /// 127.0.0.0/8.
+    pub(crate) fn loopback() -> Self {
+        Self { address: Ipv4Addr::new(127, 0, 0, 0).into(), prefix: 8 }
+    }
+
     pub fn is_v4(&self) -> bool {
         self.address.is_ipv4()
     }

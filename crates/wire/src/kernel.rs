@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use crate::cidr::{Cidr, gateway};
 use crate::netlink::{Refused, Socket};
 use crate::network::{Network, Peer, PodLink, PodNet, ServiceTable, WireError};
+use crate::nft::{Rules, Surroundings};
 use crate::{netns, route};
 
 mod spare;
@@ -58,6 +59,8 @@ pub struct KernelConfig {
 #[derive(Clone, Debug)]
 struct Settings {
     instance: String,
+    pod: Cidr,
+    cluster: Cidr,
     service: Cidr,
     cluster_dns: IpAddr,
     /// The host's address in its pod range.
@@ -71,9 +74,25 @@ impl Settings {
         format!("v{}", self.instance)
     }
 
+    fn anchor(&self) -> String {
+        format!("s{}", self.instance)
+    }
+
     /// The group of interfaces that wait for their removal; only this instance's doomed ones are ever in it.
     fn doomed_group(&self) -> u32 {
         self.instance.bytes().fold(0x5374_0000, |number: u32, b| number.wrapping_mul(37).wrapping_add(u32::from(b)))
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            instance: self.instance.clone(),
+            link_prefix: self.link_prefix(),
+            pod: self.pod,
+            cluster: self.cluster,
+            service: self.service,
+            gateway: self.gateway,
+            cluster_dns: self.cluster_dns,
+        }
     }
 
     fn alias(&self, id: &str) -> String {
@@ -115,6 +134,7 @@ struct KernelNetwork {
 struct Core {
     settings: Settings,
     host: Socket,
+    rules: Rules,
     pool: Pool,
     /// One slot for each pod; its lock is held while the pod's network is changed.
     slots: Mutex<HashMap<String, Slot>>,
@@ -131,7 +151,8 @@ impl Core {
             .map_err(|e| io_error(&format!("make {}", settings.netns_dir.display()), e))?;
         let (pool, requests) = Pool::new();
         let (doomed, removals) = sync_channel(1);
-        let core = Arc::new(Self { settings, host, pool, slots: Mutex::default(), doomed });
+        let rules = Rules::open(settings.surroundings())?;
+        let core = Arc::new(Self { settings, host, rules, pool, slots: Mutex::default(), doomed });
         core.take_up()?;
         spare::start_refill(&core, requests)
             .map_err(|e| io_error("start the thread that keeps spare namespaces", e))?;
@@ -181,6 +202,7 @@ impl Core {
         let link = PodLink { id: pod.id.clone(), netns: self.settings.pin(&pod.id), addresses: pod.addresses.clone() };
         if let Some(attached) = slot.as_ref() {
             if attached.addresses == pod.addresses && netns::is_pinned(&link.netns) {
+                self.set_host_ports(pod)?;
                 return Ok(link);
             }
             self.delete_link(attached.link)?;
@@ -214,13 +236,25 @@ impl Core {
             outside.push(route::neighbour(spare.link, *address, spare.mac));
             outside.push(route::Route::host(*address, spare.link, Some(self.settings.gateway)).add());
         }
-        self.host.requests(outside).map_err(|e| refused(&format!("routes to pod {}", pod.id), &e))
+        self.host.requests(outside).map_err(|e| refused(&format!("routes to pod {}", pod.id), &e))?;
+        self.set_host_ports(pod)
+    }
+
+    /// Leads the host's ports to the pod's first address.
+    fn set_host_ports(&self, pod: &PodNet) -> Result<(), WireError> {
+        match pod.addresses.first() {
+            Some(address) if !pod.host_ports.is_empty() => self.rules.set_host_ports(*address, &pod.host_ports),
+            _ => Ok(()),
+        }
     }
 
     fn detach(&self, id: &str) -> Result<(), WireError> {
         let slot = self.slot(id);
         let mut held = slot.lock();
         if let Some(attached) = held.as_ref() {
+            for address in &attached.addresses {
+                self.rules.set_host_ports(*address, &[])?;
+            }
             self.doom(id, attached)?;
         }
         *held = None;
@@ -271,25 +305,46 @@ impl Core {
     fn prepare(&self) -> Result<(), WireError> {
         let s = &self.settings;
         netns::write_setting("net/ipv4/ip_forward", "1").map_err(|e| io_error("switch on forwarding", e))?;
+        let anchor = self.anchor()?;
         let messages = vec![
             route::link_up(route::LOOPBACK),
-            route::add_address(route::LOOPBACK, s.gateway, route::Scope::Host),
-            route::add_address(route::LOOPBACK, s.cluster_dns, route::Scope::Host),
-            self.service_route().add(),
+            route::add_address(anchor, s.gateway, route::Scope::Host),
+            route::add_address(anchor, s.cluster_dns, route::Scope::Host),
+            self.service_route(anchor).add(),
         ];
         self.host.requests(messages).map_err(|e| refused("addresses and routes of the node", &e))?;
+        self.rules.prepare()?;
         self.pool.request_refill();
         Ok(())
     }
 
-    /// Gives the host's own connections to services a way out, on which the rules catch them; nothing ever arrives there.
-    fn service_route(&self) -> route::Route {
+    /// The interface that holds the node's own addresses: one end of a pair whose other end is down. (A dummy interface
+    /// would do, but not every kernel has them; on the loopback interface the kernel cannot refuse a connection.)
+    fn anchor(&self) -> Result<u32, WireError> {
+        let s = &self.settings;
+        let name = s.anchor();
+        let other = format!("{name}x");
+        let pair = route::new_pair(
+            &route::End { name: &name, mac: spare::HOST_MAC },
+            &route::End { name: &other, mac: spare::HOST_MAC },
+            None,
+            s.mtu,
+        );
+        match self.host.request(pair) {
+            Err(e) if !e.is(Errno::EEXIST) => return Err(refused(&format!("interface {name}"), &e)),
+            _ => {}
+        }
+        route::link(&self.host, &name).map(|link| link.index).map_err(|e| refused(&format!("interface {name}"), &e))
+    }
+
+    /// Gives the host's own connections to services a way out, on which the rules catch them; nothing ever leaves there.
+    fn service_route(&self, anchor: u32) -> route::Route {
         let s = &self.settings;
         route::Route {
             to: s.service.network(),
             prefix: s.service.prefix(),
             via: None,
-            link: route::LOOPBACK,
+            link: anchor,
             source: Some(s.gateway),
             mtu: Some(s.mtu),
         }
@@ -308,24 +363,12 @@ impl Core {
             _ => delete_doomed(&self.settings, &self.host)?,
         }
         self.remove_pins()?;
-        let s = &self.settings;
-        for message in [
-            self.service_route().delete(),
-            route::delete_address(route::LOOPBACK, s.cluster_dns),
-            route::delete_address(route::LOOPBACK, s.gateway),
-        ] {
-            match self.host.request(message) {
-                Err(e) if !(e.is(Errno::ESRCH) || e.is(Errno::EADDRNOTAVAIL) || e.is(Errno::ENODEV)) => {
-                    return Err(refused("addresses and routes of the node", &e));
-                }
-                _ => {}
-            }
+        self.rules.remove()?;
+        match route::link(&self.host, &self.settings.anchor()) {
+            Ok(anchor) => self.delete_link(anchor.index),
+            Err(e) if e.is(Errno::ENODEV) => Ok(()),
+            Err(e) => Err(refused("the node's own interface", &e)),
         }
-        Ok(())
-    }
-
-    fn set_services(&self, _table: &ServiceTable) -> Result<(), WireError> {
-        Err(WireError::Invalid("service rules are not supported yet".into()))
     }
 
     fn remove_pins(&self) -> Result<(), WireError> {
@@ -388,6 +431,8 @@ fn check(config: &KernelConfig, mtu: u32) -> Result<Settings, WireError> {
     }
     Ok(Settings {
         instance: mark.clone(),
+        pod,
+        cluster,
         service,
         cluster_dns: config.cluster_dns,
         gateway: gateway(&pod),
@@ -472,7 +517,7 @@ impl Network for KernelNetwork {
 
     async fn set_services(&self, table: &ServiceTable) -> Result<(), WireError> {
         let table = table.clone();
-        self.run(move |core| core.set_services(&table)).await
+        self.run(move |core| core.rules.set_services(&table)).await
     }
 
     async fn set_peers(&self, peers: &[Peer]) -> Result<(), WireError> {

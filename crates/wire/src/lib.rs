@@ -10,7 +10,7 @@ pub mod memory;
 mod netlink;
 mod netns;
 pub mod network;
-//mod nft;
+mod nft;
 mod route;
 
 pub use cidr::Cidr;

@@ -114,10 +114,6 @@ impl Attrs {
     pub(crate) fn push(&mut self, kind: u16, inner: &Self) {
         put(&mut self.0, kind | NESTED, &inner.0);
     }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 fn put(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
@@ -192,6 +188,7 @@ impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.words {
             Some(words) => write!(f, "{} ({words})", self.error),
+            None if self.index > 0 => write!(f, "{} (message {})", self.error, self.index),
             None => write!(f, "{}", self.error),
         }
     }

@@ -17,7 +17,6 @@ const NEW_LINK: u16 = 16;
 const DEL_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
-const DEL_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
 const DEL_ROUTE: u16 = 25;
@@ -74,14 +73,16 @@ pub(crate) struct End<'a> {
     pub(crate) mac: Mac,
 }
 
-/// A pair of interfaces: `here` in the socket's namespace, up; `there` in that of the descriptor. The kernel refuses to
-/// make the other end up in the same message.
-pub(crate) fn new_pair(here: &End<'_>, there: &End<'_>, namespace: RawFd, mtu: u32) -> Msg {
-    let peer = Attrs::with_fixed(&link_header(0, false))
+/// A pair of interfaces: `here` in the socket's namespace, up; `there` in that of the descriptor, or here too. The
+/// kernel refuses to make the other end up in the same message.
+pub(crate) fn new_pair(here: &End<'_>, there: &End<'_>, namespace: Option<RawFd>, mtu: u32) -> Msg {
+    let mut peer = Attrs::with_fixed(&link_header(0, false))
         .text(LINK_NAME, there.name)
         .attr(LINK_ADDRESS, &there.mac)
-        .attr(LINK_MTU, &mtu.to_ne_bytes())
-        .attr(LINK_NETNS_FD, &namespace.to_ne_bytes());
+        .attr(LINK_MTU, &mtu.to_ne_bytes());
+    if let Some(namespace) = namespace {
+        peer = peer.attr(LINK_NETNS_FD, &namespace.to_ne_bytes());
+    }
     let info = Attrs::new().attr(INFO_KIND, b"veth").nest(INFO_DATA, Attrs::new().nest(VETH_PEER, peer));
     Msg::new(NEW_LINK, F_CREATE | F_EXCL, &link_header(0, true))
         .text(LINK_NAME, here.name)
@@ -149,10 +150,6 @@ fn address_message(kind: u16, flags: u16, index: u32, address: IpAddr, scope: Sc
 
 pub(crate) fn add_address(index: u32, address: IpAddr, scope: Scope) -> Msg {
     address_message(NEW_ADDRESS, F_CREATE | F_REPLACE, index, address, scope)
-}
-
-pub(crate) fn delete_address(index: u32, address: IpAddr) -> Msg {
-    address_message(DEL_ADDRESS, 0, index, address, Scope::Universe)
 }
 
 /// A route of ours in the main table.

@@ -22,7 +22,7 @@ use crate::route::{self, End, Mac};
 /// How many are kept ready: as many pods may start at the same moment without waiting.
 const SPARES: usize = 4;
 /// All host ends have this hardware address: each is alone with its pod, and pods know it without asking.
-const HOST_MAC: Mac = [0x02, 0x73, 0x74, 0x65, 0x61, 0x64];
+pub(super) const HOST_MAC: Mac = [0x02, 0x73, 0x74, 0x65, 0x61, 0x64];
 /// The name of the interface inside of a pod, as with every container runtime.
 const INNER_NAME: &str = "eth0";
 
@@ -67,7 +67,7 @@ impl Spare {
     ) -> Result<(u32, u32), WireError> {
         let here = End { name, mac: HOST_MAC };
         let there = End { name: INNER_NAME, mac };
-        host.request(route::new_pair(&here, &there, namespace.file.as_raw_fd(), settings.mtu))
+        host.request(route::new_pair(&here, &there, Some(namespace.file.as_raw_fd()), settings.mtu))
             .map_err(|e| refused(&format!("interface {name}"), &e))?;
         let link = find(host, name)?;
         // Lets the answers to connections that began at 127.0.0.1:<node port> come back; the rules drop all else.
