@@ -1,0 +1,131 @@
+//! The command line, as data. Flags and places follow k3s where k3s has them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Kubernetes for stateful applications, in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "stead", version, propagate_version = true)]
+pub(crate) struct Stead {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole cluster on this machine: control plane and node.
+    Server(ServerFlags),
+    /// Print a StatefulSet with its pods and claims, say what is wrong and how to mend it.
+    Check(stead_cli::check::Flags),
+    /// The images of a node.
+    Image(ImageFlags),
+    /// Stop every container and remove every mount, interface and rule of a data directory; its data stays.
+    Killall(KillallFlags),
+    /// Print the version.
+    Version,
+    /// The program inside the demo image.
+    #[command(hide = true)]
+    Demo(DemoFlags),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServerFlags {
+    /// Where everything is kept.
+    #[arg(long, default_value = "/var/lib/stead", env = "STEAD_DATA_DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Address to listen on.
+    #[arg(long, default_value = "0.0.0.0")]
+    pub(crate) bind_address: IpAddr,
+    /// Port to listen on.
+    #[arg(long, default_value_t = 6443)]
+    pub(crate) https_listen_port: u16,
+    /// The address that pods and other machines reach this server at (default: the node's).
+    #[arg(long)]
+    pub(crate) advertise_address: Option<IpAddr>,
+    /// Where the administrator's kubeconfig is written (mode 600).
+    #[arg(long, default_value = "/etc/stead/stead.yaml")]
+    pub(crate) write_kubeconfig: PathBuf,
+    /// More names or addresses for the server's certificate.
+    #[arg(long)]
+    pub(crate) tls_san: Vec<String>,
+    /// Name of this node (default: the host's name).
+    #[arg(long)]
+    pub(crate) node_name: Option<String>,
+    /// Address of this node (default: that of the default route).
+    #[arg(long)]
+    pub(crate) node_ip: Option<IpAddr>,
+    /// Range of the pods' addresses.
+    #[arg(long, default_value = "10.42.0.0/16")]
+    pub(crate) cluster_cidr: String,
+    /// Range of the Services' addresses.
+    #[arg(long, default_value = "10.43.0.0/16")]
+    pub(crate) service_cidr: String,
+    /// Address of the cluster's DNS, within the Services' range.
+    #[arg(long, default_value = "10.43.0.10")]
+    pub(crate) cluster_dns: IpAddr,
+    #[arg(long, default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
+    /// Parts that are not started: dns, local-storage.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) disable: Vec<String>,
+    /// Control plane only; needs no root.
+    #[arg(long)]
+    pub(crate) disable_agent: bool,
+    /// Registry mirrors and credentials, in k3s' form.
+    #[arg(long, default_value = "/etc/stead/registries.yaml")]
+    pub(crate) private_registry: PathBuf,
+    /// More to log.
+    #[arg(long)]
+    pub(crate) debug: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct QuickstartFlags {
+    /// Leave the cluster running until it is interrupted.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Where the throw-away cluster lives (default: a temporary directory).
+    #[arg(long)]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ImageFlags {
+    /// The node's data directory.
+    #[arg(long, default_value = "/var/lib/stead", env = "STEAD_DATA_DIR", global = true)]
+    pub(crate) data_dir: PathBuf,
+    /// Registry mirrors and credentials, in k3s' form.
+    #[arg(long, default_value = "/etc/stead/registries.yaml", global = true)]
+    pub(crate) private_registry: PathBuf,
+    #[command(subcommand)]
+    pub(crate) what: ImageCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Read OCI or docker archives.
+    Import { archives: Vec<PathBuf> },
+    /// Fetch an image from its registry.
+    Pull { reference: String },
+    /// List the images.
+    Ls,
+    /// Remove an image.
+    Rm { reference: String },
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct KillallFlags {
+    #[arg(long, default_value = "/var/lib/stead", env = "STEAD_DATA_DIR")]
+    pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DemoFlags {
+    /// Where the demo keeps what it must not lose.
+    #[arg(long, default_value = "/data")]
+    pub(crate) data: PathBuf,
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) port: u16,
+}

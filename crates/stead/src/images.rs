@@ -1,0 +1,50 @@
+//! `stead image`: the node's image store, with or without a running server.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use stead_runtime::Image;
+
+use crate::arguments::{ImageCommand, ImageFlags};
+use crate::machine;
+use crate::server::{block_on, engine_options};
+
+pub(crate) fn run(flags: ImageFlags) -> Result<ExitCode> {
+    anyhow::ensure!(machine::is_root(), "the image store belongs to root: use sudo");
+    block_on(async {
+        let registries = flags.private_registry.exists().then_some(flags.private_registry);
+        let engine = stead_runtime::embedded::open(engine_options(&flags.data_dir, registries)).await?;
+        match flags.what {
+            ImageCommand::Import { archives } => {
+                for archive in archives {
+                    let images = engine.import(archive.clone()).await.with_context(|| archive.display().to_string())?;
+                    images.iter().for_each(|image| println!("imported {}", image.references.join(", ")));
+                }
+            }
+            ImageCommand::Pull { reference } => {
+                let image = engine.pull(&reference, None).await?;
+                println!("pulled {} ({})", image.references.join(", "), image.id);
+            }
+            ImageCommand::Ls => print!("{}", table(&engine.images().await?)),
+            ImageCommand::Rm { reference } => {
+                engine.remove_image(&reference).await?;
+                println!("removed {reference}");
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn table(images: &[Image]) -> String {
+    let mut rows: Vec<[String; 3]> = Vec::new();
+    for image in images {
+        let id = image.id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
+        let size = format!("{:.1}MB", image.size_bytes as f64 / 1e6);
+        rows.extend(image.references.iter().map(|reference| [reference.clone(), id.clone(), size.clone()]));
+    }
+    rows.sort();
+    rows.insert(0, ["IMAGE".to_owned(), "IMAGE ID".to_owned(), "SIZE".to_owned()]);
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0) + 3;
+    let (first, second) = (width(0), width(1));
+    rows.iter().map(|[name, id, size]| format!("{name:first$}{id:second$}{size}\n")).collect()
+}

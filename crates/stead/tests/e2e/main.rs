@@ -1,0 +1,10 @@
+//! Black-box tests: a real `stead server`, real containers, stock kubectl. They need root; `cargo xtask test` prepares what they need.
+
+mod bad_input;
+mod order;
+mod restart;
+mod seed_000;
+mod seed_001;
+mod seed_002;
+mod seed_004;
+mod support;

@@ -1,0 +1,97 @@
+//! One registry for all tests, one server for each.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use stead_testkit::cluster::{Cluster, Options};
+use stead_testkit::images;
+use stead_testkit::kubectl::{self, Kubectl};
+use stead_testkit::registry::Registry;
+
+/// Runs an exercise once with each stock kubectl, each time on a server of its own.
+pub(crate) fn with_each_kubectl(exercise: impl Fn(&Cluster, &Kubectl)) {
+    for program in kubectl::programs(&root().join("target/tools")).unwrap() {
+        eprintln!("--- with {}", program.display());
+        let cluster = start(&[]);
+        exercise(&cluster, &cluster.kubectl(&program));
+    }
+}
+
+/// A server, and the newest kubectl at hand.
+pub(crate) fn cluster() -> (Cluster, Kubectl) {
+    let cluster = start(&[]);
+    let programs = kubectl::programs(&root().join("target/tools")).unwrap();
+    let kubectl = cluster.kubectl(&programs[0]);
+    (cluster, kubectl)
+}
+
+pub(crate) fn start(flags: &[&str]) -> Cluster {
+    let options = Options {
+        binary: PathBuf::from(env!("CARGO_BIN_EXE_stead")),
+        registries: Some(registries()),
+        archives: Vec::new(),
+        flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+    };
+    Cluster::start(options).unwrap()
+}
+
+/// The layout of the test images.
+pub(crate) fn layout() -> PathBuf {
+    images::build_all(&root().join("target/test-images")).unwrap()
+}
+
+/// The `registries.yaml` that leads every pull to the loopback registry, which lives as long as this process.
+fn registries() -> String {
+    static YAML: OnceLock<String> = OnceLock::new();
+    YAML.get_or_init(|| {
+        let layout = layout();
+        let (sender, yaml) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let registry = Registry::serve(&layout, 0).await.unwrap();
+                sender.send(registry.registries_yaml()).unwrap();
+                std::future::pending::<()>().await;
+            });
+        });
+        yaml.recv().unwrap()
+    })
+    .clone()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
+}
+
+/// The first word of each line, in the order of its first appearance among lines that `wanted` accepts.
+pub(crate) fn first_seen(lines: &[String], wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut seen: Vec<String> = Vec::new();
+    for line in lines.iter().filter(|line| wanted(line)) {
+        let name = line.split_whitespace().next().unwrap_or_default();
+        if !seen.iter().any(|known| known == name) {
+            seen.push(name.to_owned());
+        }
+    }
+    seen
+}
+
+/// Whether the line of `get pods` shows all containers ready.
+pub(crate) fn is_ready(line: &str) -> bool {
+    line.contains(" 1/1 ") && line.contains(" Running ")
+}
+
+/// Where in `lines` the first one stands that `wanted` accepts.
+#[track_caller]
+pub(crate) fn position(lines: &[String], what: &str, wanted: impl Fn(&str) -> bool) -> usize {
+    lines.iter().position(|line| wanted(line)).unwrap_or_else(|| panic!("no line with {what} in\n{}", lines.join("\n")))
+}
+
+/// Asserts that a watch of pods saw `names` come up one after the other, each only after the one before it was ready.
+#[track_caller]
+pub(crate) fn assert_came_up_in_order(lines: &[String], names: &[&str]) {
+    for pair in names.windows(2) {
+        let ready = position(lines, pair[0], |line| line.starts_with(&format!("{} ", pair[0])) && is_ready(line));
+        let made = position(lines, pair[1], |line| line.starts_with(&format!("{} ", pair[1])));
+        assert!(ready < made, "{} was made before {} was ready:\n{}", pair[1], pair[0], lines.join("\n"));
+    }
+}
