@@ -43,7 +43,10 @@ fn serve(stream: TcpStream, answer: &str) -> std::io::Result<()> {
     let mut request = BufReader::new(std::io::Read::take(&stream, REQUEST_LINE_BYTES_MAX));
     let mut line = String::new();
     request.read_line(&mut line)?;
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", answer.len());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        answer.len()
+    );
     (&stream).write_all(head.as_bytes())?;
     (&stream).write_all(answer.as_bytes())
 }

@@ -27,9 +27,11 @@ pub(crate) fn instance(data_dir: &Path) -> String {
     const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let path = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned());
     // FNV-1a: stable across versions, which the standard library's hashers do not promise.
-    let mut hash = path.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let mut hash = path
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     let mut mark = String::new();
     for _ in 0..5 {
         mark.push(char::from(LETTERS[usize::try_from(hash % 36).expect("below 36")]));

@@ -48,7 +48,8 @@ impl Server {
         }
         let temporary = path.with_extension("new");
         let _ = fs::remove_file(&temporary);
-        let mut file = fs::File::options().create_new(true).write(true).mode(0o600).open(&temporary).with_context(named)?;
+        let mut file =
+            fs::File::options().create_new(true).write(true).mode(0o600).open(&temporary).with_context(named)?;
         std::io::Write::write_all(&mut file, self.api.admin_kubeconfig().as_bytes()).with_context(named)?;
         fs::rename(&temporary, path).with_context(named)
     }

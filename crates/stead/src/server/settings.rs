@@ -49,7 +49,12 @@ impl Settings {
         );
         let pods = Range::parse("--cluster-cidr", &flags.cluster_cidr)?;
         let services = Range::parse("--service-cidr", &flags.service_cidr)?;
-        ensure!(!pods.overlaps(&services), "--cluster-cidr {} and --service-cidr {} overlap", flags.cluster_cidr, flags.service_cidr);
+        ensure!(
+            !pods.overlaps(&services),
+            "--cluster-cidr {} and --service-cidr {} overlap",
+            flags.cluster_cidr,
+            flags.service_cidr
+        );
         ensure!(
             services.contains(flags.cluster_dns),
             "--cluster-dns {} is not in --service-cidr {}",

@@ -86,7 +86,12 @@ fn a_truncated_image_archive_is_refused_and_leaves_nothing() {
     images::archive(&layout(), &["library/busybox:1.36"], &archive).unwrap();
     let whole = std::fs::read(&archive).unwrap();
     let stead = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_stead")).arg("image").args(arguments).arg("--data-dir").arg(cluster.data_dir()).output();
+        let output = Command::new(env!("CARGO_BIN_EXE_stead"))
+            .arg("image")
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(cluster.data_dir())
+            .output();
         output.unwrap()
     };
     let path = archive.to_str().unwrap();

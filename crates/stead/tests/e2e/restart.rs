@@ -27,7 +27,8 @@ spec:
       resources: {requests: {storage: 1Gi}}
 "#;
 
-const STARTED: &str = "get pods web-0 web-1 -o jsonpath={.items[*].status.containerStatuses[0].state.running.startedAt}";
+const STARTED: &str =
+    "get pods web-0 web-1 -o jsonpath={.items[*].status.containerStatuses[0].state.running.startedAt}";
 const CONTAINERS: &str = "get pods web-0 web-1 -o jsonpath={.items[*].status.containerStatuses[0].containerID}";
 
 #[test]
@@ -40,7 +41,8 @@ fn a_server_killed_in_mid_scale_up_loses_nothing_and_stops_nothing() {
     let mut watch = kubectl.start("get pods -w");
     let _ = kubectl.ok("scale sts web --replicas=8");
     watch.until(|line| line.starts_with("web-3 "));
-    let names: Vec<String> = kubectl.ok("get pods,pvc,pv,sts,controllerrevisions -o name").lines().map(str::to_owned).collect();
+    let names: Vec<String> =
+        kubectl.ok("get pods,pvc,pv,sts,controllerrevisions -o name").lines().map(str::to_owned).collect();
     cluster.kill_server().unwrap();
 
     cluster.start_server().unwrap();
@@ -51,7 +53,10 @@ fn a_server_killed_in_mid_scale_up_loses_nothing_and_stops_nothing() {
     }
     assert_eq!(kubectl.ok(STARTED), started, "the first pods ran on");
     assert_eq!(kubectl.ok(CONTAINERS), containers);
-    assert_eq!(kubectl.ok("get pods -o jsonpath={.items[*].status.containerStatuses[0].restartCount}"), "0 0 0 0 0 0 0 0");
+    assert_eq!(
+        kubectl.ok("get pods -o jsonpath={.items[*].status.containerStatuses[0].restartCount}"),
+        "0 0 0 0 0 0 0 0"
+    );
     let start_time = |stat: &str| stat.split_whitespace().nth(22).map(str::to_owned);
     let now = kubectl.ok("exec web-0 -- sh -c 'echo $PPID; cat /proc/1/stat'");
     assert_eq!(start_time(&pid), start_time(&now), "the process of web-0 is the same one");

@@ -42,7 +42,8 @@ spec:
               name: web
 "#;
 
-const IMAGES: &str = r#"get pods -o jsonpath='{range .items[*]}{.metadata.name}{"="}{.spec.containers[*].image}{"\n"}{end}'"#;
+const IMAGES: &str =
+    r#"get pods -o jsonpath='{range .items[*]}{.metadata.name}{"="}{.spec.containers[*].image}{"\n"}{end}'"#;
 
 #[test]
 fn seed_002_nginx_is_reached_by_name_and_rolled_out_by_partition_and_by_hand() {
@@ -71,14 +72,20 @@ fn tags(kubectl: &Kubectl) -> Vec<String> {
 }
 
 fn partition(kubectl: &Kubectl) {
-    let _ = kubectl.ok(r#"patch sts web -p '{"spec":{"updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"partition":2}}}}'"#);
+    let _ = kubectl.ok(
+        r#"patch sts web -p '{"spec":{"updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"partition":2}}}}'"#,
+    );
     set_image(kubectl, "1.16");
     let said = kubectl.ok("rollout status sts/web --timeout=60s");
     assert!(said.ends_with("partitioned roll out complete: 2 new pods have been updated...\n"), "{said}");
     assert_eq!(tags(kubectl), ["latest", "latest", "1.16", "1.16"]);
     let _ = kubectl.ok("delete pod web-0");
     let _ = kubectl.ok("wait --for=condition=Ready pod/web-0 --timeout=60s");
-    assert_eq!(tags(kubectl), ["latest", "latest", "1.16", "1.16"], "a pod below the partition comes back at the old revision");
+    assert_eq!(
+        tags(kubectl),
+        ["latest", "latest", "1.16", "1.16"],
+        "a pod below the partition comes back at the old revision"
+    );
     let _ = kubectl.ok(r#"patch sts web -p '{"spec":{"updateStrategy":{"rollingUpdate":{"partition":0}}}}'"#);
     let _ = kubectl.ok("rollout status sts/web --timeout=60s");
     assert_eq!(tags(kubectl), ["1.16"; 4]);
@@ -101,10 +108,13 @@ fn orphans(kubectl: &Kubectl) {
     let _ = kubectl.ok("delete sts web --cascade=orphan");
     assert_eq!(kubectl.ok(uids), before, "orphans keep running");
     kubectl.eventually("get pod web-0 -o jsonpath={.metadata.ownerReferences}", str::is_empty);
-    let four = MANIFEST.replace("replicas: 2", "replicas: 4").replace("  serviceName", "  updateStrategy: {type: OnDelete}\n  serviceName");
+    let four = MANIFEST
+        .replace("replicas: 2", "replicas: 4")
+        .replace("  serviceName", "  updateStrategy: {type: OnDelete}\n  serviceName");
     kubectl.apply(&four);
-    kubectl.eventually("get pods -l app=nginx-sts -o jsonpath={.items[*].metadata.ownerReferences[0].name}", |owners| {
-        owners == "web web web web"
-    });
+    kubectl
+        .eventually("get pods -l app=nginx-sts -o jsonpath={.items[*].metadata.ownerReferences[0].name}", |owners| {
+            owners == "web web web web"
+        });
     assert_eq!(kubectl.ok(uids), before, "adopted pods are the same pods");
 }

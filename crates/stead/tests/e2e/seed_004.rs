@@ -79,7 +79,10 @@ fn roll_out_and_undo(kubectl: &Kubectl) {
     assert!(ending("web-2 ") < ending("web-1 ") && ending("web-1 ") < ending("web-0 "), "{}", seen.join("\n"));
     assert_eq!(kubectl.ok("exec web-0 -- cat /usr/share/nginx/html/index.html"), "web-0\n", "the volume came along");
     let history = kubectl.ok("rollout history statefulset/web");
-    assert!(history.starts_with("statefulset.apps/web \nREVISION  CHANGE-CAUSE\n1         <none>\n2         <none>\n"), "{history}");
+    assert!(
+        history.starts_with("statefulset.apps/web \nREVISION  CHANGE-CAUSE\n1         <none>\n2         <none>\n"),
+        "{history}"
+    );
     assert_eq!(kubectl.ok("rollout undo statefulset/web"), "statefulset.apps/web rolled back\n");
     let _ = kubectl.ok("rollout status statefulset/web --timeout=60s");
     assert_eq!(kubectl.ok("get pod web-0 -o jsonpath={.spec.containers[0].image}"), "nginx:1.21");
