@@ -10,6 +10,7 @@ pub mod field;
 pub mod gojson;
 pub mod names;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod selector;
 pub mod status;
