@@ -43,7 +43,8 @@ pub(crate) fn delete_options(call: &Call) -> Result<Option<Value>, ApiError> {
         Media::Json => serde_json::from_slice(&call.body).map_err(|e| ApiError::bad_request(e.to_string()))?,
         Media::Yaml => yaml(&call.body)?,
         Media::Protobuf => {
-            let target = Target::named("", "v1", "DeleteOptions").ok_or_else(|| ApiError::internal("no DeleteOptions"))?;
+            let target =
+                Target::named("", "v1", "DeleteOptions").ok_or_else(|| ApiError::internal("no DeleteOptions"))?;
             protobuf::decode(&target, &call.body)?
         }
     };

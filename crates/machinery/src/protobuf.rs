@@ -28,9 +28,8 @@ enum Slot {
 
 type Numbers = HashMap<u32, Slot>;
 
-static TYPES: LazyLock<HashMap<&'static str, Numbers>> = LazyLock::new(|| {
-    TABLE.lines().filter_map(|line| line.strip_prefix('=')).map(parse_line).collect()
-});
+static TYPES: LazyLock<HashMap<&'static str, Numbers>> =
+    LazyLock::new(|| TABLE.lines().filter_map(|line| line.strip_prefix('=')).map(parse_line).collect());
 
 fn parse_line(line: &'static str) -> (&'static str, Numbers) {
     let mut parts = line.split_whitespace();
@@ -39,10 +38,13 @@ fn parse_line(line: &'static str) -> (&'static str, Numbers) {
         let (name, number) = part.rsplit_once(':')?;
         let zero_is_absent = number.ends_with('z');
         let number = number.trim_end_matches('z').parse().ok()?;
-        Some((number, match name.strip_prefix('*') {
-            Some(inline) => Slot::Inline(inline),
-            None => Slot::Field { name, zero_is_absent },
-        }))
+        Some((
+            number,
+            match name.strip_prefix('*') {
+                Some(inline) => Slot::Inline(inline),
+                None => Slot::Field { name, zero_is_absent },
+            },
+        ))
     });
     (name, slots.collect())
 }
@@ -388,7 +390,10 @@ mod tests {
         let entry = [field(1, b"k"), field(2, b"v")].concat();
         let bytes = body("v1", "ConfigMap", &[field(1, &metadata), field(2, &entry)].concat());
         let got = decode(&target, &bytes).unwrap();
-        assert_eq!(got, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}}));
+        assert_eq!(
+            got,
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}})
+        );
 
         let source = field(2, &[]); // VolumeSource.emptyDir
         let volume = [field(1, b"v"), field(2, &source)].concat();
