@@ -74,7 +74,13 @@ pub(super) fn note_pause(deployment: &Deployment, status: &mut DeploymentStatus,
 }
 
 /// Notes that the ReplicaSet of the present template was found, or is made now.
-pub(super) fn note_new(deployment: &Deployment, status: &mut DeploymentStatus, name: &str, existed: bool, now: Timestamp) {
+pub(super) fn note_new(
+    deployment: &Deployment,
+    status: &mut DeploymentStatus,
+    name: &str,
+    existed: bool,
+    now: Timestamp,
+) {
     if deadline(deployment).is_none() {
         return;
     }

@@ -123,7 +123,8 @@ impl Work<'_> {
 
     /// Removes empty old ReplicaSets beyond `revisionHistoryLimit`, oldest revision first.
     pub(super) fn clean_up(&mut self) {
-        let Some(limit) = self.deployment().spec.revision_history_limit.and_then(|limit| usize::try_from(limit).ok()) else {
+        let Some(limit) = self.deployment().spec.revision_history_limit.and_then(|limit| usize::try_from(limit).ok())
+        else {
             return;
         };
         let mut old: Vec<&View> = self.old.iter().filter(|old| old.set.metadata.deletion_timestamp.is_none()).collect();

@@ -10,9 +10,8 @@ impl Work<'_> {
     /// Whether the Deployment was scaled since its ReplicaSets were.
     pub(super) fn is_scaling(&self) -> bool {
         let wanted = i64::from(self.wanted());
-        let desired = |view: &View| {
-            annotations::number(view.set.metadata.annotations.as_ref(), annotations::DESIRED_ANNOTATION)
-        };
+        let desired =
+            |view: &View| annotations::number(view.set.metadata.annotations.as_ref(), annotations::DESIRED_ANNOTATION);
         self.all().filter(|view| view.replicas() > 0).filter_map(desired).any(|desired| desired != wanted)
     }
 

@@ -68,7 +68,8 @@ impl World {
         match action {
             Action::Create { set } => {
                 let mut set = (**set).clone();
-                let age = Timestamp::from_second(1000 + i64::try_from(self.sets.len()).expect("few")).expect("in range");
+                let age =
+                    Timestamp::from_second(1000 + i64::try_from(self.sets.len()).expect("few")).expect("in range");
                 set.metadata.creation_timestamp = Some(Time(age));
                 self.sets.push(set);
             }
@@ -122,8 +123,7 @@ fn check(strategy: serde_json::Value, table: &str) {
         }
         let sets: Vec<_> = world.sets.iter().cloned().map(Arc::new).collect();
         let now = Timestamp::from_second(world.now).expect("in range");
-        let observed =
-            Observed { deployment: &world.deployment, sets: &sets, old_pods_run: world.old_pods_run, now };
+        let observed = Observed { deployment: &world.deployment, sets: &sets, old_pods_run: world.old_pods_run, now };
         let plan = plan(&observed);
         let steps: Vec<_> = plan.actions.iter().map(|action| words(&world, action)).collect();
         let progress = plan.status.conditions.iter().flatten().find(|c| c.type_.as_deref() == Some("Progressing"));

@@ -79,7 +79,8 @@ pub fn status(set: &ReplicaSet, pods: &[Arc<Pod>], failure: Option<&Failure>, no
         let has = pod.metadata.labels.as_ref();
         labels.iter().flatten().all(|(key, value)| has.and_then(|labels| labels.get(key)) == Some(value))
     };
-    let terminating = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some() && !crate::pod::is_finished(pod));
+    let terminating =
+        pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some() && !crate::pod::is_finished(pod));
     ReplicaSetStatus {
         replicas: count(active.len()).unwrap_or(0),
         ready_replicas: count(healths.iter().filter(|health| health.is_ready()).count()),

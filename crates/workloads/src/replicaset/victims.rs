@@ -24,10 +24,8 @@ pub fn choose(active: &[&Arc<Pod>], related: &[Arc<Pod>], count: usize, now: Tim
     for pod in related.iter().filter(|pod| is_active(pod)) {
         *on_node.entry(node(pod)).or_default() += 1;
     }
-    let mut candidates: Vec<Candidate<'_>> = active
-        .iter()
-        .map(|pod| Candidate::new(pod, on_node.get(node(pod)).copied().unwrap_or(0), now))
-        .collect();
+    let mut candidates: Vec<Candidate<'_>> =
+        active.iter().map(|pod| Candidate::new(pod, on_node.get(node(pod)).copied().unwrap_or(0), now)).collect();
     candidates.sort_by(Candidate::order);
     candidates.into_iter().take(count).map(|candidate| candidate.pod.clone()).collect()
 }
@@ -51,7 +49,8 @@ impl<'a> Candidate<'a> {
     fn new(pod: &'a Arc<Pod>, doubled: usize, now: Timestamp) -> Self {
         let annotations = pod.metadata.annotations.as_ref();
         let cost = annotations.and_then(|all| all.get(DELETION_COST_ANNOTATION)).and_then(|cost| cost.parse().ok());
-        let since = condition(pod, "Ready").filter(|c| c.status == "True").and_then(|c| c.last_transition_time.as_ref());
+        let since =
+            condition(pod, "Ready").filter(|c| c.status == "True").and_then(|c| c.last_transition_time.as_ref());
         let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
         Self {
             pod,
@@ -84,7 +83,8 @@ impl<'a> Candidate<'a> {
 }
 
 fn magnitude(since: Timestamp, now: Timestamp) -> u32 {
-    u64::try_from(now.duration_since(since).as_secs()).map_or(0, |seconds| seconds.checked_ilog2().map_or(0, |log| log + 1))
+    u64::try_from(now.duration_since(since).as_secs())
+        .map_or(0, |seconds| seconds.checked_ilog2().map_or(0, |log| log + 1))
 }
 
 fn node(pod: &Pod) -> &str {
