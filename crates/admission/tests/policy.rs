@@ -33,7 +33,10 @@ fn namespaces() {
     let mut object = pod("p", json!({}));
     object["metadata"]["namespace"] = "dying".into();
     let status = made(&world, &object).expect_err("refused");
-    assert_eq!(status["message"], "pods \"p\" is forbidden: unable to create new content in namespace dying because it is being terminated");
+    assert_eq!(
+        status["message"],
+        "pods \"p\" is forbidden: unable to create new content in namespace dying because it is being terminated"
+    );
     assert_eq!(status["details"]["causes"][0]["reason"], "NamespaceTerminating");
     object["metadata"]["namespace"] = "nowhere".into();
     let status = made(&world, &object).expect_err("refused");
@@ -64,7 +67,10 @@ fn limits() {
     let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "toobig", "namespace": "obj"},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}});
     let text = refusal(made(&world, &claim));
-    assert_eq!(text, "persistentvolumeclaims \"toobig\" is forbidden: maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 5Gi");
+    assert_eq!(
+        text,
+        "persistentvolumeclaims \"toobig\" is forbidden: maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 5Gi"
+    );
 }
 
 #[test]
@@ -80,7 +86,10 @@ fn quotas() {
         world.add(object);
     }
     let text = refusal(made(&world, &pod("extra", small.clone())));
-    assert_eq!(text, "pods \"extra\" is forbidden: exceeded quota: q, requested: pods=1,requests.cpu=40m, used: pods=2,requests.cpu=80m, limited: pods=2,requests.cpu=100m");
+    assert_eq!(
+        text,
+        "pods \"extra\" is forbidden: exceeded quota: q, requested: pods=1,requests.cpu=40m, used: pods=2,requests.cpu=80m, limited: pods=2,requests.cpu=100m"
+    );
     // A pod that has ended does not count.
     let mut ended = world.objects.pop().map(|(_, object)| (*object).clone()).unwrap();
     ended["status"]["phase"] = "Succeeded".into();
@@ -106,7 +115,10 @@ fn priorities_and_tolerations() {
     assert_eq!((&high["spec"]["priority"], &high["spec"]["preemptionPolicy"]), (&json!(1000), &json!("Never")));
     assert_eq!(high["spec"]["tolerations"].as_array().unwrap().len(), 1);
     let text = refusal(made(&world, &class("second", 1, true)));
-    assert_eq!(text, "priorityclasses.scheduling.k8s.io \"second\" is forbidden: PriorityClass usual is already marked as default. Only one default can exist");
+    assert_eq!(
+        text,
+        "priorityclasses.scheduling.k8s.io \"second\" is forbidden: PriorityClass usual is already marked as default. Only one default can exist"
+    );
 }
 
 #[test]
@@ -206,7 +218,13 @@ fn who_may_do_what() {
         (app, &authenticated, "update", of("apps", "statefulsets/scale", "err", "web"), true),
         ("system:serviceaccount:other:app", &authenticated, "get", of("", "configmaps", "err", "c"), false),
         ("system:kube-scheduler", &authenticated, "create", of("", "pods/binding", "err", "p"), true),
-        ("system:serviceaccount:kube-system:statefulset-controller", &authenticated, "create", of("", "pods", "err", ""), true),
+        (
+            "system:serviceaccount:kube-system:statefulset-controller",
+            &authenticated,
+            "create",
+            of("", "pods", "err", ""),
+            true,
+        ),
     ];
     for (user, groups, verb, target, allowed) in stories {
         let decision = authorize(&ask(user, groups, verb, target), &world);
@@ -220,9 +238,21 @@ fn who_may_do_what() {
 #[test]
 fn refusals() {
     let stories = [
-        ("list", of("", "pods", "http", ""), "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"http\""),
-        ("list", of("", "nodes", "", ""), "nodes is forbidden: User \"jane\" cannot list resource \"nodes\" in API group \"\" at the cluster scope"),
-        ("delete", of("apps", "statefulsets", "http", "web"), "statefulsets.apps \"web\" is forbidden: User \"jane\" cannot delete resource \"statefulsets\" in API group \"apps\" in the namespace \"http\""),
+        (
+            "list",
+            of("", "pods", "http", ""),
+            "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"http\"",
+        ),
+        (
+            "list",
+            of("", "nodes", "", ""),
+            "nodes is forbidden: User \"jane\" cannot list resource \"nodes\" in API group \"\" at the cluster scope",
+        ),
+        (
+            "delete",
+            of("apps", "statefulsets", "http", "web"),
+            "statefulsets.apps \"web\" is forbidden: User \"jane\" cannot delete resource \"statefulsets\" in API group \"apps\" in the namespace \"http\"",
+        ),
         ("get", Target::Path("/metrics"), "forbidden: User \"jane\" cannot get path \"/metrics\""),
     ];
     for (verb, target, text) in stories {

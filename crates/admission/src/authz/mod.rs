@@ -71,7 +71,9 @@ pub fn authorize(attributes: &Attributes<'_>, lookup: &dyn Lookup) -> Decision {
         return of_node.unwrap_or(Decision::NoOpinion(String::new()));
     }
     match (rbac::authorize(attributes, lookup), of_node) {
-        (Decision::NoOpinion(why), Some(Decision::NoOpinion(of_node))) if why.is_empty() => Decision::NoOpinion(of_node),
+        (Decision::NoOpinion(why), Some(Decision::NoOpinion(of_node))) if why.is_empty() => {
+            Decision::NoOpinion(of_node)
+        }
         (decision, _) => decision,
     }
 }

@@ -21,10 +21,14 @@ pub(super) fn authorize(attributes: &Attributes<'_>, lookup: &dyn Lookup) -> Opt
     let reads = matches!(attributes.verb, "get" | "list" | "watch");
     let related = match (resource.group, resource.resource, resource.subresource) {
         ("", "secrets" | "configmaps", "") if reads => mentioned(&resource, node, lookup),
-        ("", "persistentvolumeclaims", "" | "status") if attributes.verb != "create" => mentioned(&resource, node, lookup),
+        ("", "persistentvolumeclaims", "" | "status") if attributes.verb != "create" => {
+            mentioned(&resource, node, lookup)
+        }
         ("", "persistentvolumes", "") if attributes.verb == "get" => holds_volume(resource.name, node, lookup),
         ("", "serviceaccounts", "token") if attributes.verb == "create" => runs_as(&resource, node, lookup),
-        ("coordination.k8s.io", "leases", _) => resource.namespace == "kube-node-lease" && own_name(&resource, node, attributes.verb),
+        ("coordination.k8s.io", "leases", _) => {
+            resource.namespace == "kube-node-lease" && own_name(&resource, node, attributes.verb)
+        }
         ("storage.k8s.io", "csinodes", _) => own_name(&resource, node, attributes.verb),
         ("storage.k8s.io", "volumeattachments", "") => attributes.verb == "get",
         _ => {
@@ -67,7 +71,12 @@ fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// Values at paths below every container's environment and every volume, and below sources of projected volumes.
-fn names<'a>(pod: &'a Value, env: [&'static str; 2], volume: &'static [&'static str], part: &'static str) -> impl Iterator<Item = &'a str> {
+fn names<'a>(
+    pod: &'a Value,
+    env: [&'static str; 2],
+    volume: &'static [&'static str],
+    part: &'static str,
+) -> impl Iterator<Item = &'a str> {
     let from_env = containers(pod).flat_map(move |c| {
         let one = c.items("env").iter().map(move |e| e.text(env[0]));
         one.chain(c.items("envFrom").iter().map(move |e| e.text(env[1])))
