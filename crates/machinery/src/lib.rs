@@ -14,6 +14,7 @@ pub mod protobuf;
 pub mod quantity;
 pub mod selector;
 pub mod status;
+pub mod table;
 pub mod time;
 
 pub use field::{FieldError, FieldErrors, Path};
