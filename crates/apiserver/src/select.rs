@@ -31,12 +31,7 @@ pub(crate) struct Selection {
 
 impl Selection {
     /// Reads `labelSelector` and `fieldSelector`; `name` is the object that the URL names, if any.
-    pub(crate) fn read(
-        recent: &Arc<Recent>,
-        kind: &'static Kind,
-        name: &str,
-        query: &Query,
-    ) -> Result<Self, ApiError> {
+    pub(crate) fn read(recent: &Arc<Recent>, kind: &'static Kind, name: &str, query: &Query) -> Result<Self, ApiError> {
         let labels = Selector::parse(query.get("labelSelector")).map_err(ApiError::bad_request)?;
         let fields = FieldSelector::parse(kind, query.get("fieldSelector")).map_err(ApiError::bad_request)?;
         Ok(Self { kind, name: name.to_owned(), labels, fields, recent: recent.clone() })
