@@ -70,8 +70,7 @@ impl Controller for Deployments {
         let head = Head { key, meta: &deployment.metadata, reference: &reference };
         let alive = || still_alive::<Deployment>(&self.cx.client, key, &deployment.metadata);
         let none = std::collections::BTreeMap::new();
-        let fits =
-            |set: &ReplicaSet| selects(&deployment.spec.selector, set.metadata.labels.as_ref().unwrap_or(&none));
+        let fits = |set: &ReplicaSet| selects(&deployment.spec.selector, set.metadata.labels.as_ref().unwrap_or(&none));
         let family = gather((&self.cx.client, &self.sets, &self.writes), head, fits, alive).await?;
         if family.changed {
             return Ok(Next::Done);
@@ -173,7 +172,8 @@ impl Deployments {
     ) -> Result<(), Error> {
         let name = set.metadata.name.as_deref().unwrap_or_default();
         let there = api.get(name).await.map_err(Error::doing(format!("look up ReplicaSet {name:?}")))?;
-        let ours = index::controller_of(&there).is_some_and(|owner| Some(&owner.uid) == deployment.metadata.uid.as_ref());
+        let ours =
+            index::controller_of(&there).is_some_and(|owner| Some(&owner.uid) == deployment.metadata.uid.as_ref());
         if ours && is_same_template(deployment, &there) {
             return Ok(());
         }
@@ -207,5 +207,6 @@ impl Deployments {
 
 fn selects_everything(deployment: &Deployment) -> bool {
     let selector = &deployment.spec.selector;
-    selector.match_labels.iter().flatten().next().is_none() && selector.match_expressions.iter().flatten().next().is_none()
+    selector.match_labels.iter().flatten().next().is_none()
+        && selector.match_expressions.iter().flatten().next().is_none()
 }
