@@ -17,7 +17,10 @@ async fn runs_logs_and_reports_the_exit() {
     assert!(exit.started_at_unix_nanos > 0 && exit.finished_at_unix_nanos > exit.started_at_unix_nanos);
     assert_eq!(output.lines().count(), 3, "{output}");
     let log = world.log("a");
-    assert!(log.contains(" stdout F out\n") && log.contains(" stderr F err\n") && log.contains(" stdout P half\n"), "{log}");
+    assert!(
+        log.contains(" stdout F out\n") && log.contains(" stderr F err\n") && log.contains(" stdout P half\n"),
+        "{log}"
+    );
     world.engine().remove_sandbox(&sandbox).await.unwrap();
     world.engine().remove_sandbox(&sandbox).await.unwrap();
     assert!(world.engine().containers().await.unwrap().is_empty());
@@ -63,22 +66,41 @@ async fn the_world_inside() {
             "id; echo $HOME; touch /x || echo refused",
             "uid=999(redis) gid=998(redis) groups=50(staff),998(redis),2000\n/data\ntouch: /x: Permission denied\nrefused\n",
         ),
-        ("unknown user and group", secured(Security { run_as_group: Some(7), ..user(1234) }), "id -u; id -g; id -G; echo $HOME", "1234\n7\n7 2000\n/\n"),
+        (
+            "unknown user and group",
+            secured(Security { run_as_group: Some(7), ..user(1234) }),
+            "id -u; id -g; id -G; echo $HOME",
+            "1234\n7\n7 2000\n/\n",
+        ),
         ("capabilities", plain(), "grep CapEff /proc/self/status", "CapEff:\t00000000a00425fb\n"),
         (
             "capabilities dropped and added",
-            secured(Security { add_capabilities: strings(&["SYS_TIME"]), drop_capabilities: strings(&["ALL"]), ..Security::default() }),
+            secured(Security {
+                add_capabilities: strings(&["SYS_TIME"]),
+                drop_capabilities: strings(&["ALL"]),
+                ..Security::default()
+            }),
             "grep -E 'Cap(Prm|Eff|Bnd|Inh|Amb)' /proc/self/status | cut -c8-",
             "\t0000000000000000\n\t0000000002000000\n\t0000000002000000\n\t0000000002000000\n\t0000000000000000\n",
         ),
-        ("no new privileges by default", plain(), "grep -E 'NoNewPrivs|Seccomp:' /proc/self/status", "NoNewPrivs:\t1\nSeccomp:\t2\n"),
+        (
+            "no new privileges by default",
+            plain(),
+            "grep -E 'NoNewPrivs|Seccomp:' /proc/self/status",
+            "NoNewPrivs:\t1\nSeccomp:\t2\n",
+        ),
         (
             "privilege escalation allowed",
             secured(Security { allow_privilege_escalation: true, run_as_user: Some(999), ..Security::default() }),
             "grep -E 'NoNewPrivs|Seccomp:' /proc/self/status; unshare -U true || echo refused",
             "NoNewPrivs:\t0\nSeccomp:\t2\nunshare: unshare(0x10000000): Operation not permitted\nrefused\n",
         ),
-        ("seccomp refuses unshare", plain(), "unshare -m true || echo refused", "unshare: unshare(0x20000): Operation not permitted\nrefused\n"),
+        (
+            "seccomp refuses unshare",
+            plain(),
+            "unshare -m true || echo refused",
+            "unshare: unshare(0x20000): Operation not permitted\nrefused\n",
+        ),
         (
             "seccomp refuses mount, even to those who could",
             secured(Security { add_capabilities: strings(&["DAC_READ_SEARCH"]), ..Security::default() }),
@@ -103,14 +125,34 @@ async fn the_world_inside() {
             "mount -t tmpfs none /tmp && echo mounted; touch /proc/sys/kernel/hostname && echo writable; ls /dev/vda",
             "mounted\nwritable\n/dev/vda\n",
         ),
-        ("kernel settings are read-only", plain(), "touch /proc/sys/kernel/hostname 2>&1", "touch: /proc/sys/kernel/hostname: Read-only file system\n"),
+        (
+            "kernel settings are read-only",
+            plain(),
+            "touch /proc/sys/kernel/hostname 2>&1",
+            "touch: /proc/sys/kernel/hostname: Read-only file system\n",
+        ),
         ("masked", plain(), "wc -c < /proc/timer_list; ls /sys/firmware", "0\n"),
         ("no device nodes", plain(), "mknod /dev/x b 254 0 2>&1", "mknod: /dev/x: Operation not permitted\n"),
         ("devices", plain(), "ls /dev | tr '\\n' ' '", ""),
-        ("shared memory", plain(), "grep ' /dev/shm ' /proc/mounts | cut -d' ' -f1,3; stat -c %a /dev/shm", "shm tmpfs\n1777\n"),
-        ("read-only cgroups", plain(), "cd /sys/fs/cgroup; ls memory/cgroup.procs; mkdir x 2>&1; mkdir memory/x 2>&1", "memory/cgroup.procs\nmkdir: can't create directory 'x': Read-only file system\nmkdir: can't create directory 'memory/x': Read-only file system\n"),
+        (
+            "shared memory",
+            plain(),
+            "grep ' /dev/shm ' /proc/mounts | cut -d' ' -f1,3; stat -c %a /dev/shm",
+            "shm tmpfs\n1777\n",
+        ),
+        (
+            "read-only cgroups",
+            plain(),
+            "cd /sys/fs/cgroup; ls memory/cgroup.procs; mkdir x 2>&1; mkdir memory/x 2>&1",
+            "memory/cgroup.procs\nmkdir: can't create directory 'x': Read-only file system\nmkdir: can't create directory 'memory/x': Read-only file system\n",
+        ),
         ("volume", mount(false), "cat /vol/deep/f; echo x >/vol/deep/g && echo written", "from host\nwritten\n"),
-        ("read-only volume", mount(true), "cat /vol/deep/f; touch /vol/deep/h 2>&1", "from host\ntouch: /vol/deep/h: Read-only file system\n"),
+        (
+            "read-only volume",
+            mount(true),
+            "cat /vol/deep/f; touch /vol/deep/h 2>&1",
+            "from host\ntouch: /vol/deep/h: Read-only file system\n",
+        ),
         (
             "read-only root, with the image's volume writable",
             secured(Security { read_only_rootfs: true, ..Security::default() }),
@@ -118,7 +160,12 @@ async fn the_world_inside() {
             "touch: /x: Read-only file system\nseed\n999:998 750\nwritten\n",
         ),
         ("umask and limits", plain(), "umask", "0022\n"),
-        ("default signal handling", plain(), "grep -E 'Sig(Blk|Ign)' /proc/self/status | cut -c8-", "\t0000000000000000\n\t0000000000000000\n"),
+        (
+            "default signal handling",
+            plain(),
+            "grep -E 'Sig(Blk|Ign)' /proc/self/status | cut -c8-",
+            "\t0000000000000000\n\t0000000000000000\n",
+        ),
         ("open files", plain(), "ls /proc/self/fd | wc -l", "4\n"),
     ];
     for (at, (what, mut config, line, expected)) in stories.into_iter().enumerate() {
@@ -185,7 +232,8 @@ async fn what_cannot_start_says_why() {
     let (exit, output) = world.run(&sandbox, ContainerConfig { image: "broken:1".to_owned(), ..config }).await;
     assert_eq!((exit.code, output.as_str()), (255, "exec /bin/broken: exec format error\n"));
 
-    let nobody = world.engine().create_container(&sandbox, ContainerConfig { image: "nosuch".into(), ..script("x", "") }).await;
+    let nobody =
+        world.engine().create_container(&sandbox, ContainerConfig { image: "nosuch".into(), ..script("x", "") }).await;
     assert!(matches!(nobody, Err(EngineError::NotFound(_))));
     let security = Security { add_capabilities: strings(&["NOPE"]), ..Security::default() };
     let bad = world.engine().create_container(&sandbox, ContainerConfig { security, ..script("x", "") }).await;
@@ -199,10 +247,12 @@ async fn stops_by_signal_and_by_force() {
     let sandbox = world.sandbox().await;
     let engine = world.engine();
     // The image says SIGUSR1.
-    let polite = world.start(&sandbox, script("polite", "trap 'echo bye; exit 5' USR1; echo up; while :; do sleep 0.01; done")).await;
-    let stubborn = world.start(&sandbox, script("stubborn", "trap '' TERM USR1; echo up; while :; do sleep 1; done")).await;
-    let mut session =
-        engine.attach(&polite, AttachConfig { stdout: true, ..AttachConfig::default() }).await.unwrap();
+    let polite = world
+        .start(&sandbox, script("polite", "trap 'echo bye; exit 5' USR1; echo up; while :; do sleep 0.01; done"))
+        .await;
+    let stubborn =
+        world.start(&sandbox, script("stubborn", "trap '' TERM USR1; echo up; while :; do sleep 1; done")).await;
+    let mut session = engine.attach(&polite, AttachConfig { stdout: true, ..AttachConfig::default() }).await.unwrap();
     if !world.output("polite").contains("up") {
         read_until(session.stdout.as_mut().unwrap(), "up").await;
     }
@@ -282,8 +332,7 @@ async fn executes_commands() {
         ),
         "{text}"
     );
-    let config =
-        ExecConfig { command: strings(&["cat"]), stdin: true, stdout: true, ..ExecConfig::default() };
+    let config = ExecConfig { command: strings(&["cat"]), stdin: true, stdout: true, ..ExecConfig::default() };
     let mut session = engine.exec(&id, config).await.unwrap();
     let mut stdin = session.stdin.take().unwrap();
     let big = "0123456789abcdef".repeat(64 << 10);

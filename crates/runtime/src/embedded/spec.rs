@@ -308,9 +308,7 @@ fn mounts(plan: &Plan<'_>) -> Value {
 
 /// libcontainer shows version 1 hierarchies writable, so that a container could lift its own limits: hence our own mounts.
 fn cgroup_mounts(plan: &Plan<'_>) -> Vec<Value> {
-    let mount = |kind: &str, options: &[&str]| {
-        json!({"destination": CGROUP_MOUNT, "type": kind, "source": kind, "options": options})
-    };
+    let mount = |kind: &str, options: &[&str]| json!({"destination": CGROUP_MOUNT, "type": kind, "source": kind, "options": options});
     if plan.container.security.privileged {
         return vec![mount("cgroup", &["nosuid", "noexec", "nodev", "relatime"])];
     }
