@@ -19,7 +19,11 @@ const NO_CLAIMS: &str = "no new claims to deallocate";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placement {
     /// There, once the claims are done.
-    On { node: String, claims: Vec<ClaimPlan>, score: i64 },
+    On {
+        node: String,
+        claims: Vec<ClaimPlan>,
+        score: i64,
+    },
     Nowhere(Refused),
 }
 

@@ -29,11 +29,7 @@ struct Candidate {
 }
 
 /// The best preemption, or what upstream says when there is none.
-pub(crate) fn preempt(
-    pod: &PodInfo,
-    view: &View,
-    refused: &BTreeMap<String, Refusal>,
-) -> (String, Option<Preemption>) {
+pub(crate) fn preempt(pod: &PodInfo, view: &View, refused: &BTreeMap<String, Refusal>) -> (String, Option<Preemption>) {
     if pod.spec().and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
         return ("not eligible due to preemptionPolicy=Never.".to_owned(), None);
     }
@@ -61,9 +57,7 @@ pub(crate) fn preempt(
 fn awaits_victims(pod: &PodInfo, view: &View) -> bool {
     let nominated = pod.pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
     let node = nominated.and_then(|name| view.node(name));
-    node.is_some_and(|info| {
-        info.pods.values().any(|other| other.is_terminating() && other.priority() < pod.priority())
-    })
+    node.is_some_and(|info| info.pods.values().any(|other| other.is_terminating() && other.priority() < pod.priority()))
 }
 
 /// The fewest evictions that make room on a node: everybody less important goes, then as many as possible come back,
@@ -101,7 +95,8 @@ fn fits(pod: &PodInfo, view: &View, info: &NodeInfo) -> Result<(), Vec<String>> 
 
 /// Pods whose budget does not allow one more disruption, and the others.
 fn split_by_budget(view: &View, pods: Vec<Arc<PodInfo>>) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
-    let allowed = |at: usize| view.budgets[at].status.as_ref().and_then(|status| status.disruptions_allowed).unwrap_or(0);
+    let allowed =
+        |at: usize| view.budgets[at].status.as_ref().and_then(|status| status.disruptions_allowed).unwrap_or(0);
     let mut left: Vec<i32> = (0..view.budgets.len()).map(allowed).collect();
     pods.into_iter().partition(|pod| {
         let mut violates = false;

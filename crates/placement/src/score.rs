@@ -64,7 +64,8 @@ fn untolerated(pod: &PodInfo, info: &NodeInfo) -> f64 {
 
 fn preferred_node(pod: &PodInfo, info: &NodeInfo) -> f64 {
     let affinity = pod.spec().and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref());
-    let terms = affinity.into_iter().flat_map(|a| a.preferred_during_scheduling_ignored_during_execution.iter().flatten());
+    let terms =
+        affinity.into_iter().flat_map(|a| a.preferred_during_scheduling_ignored_during_execution.iter().flatten());
     let fits = terms.filter(|term| node_of(info).is_some_and(|node| node_term(&term.preference, node)));
     fits.map(|term| f64::from(term.weight)).sum()
 }
@@ -88,9 +89,8 @@ fn balanced(pod: &PodInfo, info: &NodeInfo) -> f64 {
     if pod.requests.get(CPU) == 0 && pod.requests.get(MEMORY) == 0 {
         return 0.0;
     }
-    let taken = |name: &str| {
-        share(info.requested.get(name).saturating_add(pod.requests.get(name)), info.allocatable.get(name))
-    };
+    let taken =
+        |name: &str| share(info.requested.get(name).saturating_add(pod.requests.get(name)), info.allocatable.get(name));
     let deviation = (taken(CPU) - taken(MEMORY)).abs() / 2.0;
     (1.0 - deviation) * MAX
 }
@@ -135,7 +135,13 @@ fn skewed(view: &View, nodes: &[&NodeInfo], wishes: &[Wish<'_>]) -> Vec<f64> {
             let Some(value) = label(node, wish.key) else { continue };
             *domains.entry(value).or_default() += count(info.pods.values().filter(|other| (wish.is)(other)));
         }
-        let size = count(nodes.iter().filter_map(|info| label(node_of(info)?, wish.key)).collect::<std::collections::BTreeSet<_>>().iter());
+        let size = count(
+            nodes
+                .iter()
+                .filter_map(|info| label(node_of(info)?, wish.key))
+                .collect::<std::collections::BTreeSet<_>>()
+                .iter(),
+        );
         let weight = (size + 2.0).ln();
         for (sum, info) in sums.iter_mut().zip(nodes) {
             let here = node_of(info).and_then(|node| label(node, wish.key)).and_then(|value| domains.get(value));
@@ -185,7 +191,12 @@ fn affinity(view: &View, pod: &PodInfo, nodes: &[&NodeInfo]) -> Vec<f64> {
 /// Images that are there already, each by its size and by how many nodes have it.
 fn images(view: &View, pod: &PodInfo, nodes: &[&NodeInfo]) -> Vec<f64> {
     let Some(spec) = pod.spec() else { return vec![0.0; nodes.len()] };
-    let wanted: Vec<&str> = spec.containers.iter().chain(spec.init_containers.iter().flatten()).filter_map(|c| c.image.as_deref()).collect();
+    let wanted: Vec<&str> = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+        .filter_map(|c| c.image.as_deref())
+        .collect();
     let size = |info: &NodeInfo, image: &str| -> Option<f64> {
         let images = node_of(info)?.status.as_ref()?.images.as_ref()?;
         let found = images.iter().find(|i| i.names.iter().flatten().any(|name| same_image(name, image)))?;
@@ -193,7 +204,8 @@ fn images(view: &View, pod: &PodInfo, nodes: &[&NodeInfo]) -> Vec<f64> {
         Some(found.size_bytes.unwrap_or(0) as f64)
     };
     let total = count(view.nodes());
-    let having: Vec<f64> = wanted.iter().map(|image| count(view.nodes().filter(|info| size(info, image).is_some()))).collect();
+    let having: Vec<f64> =
+        wanted.iter().map(|image| count(view.nodes().filter(|info| size(info, image).is_some()))).collect();
     let largest = IMAGE_BYTES_MAX * count(wanted.iter());
     let score = |info: &&NodeInfo| {
         let sizes = wanted.iter().zip(&having).map(|(image, having)| size(info, image).unwrap_or(0.0) * having / total);

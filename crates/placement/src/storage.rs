@@ -61,9 +61,18 @@ impl Storage {
     }
 
     /// The smallest free volume that fits the claim on this node.
-    pub(crate) fn find_volume(&self, name: &str, claim: &PersistentVolumeClaim, node: &Node, taken: &[&str]) -> Option<&str> {
+    pub(crate) fn find_volume(
+        &self,
+        name: &str,
+        claim: &PersistentVolumeClaim,
+        node: &Node,
+        taken: &[&str],
+    ) -> Option<&str> {
         let fits = |volume: &&Arc<PersistentVolume>| {
-            self.is_free(volume, name, claim) && !taken.contains(&volume_name(volume)) && serves(volume, claim) && reaches(volume, node)
+            self.is_free(volume, name, claim)
+                && !taken.contains(&volume_name(volume))
+                && serves(volume, claim)
+                && reaches(volume, node)
         };
         let size = |volume: &&Arc<PersistentVolume>| (capacity(volume), volume_name(volume).to_owned());
         self.volumes.values().filter(fits).min_by_key(size).map(|volume| volume_name(volume))

@@ -155,7 +155,13 @@ fn volume(name: &str, words: &[&str]) -> Value {
 
 fn claim(name: &str, words: &[&str]) -> Value {
     let bound = value(words, "volume");
-    let phase = if words.contains(&"lost") { "Lost" } else if bound.is_some() { "Bound" } else { "Pending" };
+    let phase = if words.contains(&"lost") {
+        "Lost"
+    } else if bound.is_some() {
+        "Bound"
+    } else {
+        "Pending"
+    };
     let deleting = words.contains(&"deleting").then_some("2026-11-20T15:00:00Z");
     let annotations = value(words, "selected").map(|node| json!({"volume.kubernetes.io/selected-node": node}));
     json!({
@@ -191,7 +197,9 @@ fn pod(name: &str, words: &[&str]) -> Arc<PodInfo> {
                 let owner = json!({"apiVersion": "v1", "kind": "X", "name": "x", "uid": value, "controller": true});
                 meta["ownerReferences"] = json!([owner]);
             }
-            "claim" => push(&mut spec["volumes"], json!({"name": value, "persistentVolumeClaim": {"claimName": value}})),
+            "claim" => {
+                push(&mut spec["volumes"], json!({"name": value, "persistentVolumeClaim": {"claimName": value}}))
+            }
             "ephemeral" => push(&mut spec["volumes"], json!({"name": value, "ephemeral": {}})),
             "select" => spec["nodeSelector"] = json!(self::labels(&[value])),
             "want" => push(&mut spec["affinity"]["nodeAffinity"][HARD]["nodeSelectorTerms"], node_term(value)),
@@ -201,7 +209,10 @@ fn pod(name: &str, words: &[&str]) -> Arc<PodInfo> {
                 push(&mut spec["affinity"]["nodeAffinity"][HARD]["nodeSelectorTerms"], term);
             }
             "wish" => {
-                push(&mut spec["affinity"]["nodeAffinity"][SOFT], json!({"weight": 50, "preference": node_term(value)}));
+                push(
+                    &mut spec["affinity"]["nodeAffinity"][SOFT],
+                    json!({"weight": 50, "preference": node_term(value)}),
+                );
             }
             "tolerate" => push(&mut spec["tolerations"], taint(value)),
             "near" => push(&mut spec["affinity"]["podAffinity"][HARD], pod_term(value)),
