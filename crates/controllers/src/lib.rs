@@ -51,6 +51,7 @@
 mod batch;
 mod config;
 pub mod deployment;
+pub mod endpoints;
 mod error;
 pub mod family;
 mod frame;
