@@ -92,7 +92,11 @@ impl Mirror {
         let mut all = self.entries.lock();
         for key in dirty {
             let list = self.entries_of(&key);
-            if list.is_empty() { all.remove(&key) } else { all.insert(key, list) };
+            if list.is_empty() {
+                all.remove(&key)
+            } else {
+                all.insert(key, list)
+            };
         }
         wire::ServiceTable { entries: all.values().flatten().cloned().collect() }
     }

@@ -44,8 +44,7 @@ impl Controller for MirroredSlices {
         let slices = self.slices.by_index(BY_SERVICE, &key.to_string());
         let existing: Vec<&EndpointSlice> =
             slices.iter().map(|slice| &**slice).filter(|slice| is_kept_by(slice, MIRRORING_CONTROLLER)).collect();
-        let input =
-            MirrorInput { endpoints: endpoints.as_deref(), service: service.as_deref(), existing: &existing };
+        let input = MirrorInput { endpoints: endpoints.as_deref(), service: service.as_deref(), existing: &existing };
         write_slices(&self.cx, key, mirror(input), &self.slices, &self.writes).await?;
         Ok(Next::Done)
     }

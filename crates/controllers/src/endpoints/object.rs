@@ -9,9 +9,7 @@ use kube::api::{DeleteParams, PostParams};
 use parking_lot::Mutex;
 use stead_client::delete_if_present;
 use stead_informer::{Cache, Key, Next, Queue};
-use stead_servicenet::endpoints::{
-    ENDPOINTS_CONTROLLER, ENDPOINTS_MANAGED_BY, ObjectPlan, is_managed, plan_object,
-};
+use stead_servicenet::endpoints::{ENDPOINTS_CONTROLLER, ENDPOINTS_MANAGED_BY, ObjectPlan, is_managed, plan_object};
 
 use super::services_of_pod;
 use crate::{Context, Controller, Error, OwnWrites, sources};
@@ -32,8 +30,7 @@ impl Controller for EndpointsObjects {
     const NAME: &'static str = "endpoints-controller";
 
     fn start(cx: Context, queue: &Queue<Key>) -> Self {
-        let (services, pods, objects) =
-            (cx.caches.of::<Service>(), cx.caches.of::<Pod>(), cx.caches.of::<Endpoints>());
+        let (services, pods, objects) = (cx.caches.of::<Service>(), cx.caches.of::<Pod>(), cx.caches.of::<Endpoints>());
         let ended: Arc<Mutex<HashSet<Key>>> = Arc::default();
         let ending = ended.clone();
         sources::wake(&services, queue, move |change| {
