@@ -3,12 +3,12 @@
 //! Groups stand in upstream's order of preference; within a group the preferred version of a resource comes first.
 //! Source: upstream's discovery documents and `pkg/registry/*/rest`; selectable fields from the kinds' field label conversions.
 
-use crate::columns::{self, access, cluster, headings, network, pods, storage, workloads};
+use crate::columns;
 use crate::kinds::Subresource::{
     Approval, Attach, Binding, EphemeralContainers, Eviction, Exec, Finalize, Log, PortForward, Proxy, Resize, Scale,
     Status, Token,
 };
-use crate::kinds::{Cells, Column, GroupVersion, Kind, Scope, Subresource};
+use crate::kinds::{GroupVersion, Kind, Scope, Subresource};
 
 const NS: Scope = Scope::Namespaced;
 const CLUSTER: Scope = Scope::Cluster;
@@ -30,27 +30,21 @@ pub static KINDS: &[Kind] = &[
             "status.podIP",
             "status.podIPs",
             "status.nominatedNodeName",
-        ])
-        .table(headings::POD, pods::pod),
+        ]),
     row("", "v1", "Service", "services", "service", NS, "io.k8s.api.core.v1.Service")
         .short(&["svc"])
         .category(&["all"])
         .with(&[Proxy, Status])
-        .select(&["spec.clusterIP", "spec.type"])
-        .table(headings::SERVICE, network::service),
-    row("", "v1", "Endpoints", "endpoints", "endpoints", NS, "io.k8s.api.core.v1.Endpoints")
-        .short(&["ep"])
-        .table(headings::ENDPOINTS, network::endpoints),
+        .select(&["spec.clusterIP", "spec.type"]),
+    row("", "v1", "Endpoints", "endpoints", "endpoints", NS, "io.k8s.api.core.v1.Endpoints").short(&["ep"]),
     row("", "v1", "Namespace", "namespaces", "namespace", CLUSTER, "io.k8s.api.core.v1.Namespace")
         .short(&["ns"])
         .with(&[Finalize, Status])
-        .select(&["status.phase"])
-        .table(headings::NAMESPACE, cluster::namespace),
+        .select(&["status.phase"]),
     row("", "v1", "Node", "nodes", "node", CLUSTER, "io.k8s.api.core.v1.Node")
         .short(&["no"])
         .with(&[Proxy, Status])
-        .select(&["spec.unschedulable"])
-        .table(headings::NODE, cluster::node),
+        .select(&["spec.unschedulable"]),
     row(
         "",
         "v1",
@@ -61,8 +55,7 @@ pub static KINDS: &[Kind] = &[
         "io.k8s.api.core.v1.PersistentVolume",
     )
     .short(&["pv"])
-    .with(&[Status])
-    .table(headings::PERSISTENT_VOLUME, storage::persistent_volume),
+    .with(&[Status]),
     row(
         "",
         "v1",
@@ -73,39 +66,29 @@ pub static KINDS: &[Kind] = &[
         "io.k8s.api.core.v1.PersistentVolumeClaim",
     )
     .short(&["pvc"])
-    .with(&[Status])
-    .table(headings::CLAIM, storage::claim),
-    row("", "v1", "ConfigMap", "configmaps", "configmap", NS, "io.k8s.api.core.v1.ConfigMap")
-        .short(&["cm"])
-        .table(headings::CONFIG_MAP, cluster::config_map),
-    row("", "v1", "Secret", "secrets", "secret", NS, "io.k8s.api.core.v1.Secret")
-        .select(&["type"])
-        .table(headings::SECRET, cluster::secret),
+    .with(&[Status]),
+    row("", "v1", "ConfigMap", "configmaps", "configmap", NS, "io.k8s.api.core.v1.ConfigMap").short(&["cm"]),
+    row("", "v1", "Secret", "secrets", "secret", NS, "io.k8s.api.core.v1.Secret").select(&["type"]),
     row("", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount", NS, "io.k8s.api.core.v1.ServiceAccount")
         .short(&["sa"])
-        .with(&[Token])
-        .table(headings::SERVICE_ACCOUNT, cluster::service_account),
-    row("", "v1", "Event", "events", "event", NS, "io.k8s.api.core.v1.Event")
-        .short(&["ev"])
-        .select(&[
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "involvedObject.resourceVersion",
-            "involvedObject.fieldPath",
-            "reason",
-            "reportingComponent",
-            "source",
-            "type",
-        ])
-        .table(headings::EVENT, cluster::event),
+        .with(&[Token]),
+    row("", "v1", "Event", "events", "event", NS, "io.k8s.api.core.v1.Event").short(&["ev"]).select(&[
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ]),
     row("", "v1", "LimitRange", "limitranges", "limitrange", NS, "io.k8s.api.core.v1.LimitRange").short(&["limits"]),
     row("", "v1", "ResourceQuota", "resourcequotas", "resourcequota", NS, "io.k8s.api.core.v1.ResourceQuota")
         .short(&["quota"])
-        .with(&[Status])
-        .table(headings::QUOTA, cluster::resource_quota),
+        .with(&[Status]),
     row(
         "",
         "v1",
@@ -118,33 +101,27 @@ pub static KINDS: &[Kind] = &[
     .short(&["rc"])
     .category(&["all"])
     .with(&[Scale, Status])
-    .select(&["status.replicas"])
-    .table(headings::REPLICATION_CONTROLLER, workloads::replication_controller),
-    row("", "v1", "PodTemplate", "podtemplates", "podtemplate", NS, "io.k8s.api.core.v1.PodTemplate")
-        .table(headings::POD_TEMPLATE, pods::pod_template),
+    .select(&["status.replicas"]),
+    row("", "v1", "PodTemplate", "podtemplates", "podtemplate", NS, "io.k8s.api.core.v1.PodTemplate"),
     row("", "v1", "Binding", "bindings", "binding", NS, "io.k8s.api.core.v1.Binding").not_stored(),
     // apps
     row("apps", "v1", "StatefulSet", "statefulsets", "statefulset", NS, "io.k8s.api.apps.v1.StatefulSet")
         .short(&["sts"])
         .category(&["all"])
-        .with(&[Scale, Status])
-        .table(headings::STATEFUL_SET, workloads::stateful_set),
+        .with(&[Scale, Status]),
     row("apps", "v1", "Deployment", "deployments", "deployment", NS, "io.k8s.api.apps.v1.Deployment")
         .short(&["deploy"])
         .category(&["all"])
-        .with(&[Scale, Status])
-        .table(headings::DEPLOYMENT, workloads::deployment),
+        .with(&[Scale, Status]),
     row("apps", "v1", "ReplicaSet", "replicasets", "replicaset", NS, "io.k8s.api.apps.v1.ReplicaSet")
         .short(&["rs"])
         .category(&["all"])
         .with(&[Scale, Status])
-        .select(&["status.replicas"])
-        .table(headings::REPLICA_SET, workloads::replica_set),
+        .select(&["status.replicas"]),
     row("apps", "v1", "DaemonSet", "daemonsets", "daemonset", NS, "io.k8s.api.apps.v1.DaemonSet")
         .short(&["ds"])
         .category(&["all"])
-        .with(&[Status])
-        .table(headings::DAEMON_SET, workloads::daemon_set),
+        .with(&[Status]),
     row(
         "apps",
         "v1",
@@ -153,19 +130,16 @@ pub static KINDS: &[Kind] = &[
         "controllerrevision",
         NS,
         "io.k8s.api.apps.v1.ControllerRevision",
-    )
-    .table(headings::CONTROLLER_REVISION, workloads::controller_revision),
+    ),
     // batch
     row("batch", "v1", "Job", "jobs", "job", NS, "io.k8s.api.batch.v1.Job")
         .category(&["all"])
         .with(&[Status])
-        .select(&["status.successful"])
-        .table(headings::JOB, workloads::job),
+        .select(&["status.successful"]),
     row("batch", "v1", "CronJob", "cronjobs", "cronjob", NS, "io.k8s.api.batch.v1.CronJob")
         .short(&["cj"])
         .category(&["all"])
-        .with(&[Status])
-        .table(headings::CRON_JOB, workloads::cron_job),
+        .with(&[Status]),
     // autoscaling
     row(
         "autoscaling",
@@ -178,8 +152,7 @@ pub static KINDS: &[Kind] = &[
     )
     .short(&["hpa"])
     .category(&["all"])
-    .with(&[Status])
-    .table(headings::AUTOSCALER, workloads::autoscaler),
+    .with(&[Status]),
     row(
         "autoscaling",
         "v1",
@@ -192,8 +165,7 @@ pub static KINDS: &[Kind] = &[
     .short(&["hpa"])
     .category(&["all"])
     .with(&[Status])
-    .stored_as("autoscaling", "v2")
-    .table(headings::AUTOSCALER, workloads::autoscaler),
+    .stored_as("autoscaling", "v2"),
     // policy
     row(
         "policy",
@@ -205,13 +177,11 @@ pub static KINDS: &[Kind] = &[
         "io.k8s.api.policy.v1.PodDisruptionBudget",
     )
     .short(&["pdb"])
-    .with(&[Status])
-    .table(headings::DISRUPTION_BUDGET, workloads::disruption_budget),
+    .with(&[Status]),
     // networking.k8s.io
     row("networking.k8s.io", "v1", "Ingress", "ingresses", "ingress", NS, "io.k8s.api.networking.v1.Ingress")
         .short(&["ing"])
-        .with(&[Status])
-        .table(headings::INGRESS, network::ingress),
+        .with(&[Status]),
     row(
         "networking.k8s.io",
         "v1",
@@ -220,8 +190,7 @@ pub static KINDS: &[Kind] = &[
         "ingressclass",
         CLUSTER,
         "io.k8s.api.networking.v1.IngressClass",
-    )
-    .table(headings::INGRESS_CLASS, network::ingress_class),
+    ),
     row(
         "networking.k8s.io",
         "v1",
@@ -231,8 +200,7 @@ pub static KINDS: &[Kind] = &[
         NS,
         "io.k8s.api.networking.v1.NetworkPolicy",
     )
-    .short(&["netpol"])
-    .table(headings::NETWORK_POLICY, network::network_policy),
+    .short(&["netpol"]),
     row(
         "networking.k8s.io",
         "v1",
@@ -243,8 +211,12 @@ pub static KINDS: &[Kind] = &[
         "io.k8s.api.networking.v1.IPAddress",
     )
     .short(&["ip"])
-    .select(&["spec.parentRef.group", "spec.parentRef.resource", "spec.parentRef.namespace", "spec.parentRef.name"])
-    .table(headings::IP_ADDRESS, network::ip_address),
+    .select(&[
+        "spec.parentRef.group",
+        "spec.parentRef.resource",
+        "spec.parentRef.namespace",
+        "spec.parentRef.name",
+    ]),
     row(
         "networking.k8s.io",
         "v1",
@@ -254,8 +226,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.networking.v1.ServiceCIDR",
     )
-    .with(&[Status])
-    .table(headings::SERVICE_CIDR, network::service_cidr),
+    .with(&[Status]),
     // storage.k8s.io
     row(
         "storage.k8s.io",
@@ -266,12 +237,9 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.storage.v1.StorageClass",
     )
-    .short(&["sc"])
-    .table(headings::STORAGE_CLASS, storage::storage_class),
-    row("storage.k8s.io", "v1", "CSIDriver", "csidrivers", "csidriver", CLUSTER, "io.k8s.api.storage.v1.CSIDriver")
-        .table(headings::CSI_DRIVER, storage::csi_driver),
-    row("storage.k8s.io", "v1", "CSINode", "csinodes", "csinode", CLUSTER, "io.k8s.api.storage.v1.CSINode")
-        .table(headings::CSI_NODE, storage::csi_node),
+    .short(&["sc"]),
+    row("storage.k8s.io", "v1", "CSIDriver", "csidrivers", "csidriver", CLUSTER, "io.k8s.api.storage.v1.CSIDriver"),
+    row("storage.k8s.io", "v1", "CSINode", "csinodes", "csinode", CLUSTER, "io.k8s.api.storage.v1.CSINode"),
     row(
         "storage.k8s.io",
         "v1",
@@ -280,8 +248,7 @@ pub static KINDS: &[Kind] = &[
         "csistoragecapacity",
         NS,
         "io.k8s.api.storage.v1.CSIStorageCapacity",
-    )
-    .table(headings::CSI_CAPACITY, storage::csi_capacity),
+    ),
     row(
         "storage.k8s.io",
         "v1",
@@ -291,8 +258,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.storage.v1.VolumeAttachment",
     )
-    .with(&[Status])
-    .table(headings::VOLUME_ATTACHMENT, storage::volume_attachment),
+    .with(&[Status]),
     row(
         "storage.k8s.io",
         "v1",
@@ -302,8 +268,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.storage.v1.VolumeAttributesClass",
     )
-    .short(&["vac"])
-    .table(headings::VOLUME_ATTRIBUTES_CLASS, storage::volume_attributes_class),
+    .short(&["vac"]),
     // rbac.authorization.k8s.io
     row("rbac.authorization.k8s.io", "v1", "Role", "roles", "role", NS, "io.k8s.api.rbac.v1.Role"),
     row(
@@ -314,8 +279,7 @@ pub static KINDS: &[Kind] = &[
         "rolebinding",
         NS,
         "io.k8s.api.rbac.v1.RoleBinding",
-    )
-    .table(headings::ROLE_BINDING, access::role_binding),
+    ),
     row(
         "rbac.authorization.k8s.io",
         "v1",
@@ -333,8 +297,7 @@ pub static KINDS: &[Kind] = &[
         "clusterrolebinding",
         CLUSTER,
         "io.k8s.api.rbac.v1.ClusterRoleBinding",
-    )
-    .table(headings::CLUSTER_ROLE_BINDING, access::role_binding),
+    ),
     // scheduling.k8s.io
     row(
         "scheduling.k8s.io",
@@ -345,11 +308,9 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.scheduling.v1.PriorityClass",
     )
-    .short(&["pc"])
-    .table(headings::PRIORITY_CLASS, workloads::priority_class),
+    .short(&["pc"]),
     // coordination.k8s.io
-    row("coordination.k8s.io", "v1", "Lease", "leases", "lease", NS, "io.k8s.api.coordination.v1.Lease")
-        .table(headings::LEASE, cluster::lease),
+    row("coordination.k8s.io", "v1", "Lease", "leases", "lease", NS, "io.k8s.api.coordination.v1.Lease"),
     // discovery.k8s.io
     row(
         "discovery.k8s.io",
@@ -359,8 +320,7 @@ pub static KINDS: &[Kind] = &[
         "endpointslice",
         NS,
         "io.k8s.api.discovery.v1.EndpointSlice",
-    )
-    .table(headings::ENDPOINT_SLICE, network::endpoint_slice),
+    ),
     // events.k8s.io
     row("events.k8s.io", "v1", "Event", "events", "event", NS, "io.k8s.api.events.v1.Event")
         .short(&["ev"])
@@ -376,8 +336,7 @@ pub static KINDS: &[Kind] = &[
             "regarding.resourceVersion",
             "regarding.fieldPath",
             "type",
-        ])
-        .table(headings::EVENT, cluster::event),
+        ]),
     // node.k8s.io
     row(
         "node.k8s.io",
@@ -387,8 +346,7 @@ pub static KINDS: &[Kind] = &[
         "runtimeclass",
         CLUSTER,
         "io.k8s.api.node.v1.RuntimeClass",
-    )
-    .table(headings::RUNTIME_CLASS, cluster::runtime_class),
+    ),
     // certificates.k8s.io
     row(
         "certificates.k8s.io",
@@ -401,8 +359,7 @@ pub static KINDS: &[Kind] = &[
     )
     .short(&["csr"])
     .with(&[Approval, Status])
-    .select(&["spec.signerName"])
-    .table(headings::SIGNING_REQUEST, access::signing_request),
+    .select(&["spec.signerName"]),
     row(
         "certificates.k8s.io",
         "v1",
@@ -412,8 +369,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.certificates.v1.ClusterTrustBundle",
     )
-    .select(&["spec.signerName"])
-    .table(headings::TRUST_BUNDLE, access::trust_bundle),
+    .select(&["spec.signerName"]),
     row(
         "certificates.k8s.io",
         "v1",
@@ -435,8 +391,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration",
     )
-    .category(&["api-extensions"])
-    .table(headings::WEBHOOKS, access::webhooks),
+    .category(&["api-extensions"]),
     row(
         "admissionregistration.k8s.io",
         "v1",
@@ -446,8 +401,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration",
     )
-    .category(&["api-extensions"])
-    .table(headings::WEBHOOKS, access::webhooks),
+    .category(&["api-extensions"]),
     row(
         "admissionregistration.k8s.io",
         "v1",
@@ -458,8 +412,7 @@ pub static KINDS: &[Kind] = &[
         "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy",
     )
     .category(&["api-extensions"])
-    .with(&[Status])
-    .table(headings::VALIDATING_POLICY, access::validating_policy),
+    .with(&[Status]),
     row(
         "admissionregistration.k8s.io",
         "v1",
@@ -469,8 +422,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding",
     )
-    .category(&["api-extensions"])
-    .table(headings::POLICY_BINDING, access::policy_binding),
+    .category(&["api-extensions"]),
     row(
         "admissionregistration.k8s.io",
         "v1",
@@ -480,8 +432,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",
     )
-    .category(&["api-extensions"])
-    .table(headings::MUTATING_POLICY, access::mutating_policy),
+    .category(&["api-extensions"]),
     row(
         "admissionregistration.k8s.io",
         "v1",
@@ -491,8 +442,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
     )
-    .category(&["api-extensions"])
-    .table(headings::POLICY_BINDING, access::policy_binding),
+    .category(&["api-extensions"]),
     // apiextensions.k8s.io
     row(
         "apiextensions.k8s.io",
@@ -517,8 +467,7 @@ pub static KINDS: &[Kind] = &[
         "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",
     )
     .category(&["api-extensions"])
-    .with(&[Status])
-    .table(headings::API_SERVICE, access::api_service),
+    .with(&[Status]),
     // flowcontrol.apiserver.k8s.io
     row(
         "flowcontrol.apiserver.k8s.io",
@@ -529,8 +478,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.flowcontrol.v1.FlowSchema",
     )
-    .with(&[Status])
-    .table(headings::FLOW_SCHEMA, access::flow_schema),
+    .with(&[Status]),
     row(
         "flowcontrol.apiserver.k8s.io",
         "v1",
@@ -540,8 +488,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration",
     )
-    .with(&[Status])
-    .table(headings::PRIORITY_LEVEL, access::priority_level),
+    .with(&[Status]),
     // resource.k8s.io
     row(
         "resource.k8s.io",
@@ -551,8 +498,7 @@ pub static KINDS: &[Kind] = &[
         "deviceclass",
         CLUSTER,
         "io.k8s.api.resource.v1.DeviceClass",
-    )
-    .table(headings::NAME_AND_AGE, columns::name_and_age),
+    ),
     row(
         "resource.k8s.io",
         "v1",
@@ -572,8 +518,7 @@ pub static KINDS: &[Kind] = &[
         NS,
         "io.k8s.api.resource.v1.ResourceClaim",
     )
-    .with(&[Status])
-    .table(headings::RESOURCE_CLAIM, cluster::resource_claim),
+    .with(&[Status]),
     row(
         "resource.k8s.io",
         "v1",
@@ -582,8 +527,7 @@ pub static KINDS: &[Kind] = &[
         "resourceclaimtemplate",
         NS,
         "io.k8s.api.resource.v1.ResourceClaimTemplate",
-    )
-    .table(headings::NAME_AND_AGE, columns::name_and_age),
+    ),
     row(
         "resource.k8s.io",
         "v1",
@@ -593,8 +537,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.resource.v1.ResourceSlice",
     )
-    .select(&["spec.nodeName", "spec.driver"])
-    .table(headings::RESOURCE_SLICE, cluster::resource_slice),
+    .select(&["spec.nodeName", "spec.driver"]),
     // storagemigration.k8s.io
     row(
         "storagemigration.k8s.io",
@@ -605,8 +548,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.storagemigration.v1.StorageVersionMigration",
     )
-    .with(&[Status])
-    .table(headings::MIGRATION, cluster::migration),
+    .with(&[Status]),
     // authentication.k8s.io
     row(
         "authentication.k8s.io",
@@ -723,12 +665,6 @@ impl Kind {
 
     const fn stored_as(mut self, group: &'static str, version: &'static str) -> Self {
         self.storage = GroupVersion { group, version };
-        self
-    }
-
-    const fn table(mut self, columns: &'static [Column], cells: Cells) -> Self {
-        self.columns = columns;
-        self.cells = cells;
         self
     }
 

@@ -15,8 +15,6 @@ pub enum Media {
     #[default]
     Json,
     Yaml,
-    /// Only read, never written.
-    Protobuf,
 }
 
 impl Media {
@@ -25,7 +23,6 @@ impl Media {
         match self {
             Self::Json => "application/json",
             Self::Yaml => "application/yaml",
-            Self::Protobuf => "application/vnd.kubernetes.protobuf",
         }
     }
 }
@@ -180,10 +177,9 @@ pub fn body_media(headers: &HeaderMap) -> Result<Media, ApiError> {
     match content_type.split(';').next().unwrap_or("").trim() {
         "" | "application/json" => Ok(Media::Json),
         "application/yaml" => Ok(Media::Yaml),
-        "application/vnd.kubernetes.protobuf" => Ok(Media::Protobuf),
         _ => Err(ApiError::new(
             Reason::UnsupportedMediaType,
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
         )),
     }
 }

@@ -6,10 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use crate::deployment::Deployments;
-use crate::endpoints::{EndpointsObjects, MirroredSlices, Slices};
 use crate::frame::run_one;
-use crate::replicaset::ReplicaSets;
 use crate::statefulset::StatefulSets;
 use crate::{Context, Controller};
 
@@ -30,14 +27,7 @@ impl fmt::Debug for Entry {
 /// Every controller, in no particular order: they meet only in the API.
 #[must_use]
 pub fn all() -> Vec<Entry> {
-    vec![
-        entry::<StatefulSets>(),
-        entry::<Deployments>(),
-        entry::<ReplicaSets>(),
-        entry::<EndpointsObjects>(),
-        entry::<Slices>(),
-        entry::<MirroredSlices>(),
-    ]
+    vec![entry::<StatefulSets>()]
 }
 
 /// The entry of one controller.

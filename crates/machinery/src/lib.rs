@@ -10,11 +10,9 @@ pub mod field;
 pub mod gojson;
 pub mod names;
 pub mod patch;
-pub mod protobuf;
 pub mod quantity;
 pub mod selector;
 pub mod status;
-pub mod table;
 pub mod time;
 
 pub use field::{FieldError, FieldErrors, Path};

@@ -4,7 +4,7 @@
 //! succeeded for the first time it is repeated quickly between its regular turns. Such extra tries can only succeed;
 //! their failures count for nothing and are not reported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as Spec, ContainerStatus, Pod, Probe};
@@ -97,19 +97,20 @@ struct Entry {
 }
 
 impl Probes {
-    /// Takes in which containers run. `ending`: liveness and startup no longer matter.
-    pub fn observe(&mut self, pod: &Pod, containers: &[Container], ending: bool) {
+    /// Takes in which containers run; those that are `held` (their start is not through) do not count yet.
+    /// `ending`: liveness and startup no longer matter.
+    pub fn observe(&mut self, pod: &Pod, containers: &[Container], held: &BTreeSet<String>, ending: bool) {
         self.ending = ending;
         self.running.clear();
         for container in containers {
-            if container.running_since().is_some() {
+            if container.running_since().is_some() && !held.contains(&container.name) {
                 self.running.insert(container.name.clone(), container.id.clone());
             }
         }
         let running = &self.running;
         self.entries.retain(|(name, _), entry| running.get(name) == Some(&entry.container));
         for container in containers {
-            let Some(started) = container.running_since() else { continue };
+            let Some(started) = container.running_since().filter(|_| !held.contains(&container.name)) else { continue };
             let probed = matches!(spec::role(pod, &container.name), Some(Role::Main | Role::Sidecar));
             let Some(spec) = spec::container(pod, &container.name).filter(|_| probed) else { continue };
             for kind in ProbeKind::ALL {

@@ -86,7 +86,12 @@ impl World {
 
     /// One plan, its actions, the status. Whether anything was done.
     pub(crate) fn step(&mut self) -> bool {
-        self.memory.probes.observe(&self.pod, &self.containers, self.memory.ending.is_some());
+        self.memory.probes.observe(
+            &self.pod,
+            &self.containers,
+            &std::collections::BTreeSet::new(),
+            self.memory.ending.is_some(),
+        );
         let plan = plan(&self.snapshot());
         self.memory.keep(&plan);
         let status = status(&self.snapshot(), &plan, &addresses());
@@ -245,7 +250,12 @@ impl World {
         let kind = ProbeKind::ALL.into_iter().find(|one| one.word() == kind).expect("a probe kind");
         let times = answer.get(1).map_or(1, |times| times.trim_start_matches('x').parse().expect("a count"));
         for _ in 0..times {
-            self.memory.probes.observe(&self.pod, &self.containers, self.memory.ending.is_some());
+            self.memory.probes.observe(
+                &self.pod,
+                &self.containers,
+                &std::collections::BTreeSet::new(),
+                self.memory.ending.is_some(),
+            );
             let next = self.memory.probes.next_due().expect("a probe is due");
             self.now = self.now.max(next);
             let Some(id) = self.memory.probes.begin(name, kind, self.now) else {

@@ -4,7 +4,6 @@ use serde_json::Value;
 
 use super::{Attributes, Decision, Resource, Target};
 use crate::context::Lookup;
-use crate::validate::matches;
 use crate::view::View;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -59,8 +58,7 @@ fn granted(
         missing.push(format!("{}.{GROUP} {role_name:?} not found", role_kind.to_lowercase()));
         return None;
     };
-    let direct = role.items("rules").iter().any(|rule| covers(rule, attributes));
-    if !direct && !by_aggregation(&role, attributes, lookup) {
+    if !role.items("rules").iter().any(|rule| covers(rule, attributes)) {
         return None;
     }
     let name = binding.text("metadata.name");
@@ -70,17 +68,6 @@ fn granted(
         format!("RoleBinding \"{name}/{namespace}\"")
     };
     Some(format!("RBAC: allowed by {binding} of {role_kind} {role_name:?} to {}", describe(subject, namespace)))
-}
-
-/// Whether a role that is the sum of others covers the request by one that was labelled after it was made.
-fn by_aggregation(role: &Value, attributes: &Attributes<'_>, lookup: &dyn Lookup) -> bool {
-    let selectors = role.items("aggregationRule.clusterRoleSelectors");
-    !selectors.is_empty()
-        && lookup.list(GROUP, "clusterroles", None).iter().any(|other| {
-            let labels = other.at("metadata.labels");
-            selectors.iter().any(|selector| matches(selector, labels))
-                && other.items("rules").iter().any(|rule| covers(rule, attributes))
-        })
 }
 
 fn describe(subject: &Value, namespace: &str) -> String {
@@ -118,7 +105,7 @@ fn any(rule: &Value, key: &str, matches: impl Fn(&str) -> bool) -> bool {
 }
 
 /// Whether a rule covers the request.
-pub(super) fn covers(rule: &Value, attributes: &Attributes<'_>) -> bool {
+fn covers(rule: &Value, attributes: &Attributes<'_>) -> bool {
     if !any(rule, "verbs", |verb| verb == "*" || verb == attributes.verb) {
         return false;
     }

@@ -24,7 +24,6 @@ use stead_api::{Kind, Subresource};
 use stead_machinery::{FieldErrors, Path};
 
 pub(crate) use meta::Raw;
-pub(crate) use selector::matches;
 
 use crate::names::between;
 

@@ -1,0 +1,302 @@
+//! The Node object and its Lease: written when something has changed, otherwise rarely.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node as NodeObject, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
+    NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+use std::sync::Arc;
+use stead_client::{Class, classify};
+use stead_podlife::conditions::whole_seconds;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{Node, downward, system};
+
+/// How often the status is written when nothing has changed (upstream's `nodeStatusReportFrequency`).
+const REPORT_EVERY: Duration = Duration::from_secs(300);
+/// How often the machine's state is looked at (upstream's `nodeStatusUpdateFrequency`).
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LEASE_SECONDS: i32 = 40;
+const LEASE_RENEW_EVERY: Duration = Duration::from_secs(10);
+/// Pause after a failed write; doubles up to the renewal interval.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// Images that the status lists at most, the largest first (upstream's `nodeStatusMaxImages`).
+const IMAGES_MAX: usize = 50;
+/// Free memory and disk below which the node is under pressure (upstream's hard eviction thresholds).
+const MEMORY_FREE_MIN_BYTES: u64 = 100 << 20;
+const DISK_FREE_MIN_PERCENT: u64 = 10;
+
+impl Node {
+    /// Registers the node, and keeps its status true for ever.
+    pub(crate) async fn keep_registered(self: Arc<Self>) {
+        let mut pause = PAUSE_FIRST;
+        let mut written: Option<(NodeStatus, Instant)> = None;
+        loop {
+            let known = match self.registered().await {
+                Ok(known) => known,
+                Err(error) => {
+                    tracing::debug!(%error, "cannot register the node yet");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LOOK_EVERY);
+                    continue;
+                }
+            };
+            pause = PAUSE_FIRST;
+            let status = self.node_status(known.status.as_ref()).await;
+            let is_same = |old: &NodeStatus| without_heartbeats(old) == without_heartbeats(&status);
+            let rests = written.as_ref().is_some_and(|(old, at)| is_same(old) && at.elapsed() < REPORT_EVERY);
+            if !rests && self.write_status(&status).await {
+                written = Some((status, Instant::now()));
+            }
+            let _ = timeout(LOOK_EVERY, self.images_changed.notified()).await;
+        }
+    }
+
+    /// The Node object, made or completed if need be.
+    async fn registered(&self) -> Result<NodeObject, kube::Error> {
+        let api: Api<NodeObject> = Api::all(self.client.clone());
+        let wanted = self.node_object();
+        let Some(known) = api.get_opt(&self.config.name).await? else {
+            return match api.create(&PostParams::default(), &wanted).await {
+                Err(error) if classify(&error) == Class::AlreadyExists => api.get(&self.config.name).await,
+                other => other,
+            };
+        };
+        let labels = wanted.metadata.labels.clone().unwrap_or_default();
+        let has = |key: &String, value: &String| {
+            known.metadata.labels.as_ref().and_then(|labels| labels.get(key)) == Some(value)
+        };
+        let spec = known.spec.clone().unwrap_or_default();
+        let complete = labels.iter().all(|(key, value)| has(key, value)) && spec.pod_cidr.is_some();
+        if complete {
+            return Ok(known);
+        }
+        let cidr = spec.pod_cidr.unwrap_or_else(|| self.config.pod_cidr.clone());
+        let patch = json!({"metadata": {"labels": labels}, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}});
+        api.patch(&self.config.name, &PatchParams::default(), &Patch::Merge(&patch)).await
+    }
+
+    fn node_object(&self) -> NodeObject {
+        let config = &self.config;
+        let mut labels = config.labels.clone();
+        let standard = [
+            ("beta.kubernetes.io/arch", system::architecture()),
+            ("beta.kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", system::architecture()),
+            ("kubernetes.io/hostname", &config.name),
+            ("kubernetes.io/os", "linux"),
+        ];
+        labels.extend(standard.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
+        NodeObject {
+            metadata: ObjectMeta { name: Some(config.name.clone()), labels: Some(labels), ..ObjectMeta::default() },
+            spec: Some(NodeSpec {
+                pod_cidr: Some(config.pod_cidr.clone()),
+                pod_cidrs: Some(vec![config.pod_cidr.clone()]),
+                taints: Some(config.taints.clone()).filter(|taints| !taints.is_empty()),
+                ..NodeSpec::default()
+            }),
+            status: None,
+        }
+    }
+
+    async fn write_status(&self, status: &NodeStatus) -> bool {
+        let api: Api<NodeObject> = Api::all(self.client.clone());
+        let patch = json!({ "status": status });
+        match api.patch_status(&self.config.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::debug!(%error, "cannot write the node's status");
+                false
+            }
+        }
+    }
+
+    async fn node_status(&self, known: Option<&NodeStatus>) -> NodeStatus {
+        let (capacity, allocatable) = self.amounts();
+        let addresses = [("InternalIP", self.config.node_ip.to_string()), ("Hostname", self.config.name.clone())];
+        let info = system::info();
+        NodeStatus {
+            addresses: Some(
+                addresses
+                    .into_iter()
+                    .map(|(type_, address)| NodeAddress { type_: type_.to_owned(), address })
+                    .collect(),
+            ),
+            capacity: Some(capacity),
+            allocatable: Some(allocatable),
+            conditions: Some(self.conditions(known)),
+            daemon_endpoints: Some(NodeDaemonEndpoints {
+                kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.config.server_port) }),
+            }),
+            images: Some(self.images().await),
+            node_info: Some(NodeSystemInfo {
+                architecture: info.architecture,
+                boot_id: info.boot_id,
+                container_runtime_version: self.engine.version(),
+                kernel_version: info.kernel_version,
+                kube_proxy_version: String::new(),
+                kubelet_version: self.config.version.clone(),
+                machine_id: info.machine_id,
+                operating_system: "linux".to_owned(),
+                os_image: info.os_image,
+                system_uuid: info.system_uuid,
+                ..NodeSystemInfo::default()
+            }),
+            ..NodeStatus::default()
+        }
+    }
+
+    /// Capacity and allocatable.
+    fn amounts(&self) -> (BTreeMap<String, Quantity>, BTreeMap<String, Quantity>) {
+        let capacity = self.capacity;
+        let list = |cpu: u64, memory: u64, disk: String| {
+            let pairs = [
+                ("cpu", downward::cores(i128::from(cpu)).0),
+                ("ephemeral-storage", disk),
+                ("hugepages-1Gi", "0".to_owned()),
+                ("hugepages-2Mi", "0".to_owned()),
+                ("memory", format!("{}Ki", memory / 1024)),
+                ("pods", capacity.pods.to_string()),
+            ];
+            pairs.into_iter().map(|(name, amount)| (name.to_owned(), Quantity(amount))).collect()
+        };
+        let (cpu, memory) = self.config.reserved;
+        let whole = list(capacity.cpu_milli, capacity.memory_bytes, format!("{}Ki", capacity.disk_bytes / 1024));
+        let usable = list(
+            capacity.cpu_milli.saturating_sub(cpu),
+            capacity.memory_bytes.saturating_sub(memory),
+            (capacity.disk_bytes / 10 * 9).to_string(),
+        );
+        (whole, usable)
+    }
+
+    async fn images(&self) -> Vec<ContainerImage> {
+        let mut images = self.engine.images().await.unwrap_or_default();
+        images.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.id.cmp(&b.id)));
+        images.truncate(IMAGES_MAX);
+        let one = |image: stead_runtime::Image| ContainerImage {
+            names: Some(image.digests.into_iter().chain(image.references).collect()),
+            size_bytes: i64::try_from(image.size_bytes).ok(),
+        };
+        images.into_iter().map(one).collect()
+    }
+
+    fn conditions(&self, known: Option<&NodeStatus>) -> Vec<NodeCondition> {
+        let memory_short = system::meminfo("MemAvailable").is_some_and(|free| free < MEMORY_FREE_MIN_BYTES);
+        let disk_short =
+            system::disk(&self.config.data_dir).is_some_and(|(size, free)| free * 100 < size * DISK_FREE_MIN_PERCENT);
+        let rows = [
+            (
+                "MemoryPressure",
+                memory_short,
+                if memory_short {
+                    ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
+                } else {
+                    ("KubeletHasSufficientMemory", "kubelet has sufficient memory available")
+                },
+            ),
+            (
+                "DiskPressure",
+                disk_short,
+                if disk_short {
+                    ("KubeletHasDiskPressure", "kubelet has disk pressure")
+                } else {
+                    ("KubeletHasNoDiskPressure", "kubelet has no disk pressure")
+                },
+            ),
+            ("PIDPressure", false, ("KubeletHasSufficientPID", "kubelet has sufficient PID available")),
+            ("Ready", true, ("KubeletReady", "kubelet is posting ready status")),
+        ];
+        let now = Time(whole_seconds((self.clock)()));
+        let before = known.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        rows.into_iter()
+            .map(|(type_, holds, (reason, message))| {
+                let status = if holds { "True" } else { "False" };
+                let same = before.iter().find(|one| one.type_ == type_ && one.status == status);
+                NodeCondition {
+                    type_: type_.to_owned(),
+                    status: status.to_owned(),
+                    reason: Some(reason.to_owned()),
+                    message: Some(message.to_owned()),
+                    last_heartbeat_time: Some(now.clone()),
+                    last_transition_time: same
+                        .and_then(|one| one.last_transition_time.clone())
+                        .or_else(|| Some(now.clone())),
+                }
+            })
+            .collect()
+    }
+
+    /// Says every ten seconds that this node lives.
+    pub(crate) async fn renew_lease(self: Arc<Self>) {
+        let mut pause = PAUSE_FIRST;
+        loop {
+            match self.renew_once().await {
+                Ok(()) => {
+                    pause = PAUSE_FIRST;
+                    sleep(LEASE_RENEW_EVERY).await;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "cannot renew the node's lease");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LEASE_RENEW_EVERY);
+                }
+            }
+        }
+    }
+
+    async fn renew_once(&self) -> Result<(), kube::Error> {
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), LEASE_NAMESPACE);
+        let now = MicroTime((self.clock)());
+        let patch = json!({"spec": {"holderIdentity": self.config.name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}});
+        match api.patch(&self.config.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Err(error) if classify(&error) == Class::NotFound => {}
+            other => return other.map(|_| ()),
+        }
+        // The lease belongs to the node object, which has to be there first.
+        let nodes: Api<NodeObject> = Api::all(self.client.clone());
+        let node = nodes.get(&self.config.name).await?;
+        let owner = OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: self.config.name.clone(),
+            uid: node.metadata.uid.unwrap_or_default(),
+            ..OwnerReference::default()
+        };
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.config.name.clone()),
+                namespace: Some(LEASE_NAMESPACE.to_owned()),
+                owner_references: Some(vec![owner]),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.config.name.clone()),
+                lease_duration_seconds: Some(LEASE_SECONDS),
+                renew_time: Some(now),
+                ..LeaseSpec::default()
+            }),
+        };
+        match api.create(&PostParams::default(), &lease).await {
+            Err(error) if classify(&error) != Class::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn without_heartbeats(status: &NodeStatus) -> NodeStatus {
+    let mut status = status.clone();
+    for condition in status.conditions.iter_mut().flatten() {
+        condition.last_heartbeat_time = None;
+    }
+    status
+}

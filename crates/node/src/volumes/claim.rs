@@ -1,0 +1,162 @@
+//! Claims: from the pod's volume to the claim, to the bound volume, to a path on this node.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
+use kube::Api;
+use stead_podlife::spec;
+
+use super::{MountError, Request, blocking, disk, fs_group};
+
+/// Annotation that names a volume's provisioner.
+pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+/// The provisioner whose directories are made at the first mount, on the node where the pod is.
+pub const PROVISIONER_LOCAL: &str = "stead.dev/local";
+
+pub(super) async fn mount(request: &Request<'_>, volume: &Volume, claim: &str) -> Result<PathBuf, MountError> {
+    let bound = bound_volume(request, claim).await.map_err(|cause| unattached(request, volume, claim, &cause))?;
+    let name = bound.metadata.name.clone().unwrap_or_default();
+    let spec = bound.spec.clone().unwrap_or_default();
+    if spec.volume_mode.as_deref() == Some("Block") {
+        let cause = "volumes of mode Block are not offered by this node";
+        return Err(MountError(format!("MapVolume.SetUpDevice failed for volume \"{name}\" : {cause}")));
+    }
+    let is_ours = bound
+        .metadata
+        .annotations
+        .iter()
+        .flatten()
+        .any(|(key, value)| key == PROVISIONED_BY && value == PROVISIONER_LOCAL);
+    let source = match (&spec.local, &spec.host_path) {
+        (Some(local), _) => Source::Local(PathBuf::from(&local.path)),
+        (None, Some(host)) => Source::Host(PathBuf::from(&host.path), host.type_.clone().unwrap_or_default()),
+        (None, None) if spec.nfs.is_some() => {
+            return Err(MountError::set_up(&name, "nfs volumes are not offered by this node"));
+        }
+        (None, None) => return Err(MountError::set_up(&name, "no volume plugin matched")),
+    };
+    let uid = bound.metadata.uid.clone().unwrap_or_default();
+    let group = fs_group(request.pod);
+    let on_mismatch = on_root_mismatch(request);
+    blocking(move || {
+        let path = match source {
+            Source::Local(path) | Source::Host(path, _) if is_ours => provision(&path, &uid).map(|()| path)?,
+            Source::Host(path, kind) => return disk::host_path(&path, &kind).map(|()| path),
+            Source::Local(path) if path.exists() => path,
+            Source::Local(path) => return Err(format!("path \"{}\" does not exist", path.display())),
+        };
+        match group.filter(|group| !(on_mismatch && disk::belongs_to_group(&path, *group))) {
+            Some(group) => disk::give_to_group(&path, group).map(|()| path).map_err(|error| error.to_string()),
+            None => Ok(path),
+        }
+    })
+    .await
+    .map_err(|cause| MountError::set_up(&name, cause))
+}
+
+enum Source {
+    Local(PathBuf),
+    Host(PathBuf, String),
+}
+
+fn on_root_mismatch(request: &Request<'_>) -> bool {
+    let context = spec::pod_spec(request.pod).security_context.as_ref();
+    context.and_then(|context| context.fs_group_change_policy.as_deref()) == Some("OnRootMismatch")
+}
+
+/// The text that upstream gives when a claim keeps a pod from its volumes.
+fn unattached(request: &Request<'_>, volume: &Volume, claim: &str, cause: &str) -> MountError {
+    let (_, namespace, _) = spec::identity(request.pod);
+    MountError(format!(
+        "Unable to attach or mount volumes: unmounted volumes=[{0}], unattached volumes=[], failed to process volumes=[{0}]: error processing PVC {namespace}/{claim}: {cause}",
+        volume.name
+    ))
+}
+
+async fn bound_volume(request: &Request<'_>, claim: &str) -> Result<PersistentVolume, String> {
+    let (_, namespace, _) = spec::identity(request.pod);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(request.node.client.clone(), namespace);
+    let found = claims.get(claim).await;
+    let found =
+        found.map_err(|error| format!("failed to fetch PVC from API server: {}", stead_client::message(&error)))?;
+    if found.metadata.deletion_timestamp.is_some()
+        && found.metadata.finalizers.as_deref().unwrap_or_default().is_empty()
+    {
+        return Err("PVC is being deleted".to_owned());
+    }
+    let status = found.status.as_ref().and_then(|status| status.phase.as_deref());
+    let name = found.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
+    if status != Some("Bound") || name.is_empty() {
+        return Err("PVC is not bound".to_owned());
+    }
+    let volumes: Api<PersistentVolume> = Api::all(request.node.client.clone());
+    let volume = volumes.get(&name).await;
+    let volume = volume
+        .map_err(|error| format!("failed to fetch PV {name} from API server: {}", stead_client::message(&error)))?;
+    let claimed_by =
+        volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()).and_then(|claim| claim.uid.as_deref());
+    if claimed_by != found.metadata.uid.as_deref() {
+        return Err(format!(
+            "PVC UID {} doesn't match PV {name} claimRef UID {}",
+            found.metadata.uid.unwrap_or_default(),
+            claimed_by.unwrap_or_default()
+        ));
+    }
+    Ok(volume)
+}
+
+/// The file beside a volume's directory that says: it has been made, and held data from then on.
+#[must_use]
+pub(crate) fn marker_of(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.made"))
+}
+
+/// Makes the directory of a new volume, once. The marker is on disk before the first pod writes: a directory that is
+/// missing later has been lost, and is not replaced by an empty one.
+fn provision(path: &Path, uid: &str) -> Result<(), String> {
+    let marker = marker_of(path);
+    let is_marked = marker.exists();
+    match (is_marked, path.is_dir()) {
+        (true, true) => return Ok(()),
+        (true, false) => {
+            return Err(format!(
+                "the directory {} of this volume is gone although it has been in use: restore it, or delete the claim (or the marker {}) to begin with an empty one",
+                path.display(),
+                marker.display()
+            ));
+        }
+        (false, _) => {}
+    }
+    let failed = |error: std::io::Error| format!("cannot make {}: {error}", path.display());
+    let parent = path.parent().unwrap_or(path);
+    disk::make_dir(parent, 0o755).map_err(failed)?;
+    disk::make_dir(path, 0o777).map_err(failed)?;
+    let next = marker.with_extension("new");
+    fs::write(&next, uid).map_err(failed)?;
+    for file in [&next, path] {
+        fs::File::open(file).and_then(|file| file.sync_all()).map_err(failed)?;
+    }
+    fs::rename(&next, &marker).map_err(failed)?;
+    fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_lost_directory_is_not_replaced_by_an_empty_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("volumes/pvc-1");
+        provision(&path, "u").expect("made");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o777);
+        provision(&path, "u").expect("there already");
+        fs::remove_dir(&path).expect("lost");
+        let error = provision(&path, "u").expect_err("refused");
+        assert!(error.contains("is gone although it has been in use"), "{error}");
+        assert!(!path.exists());
+    }
+}
