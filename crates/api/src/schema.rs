@@ -153,6 +153,12 @@ pub fn schema() -> &'static Schema {
     &SCHEMA
 }
 
+/// The generated data itself, for a hash of what it says.
+#[must_use]
+pub fn fingerprint() -> &'static [u8] {
+    TEXT.as_bytes()
+}
+
 impl Schema {
     #[must_use]
     pub fn get(&self, id: TypeId) -> &Type {

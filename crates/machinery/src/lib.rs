@@ -9,6 +9,7 @@ pub mod discovery;
 pub mod field;
 pub mod gojson;
 pub mod names;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod selector;
