@@ -92,6 +92,8 @@ impl Change<'_> {
         let mut new = convert::to_storage(kind, wanted);
         new["apiVersion"] = storage.api_version().into();
         new["kind"] = storage.kind.into();
+        // Whoever names no version means the newest one.
+        new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
         let _turn = write::quota_turn(server, &self.target.namespace).await;
         let warnings = match self.sub {
             // A binding is judged by its sub-resource: admission would take the node name back.
