@@ -76,35 +76,53 @@ async fn who_may_what() {
     let mut w = World::new().await;
     let token = w.ok("POST /api/v1/namespaces/http/serviceaccounts/default/token", "{}").await;
     let token = token["status"]["token"].as_str().unwrap().to_owned();
-    let review = w.ok("POST /apis/authentication.k8s.io/v1/tokenreviews", &json!({"spec": {"token": token}}).to_string()).await;
-    assert_eq!((&review["status"]["authenticated"], &review["status"]["user"]["username"]), (&json!(true), &json!("system:serviceaccount:http:default")));
+    let review =
+        w.ok("POST /apis/authentication.k8s.io/v1/tokenreviews", &json!({"spec": {"token": token}}).to_string()).await;
+    assert_eq!(
+        (&review["status"]["authenticated"], &review["status"]["user"]["username"]),
+        (&json!(true), &json!("system:serviceaccount:http:default"))
+    );
     let wrong = w.ok("POST /apis/authentication.k8s.io/v1/tokenreviews", r#"{"spec":{"token":"x"}}"#).await;
     assert_eq!(wrong["status"], json!({"user": {}, "error": "invalid bearer token"}));
     // The account made anew is another one.
     w.ok("DELETE /api/v1/namespaces/http/serviceaccounts/default", "").await;
     w.ok("POST /api/v1/namespaces/http/serviceaccounts", r#"{"metadata":{"name":"default"}}"#).await;
-    let stale = w.ok("POST /apis/authentication.k8s.io/v1/tokenreviews", &json!({"spec": {"token": token}}).to_string()).await;
+    let stale =
+        w.ok("POST /apis/authentication.k8s.io/v1/tokenreviews", &json!({"spec": {"token": token}}).to_string()).await;
     assert_eq!(stale["status"]["error"], "invalid bearer token");
 
     let jane = [("impersonate-user", "jane")];
     let refused = w.ask_with(&format!("GET {PODS}"), &jane, "").await;
-    assert_eq!(refused.line(), "403 pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"http\"");
+    assert_eq!(
+        refused.line(),
+        "403 pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"http\""
+    );
     let refused = w.ask_with("DELETE /apis/apps/v1/namespaces/http/statefulsets/web", &jane, "").await;
-    assert_eq!(refused.line(), "403 statefulsets.apps \"web\" is forbidden: User \"jane\" cannot delete resource \"statefulsets\" in API group \"apps\" in the namespace \"http\"");
+    assert_eq!(
+        refused.line(),
+        "403 statefulsets.apps \"web\" is forbidden: User \"jane\" cannot delete resource \"statefulsets\" in API group \"apps\" in the namespace \"http\""
+    );
     let nonsense = w.ask_with("GET /api/v1/nodes", &[("impersonate-group", "g")], "").await;
-    assert_eq!((nonsense.code, nonsense.text.as_str()), (500, "Internal Server Error: \"/api/v1/nodes\": requested [{Group  g    }] without impersonating a user\n"));
+    assert_eq!(
+        (nonsense.code, nonsense.text.as_str()),
+        (500, "Internal Server Error: \"/api/v1/nodes\": requested [{Group  g    }] without impersonating a user\n")
+    );
 
     let rules = r#"{"metadata":{"name":"r"},"rules":[{"apiGroups":[""],"resources":["pods"],"verbs":["list"]}]}"#;
     w.ok("POST /apis/rbac.authorization.k8s.io/v1/namespaces/http/roles", rules).await;
     let binding = r#"{"metadata":{"name":"b"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"Role","name":"r"},"subjects":[{"apiGroup":"rbac.authorization.k8s.io","kind":"User","name":"jane"}]}"#;
     w.ok("POST /apis/rbac.authorization.k8s.io/v1/namespaces/http/rolebindings", binding).await;
     assert_eq!(w.ask_with(&format!("GET {PODS}"), &jane, "").await.code, 200);
-    let question = r#"{"spec":{"user":"jane","resourceAttributes":{"verb":"list","resource":"pods","namespace":"http"}}}"#;
+    let question =
+        r#"{"spec":{"user":"jane","resourceAttributes":{"verb":"list","resource":"pods","namespace":"http"}}}"#;
     let answer = w.ok("POST /apis/authorization.k8s.io/v1/subjectaccessreviews", question).await;
     assert_eq!(answer["status"]["allowed"], true);
 
     w.user = Identity::anonymous();
-    assert_eq!(w.ask("GET /api/v1/pods", "").await.line(), "403 pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" at the cluster scope");
+    assert_eq!(
+        w.ask("GET /api/v1/pods", "").await.line(),
+        "403 pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" at the cluster scope"
+    );
     for open in ["/healthz", "/livez", "/readyz", "/version"] {
         assert_eq!(w.ask(&format!("GET {open}"), "").await.code, 200, "{open}");
     }
@@ -128,14 +146,22 @@ impl NodeDialer for Echo {
             let head = String::from_utf8(head).unwrap();
             let line = head.lines().next().unwrap().to_owned();
             if head.to_lowercase().contains("upgrade: ") {
-                far.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n").await.unwrap();
+                far.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n")
+                    .await
+                    .unwrap();
                 far.write_all(format!("{line}\n").as_bytes()).await.unwrap();
                 let (mut read, mut write) = tokio::io::split(far);
                 tokio::io::copy(&mut read, &mut write).await.unwrap();
             } else {
-                let text = if line.contains("previous=true") { "previous terminated container \"c\" in pod \"web-0\" not found" } else { &line };
+                let text = if line.contains("previous=true") {
+                    "previous terminated container \"c\" in pod \"web-0\" not found"
+                } else {
+                    &line
+                };
                 let code = if line.contains("previous=true") { "400 Bad Request" } else { "200 OK" };
-                far.write_all(format!("HTTP/1.1 {code}\r\ncontent-length: {}\r\n\r\n{text}", text.len()).as_bytes()).await.unwrap();
+                far.write_all(format!("HTTP/1.1 {code}\r\ncontent-length: {}\r\n\r\n{text}", text.len()).as_bytes())
+                    .await
+                    .unwrap();
             }
         });
         Ok(Box::new(near))
@@ -152,9 +178,15 @@ async fn nodes_answer_through_the_server() {
     w.ok(&format!("POST {PODS}/web-0/binding"), binding).await;
     for (url, want) in [
         ("log", "200 GET /containerLogs/http/web-0/c HTTP/1.1"),
-        ("log?container=c&follow=true&tailLines=3", "200 GET /containerLogs/http/web-0/c?follow=true&tailLines=3 HTTP/1.1"),
+        (
+            "log?container=c&follow=true&tailLines=3",
+            "200 GET /containerLogs/http/web-0/c?follow=true&tailLines=3 HTTP/1.1",
+        ),
         ("log?container=nothere", "400 container nothere is not valid for pod web-0"),
-        ("log?tailLines=-1", "422 PodLogOptions \"web-0\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0"),
+        (
+            "log?tailLines=-1",
+            "422 PodLogOptions \"web-0\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0",
+        ),
         ("log?previous=true", "400 previous terminated container \"c\" in pod \"web-0\" not found"),
         ("exec?command=ls", "400 Upgrade request required"),
         ("attach?stdout=true", "400 Upgrade request required"),
@@ -166,7 +198,10 @@ async fn nodes_answer_through_the_server() {
     }
     assert_eq!(w.ask(&format!("GET {PODS}/nothere/log"), "").await.line(), "404 pods \"nothere\" not found");
     for (url, want) in [
-        ("exec?command=sh&command=-c&stdin=true&stdout=true&tty=false", "GET /exec/http/web-0/c?input=1&output=1&command=sh&command=-c HTTP/1.1\n"),
+        (
+            "exec?command=sh&command=-c&stdin=true&stdout=true&tty=false",
+            "GET /exec/http/web-0/c?input=1&output=1&command=sh&command=-c HTTP/1.1\n",
+        ),
         ("attach?stdout=true&stderr=true&tty=true", "GET /attach/http/web-0/c?output=1&error=1&tty=1 HTTP/1.1\n"),
         ("portforward?ports=80", "GET /portForward/http/web-0?port=80 HTTP/1.1\n"),
     ] {

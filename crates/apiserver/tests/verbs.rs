@@ -12,7 +12,8 @@ async fn refusals_have_upstreams_codes_and_texts() {
     w.ok(&format!("POST {CM}"), r#"{"metadata":{"name":"cm2"}}"#).await;
     let set_uid = w.get(&format!("{SETS}/web")).await["metadata"]["uid"].as_str().unwrap().to_owned();
     let cm2 = w.get(&format!("{CM}/cm2")).await;
-    let (uid, version) = (cm2["metadata"]["uid"].as_str().unwrap(), cm2["metadata"]["resourceVersion"].as_str().unwrap());
+    let (uid, version) =
+        (cm2["metadata"]["uid"].as_str().unwrap(), cm2["metadata"]["resourceVersion"].as_str().unwrap());
     let other = SET.replace(r#""name":"web""#, r#""name":"other""#);
     let old = SET.replace(r#"{"name":"web"}"#, r#"{"name":"web","resourceVersion":"1"}"#);
     let stranger = SET.replace(r#"{"name":"web"}"#, r#"{"name":"web","uid":"x"}"#);
@@ -89,7 +90,10 @@ async fn an_object_from_create_to_delete() {
     let w = World::new().await;
     let made = w.ok(&format!("POST {CM}"), r#"{"metadata":{"name":"a","uid":"5","creationTimestamp":"2020-01-01T00:00:00Z","selfLink":"/x","generation":7},"data":{"k":"v"}}"#).await;
     let m = &made["metadata"];
-    assert_eq!((&made["kind"], &made["apiVersion"], &m["namespace"]), (&json!("ConfigMap"), &json!("v1"), &json!("http")));
+    assert_eq!(
+        (&made["kind"], &made["apiVersion"], &m["namespace"]),
+        (&json!("ConfigMap"), &json!("v1"), &json!("http"))
+    );
     assert!(m["uid"].as_str().unwrap().len() == 36 && m["creationTimestamp"] != "2020-01-01T00:00:00Z");
     assert!(m.get("selfLink").is_none() && m.get("generation").is_none());
     assert_eq!(w.get(&format!("{CM}/a")).await, made);
@@ -120,13 +124,17 @@ async fn an_object_from_create_to_delete() {
 async fn pages_of_a_list_show_one_moment() {
     let w = World::new().await;
     for i in 0..5 {
-        w.ok(&format!("POST {CM}"), &format!(r#"{{"metadata":{{"name":"cm{i}","labels":{{"odd":"{}"}}}}}}"#, i % 2)).await;
+        w.ok(&format!("POST {CM}"), &format!(r#"{{"metadata":{{"name":"cm{i}","labels":{{"odd":"{}"}}}}}}"#, i % 2))
+            .await;
     }
     let names = |list: &Value| -> Vec<String> {
         list["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].as_str().unwrap().to_owned()).collect()
     };
     let first = w.get(&format!("{CM}?limit=2")).await;
-    assert_eq!((names(&first), &first["metadata"]["remainingItemCount"]), (vec!["cm0".into(), "cm1".into()], &json!(3)));
+    assert_eq!(
+        (names(&first), &first["metadata"]["remainingItemCount"]),
+        (vec!["cm0".into(), "cm1".into()], &json!(3))
+    );
     assert!(first["items"][0].get("kind").is_none());
     w.ok(&format!("DELETE {CM}/cm3"), "").await;
     let next = first["metadata"]["continue"].as_str().unwrap();
@@ -167,18 +175,30 @@ async fn forms_of_an_answer() {
     let bare = ask(table, &format!("{SETS}?includeObject=None")).await.json();
     assert_eq!(bare["rows"][0]["object"], Value::Null);
     let wrong = ask(table, &format!("{SETS}?includeObject=Frob")).await;
-    assert_eq!(wrong.line(), "400 Unable to convert to Table as requested: includeObject: Invalid value: \"Frob\": must be 'Metadata', 'Object', 'None', or empty");
-    let partial = ask("application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", &format!("{SETS}/web")).await.json();
-    assert_eq!((&partial["kind"], partial.get("spec"), &partial["metadata"]["name"]), (&json!("PartialObjectMetadata"), None, &json!("web")));
+    assert_eq!(
+        wrong.line(),
+        "400 Unable to convert to Table as requested: includeObject: Invalid value: \"Frob\": must be 'Metadata', 'Object', 'None', or empty"
+    );
+    let partial =
+        ask("application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", &format!("{SETS}/web")).await.json();
+    assert_eq!(
+        (&partial["kind"], partial.get("spec"), &partial["metadata"]["name"]),
+        (&json!("PartialObjectMetadata"), None, &json!("web"))
+    );
     let partials = ask("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", SETS).await.json();
-    assert_eq!((&partials["kind"], &partials["items"][0]["metadata"]["name"]), (&json!("PartialObjectMetadataList"), &json!("web")));
+    assert_eq!(
+        (&partials["kind"], &partials["items"][0]["metadata"]["name"]),
+        (&json!("PartialObjectMetadataList"), &json!("web"))
+    );
     let yaml = ask("application/yaml", &format!("{SETS}/web")).await;
     assert!(yaml.text.contains("serviceName: web\n") && yaml.headers["content-type"] == "application/yaml");
     assert_eq!(ask("application/xml", SETS).await.line(), "406 406: Not Acceptable");
     let scale = ask("application/json;as=Table;v=v1;g=meta.k8s.io", &format!("{SETS}/web/scale")).await;
     assert_eq!(scale.code, 406);
     let pretty = w.ask_with(&format!("GET {SETS}/web"), &[("user-agent", "curl/8")], "").await;
-    assert!(pretty.text.starts_with("{\n  \"kind\": \"StatefulSet\",\n  \"apiVersion\": \"apps/v1\",\n  \"metadata\": {\n"));
+    assert!(
+        pretty.text.starts_with("{\n  \"kind\": \"StatefulSet\",\n  \"apiVersion\": \"apps/v1\",\n  \"metadata\": {\n")
+    );
 }
 
 #[tokio::test]
@@ -187,11 +207,25 @@ async fn status_and_spec_have_separate_doors() {
     let made = w.ok(&format!("POST {SETS}"), SET).await;
     assert_eq!(made["metadata"]["generation"], 1);
     let a = w.merge(&format!("{SETS}/web"), r#"{"spec":{"replicas":3},"status":{"replicas":9}}"#).await;
-    assert_eq!((&a["spec"]["replicas"], &a["status"]["replicas"], &a["metadata"]["generation"]), (&json!(3), &json!(0), &json!(2)));
-    let b = w.merge(&format!("{SETS}/web/status"), r#"{"spec":{"replicas":7},"status":{"replicas":2},"metadata":{"annotations":{"b":"2"}}}"#).await;
-    assert_eq!((&b["spec"]["replicas"], &b["status"]["replicas"], &b["metadata"]["generation"]), (&json!(3), &json!(2), &json!(2)));
+    assert_eq!(
+        (&a["spec"]["replicas"], &a["status"]["replicas"], &a["metadata"]["generation"]),
+        (&json!(3), &json!(0), &json!(2))
+    );
+    let b = w
+        .merge(
+            &format!("{SETS}/web/status"),
+            r#"{"spec":{"replicas":7},"status":{"replicas":2},"metadata":{"annotations":{"b":"2"}}}"#,
+        )
+        .await;
+    assert_eq!(
+        (&b["spec"]["replicas"], &b["status"]["replicas"], &b["metadata"]["generation"]),
+        (&json!(3), &json!(2), &json!(2))
+    );
     let scale = w.get(&format!("{SETS}/web/scale")).await;
-    assert_eq!((&scale["spec"], &scale["status"]), (&json!({"replicas": 3}), &json!({"replicas": 2, "selector": "app=web"})));
+    assert_eq!(
+        (&scale["spec"], &scale["status"]),
+        (&json!({"replicas": 3}), &json!({"replicas": 2, "selector": "app=web"}))
+    );
     let scale = w.merge(&format!("{SETS}/web/scale"), r#"{"spec":{"replicas":1}}"#).await;
     assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(1)));
     assert_eq!(w.get(&format!("{SETS}/web")).await["metadata"]["generation"], 3);
@@ -208,7 +242,10 @@ async fn a_pod_is_bound_once_and_goes_gracefully() {
     assert_eq!((&bound["spec"]["nodeName"], &bound["metadata"]["annotations"]["by"]), (&json!("peer"), &json!("test")));
     assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
     let again = w.ask(&format!("POST {PODS}/web-0/binding"), binding).await;
-    assert_eq!(again.line(), "409 Operation cannot be fulfilled on pods/binding \"web-0\": pod web-0 is already assigned to node \"peer\"");
+    assert_eq!(
+        again.line(),
+        "409 Operation cannot be fulfilled on pods/binding \"web-0\": pod web-0 is already assigned to node \"peer\""
+    );
     assert_eq!(again.json()["details"], json!({"name": "web-0", "kind": "pods/binding"}));
     let dying = w.ok(&format!("DELETE {PODS}/web-0?gracePeriodSeconds=5"), "").await;
     assert_eq!(dying["metadata"]["deletionGracePeriodSeconds"], 5);
@@ -220,7 +257,12 @@ async fn a_pod_is_bound_once_and_goes_gracefully() {
     w.ok(&format!("DELETE {PODS}/web-1"), "").await;
     assert_eq!(w.ask(&format!("GET {PODS}/web-1"), "").await.code, 404);
     w.ok(&format!("POST {PODS}"), &pod("web-2")).await;
-    let evicted = w.ask(&format!("POST {PODS}/web-2/eviction"), r#"{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"web-2"}}"#).await;
+    let evicted = w
+        .ask(
+            &format!("POST {PODS}/web-2/eviction"),
+            r#"{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"web-2"}}"#,
+        )
+        .await;
     assert_eq!((evicted.code, w.ask(&format!("GET {PODS}/web-2"), "").await.code), (201, 404));
 }
 
@@ -236,7 +278,10 @@ async fn finalizers_hold_an_object() {
 
     w.ok(&format!("POST {SETS}"), SET).await;
     let held = w.ok(&format!("DELETE {SETS}/web?propagationPolicy=Foreground"), "").await;
-    assert_eq!((&held["metadata"]["finalizers"], &held["metadata"]["generation"]), (&json!(["foregroundDeletion"]), &json!(2)));
+    assert_eq!(
+        (&held["metadata"]["finalizers"], &held["metadata"]["generation"]),
+        (&json!(["foregroundDeletion"]), &json!(2))
+    );
 
     let ns = w.ok("DELETE /api/v1/namespaces/http", "").await;
     assert_eq!((&ns["status"]["phase"], &ns["spec"]["finalizers"]), (&json!("Terminating"), &json!(["kubernetes"])));
@@ -265,7 +310,10 @@ async fn two_versions_show_one_event() {
     let w = World::new().await;
     w.ok("POST /apis/events.k8s.io/v1/namespaces/http/events", r#"{"metadata":{"name":"e"},"eventTime":"2026-01-01T00:00:00.000000Z","action":"Act","reason":"Why","note":"hello","type":"Normal","reportingController":"c","reportingInstance":"i","regarding":{"kind":"Pod","name":"p","namespace":"http"}}"#).await;
     let core = w.get("/api/v1/namespaces/http/events/e").await;
-    assert_eq!((&core["apiVersion"], &core["message"], &core["involvedObject"]["name"]), (&json!("v1"), &json!("hello"), &json!("p")));
+    assert_eq!(
+        (&core["apiVersion"], &core["message"], &core["involvedObject"]["name"]),
+        (&json!("v1"), &json!("hello"), &json!("p"))
+    );
     let newer = w.get("/apis/events.k8s.io/v1/namespaces/http/events?fieldSelector=regarding.name%3Dp").await;
     assert_eq!((&newer["kind"], &newer["items"][0]["note"]), (&json!("EventList"), &json!("hello")));
 }
@@ -273,7 +321,8 @@ async fn two_versions_show_one_event() {
 #[tokio::test]
 async fn services_never_share_an_address() {
     let w = std::sync::Arc::new(World::new().await);
-    let body = |i: usize| format!(r#"{{"metadata":{{"name":"s{i}"}},"spec":{{"type":"NodePort","ports":[{{"port":80}}]}}}}"#);
+    let body =
+        |i: usize| format!(r#"{{"metadata":{{"name":"s{i}"}},"spec":{{"type":"NodePort","ports":[{{"port":80}}]}}}}"#);
     let tasks: Vec<_> = (0..20)
         .map(|i| {
             let (w, body) = (w.clone(), body(i));
@@ -299,9 +348,15 @@ async fn unknown_fields_are_warned_of_or_refused() {
     let w = World::new().await;
     let body = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"nope":1}"#;
     let warned = w.ask(&format!("POST {CM}?dryRun=All"), body).await;
-    assert_eq!((warned.code, warned.headers["warning"].to_str().unwrap()), (201, "299 - \"unknown field \\\"nope\\\"\""));
+    assert_eq!(
+        (warned.code, warned.headers["warning"].to_str().unwrap()),
+        (201, "299 - \"unknown field \\\"nope\\\"\"")
+    );
     let ignored = w.ask(&format!("POST {CM}?dryRun=All&fieldValidation=Ignore"), body).await;
     assert!(ignored.code == 201 && !ignored.headers.contains_key("warning"));
     let strict = w.ask(&format!("POST {CM}?dryRun=All&fieldValidation=Strict"), body).await;
-    assert_eq!(strict.line(), "400 ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"nope\"");
+    assert_eq!(
+        strict.line(),
+        "400 ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"nope\""
+    );
 }

@@ -28,7 +28,8 @@ impl Lines {
                 let line: Vec<u8> = self.waiting.drain(..=end).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
-            let frame = tokio::time::timeout(Duration::from_secs(90), self.body.frame()).await.expect("an event in time");
+            let frame =
+                tokio::time::timeout(Duration::from_secs(90), self.body.frame()).await.expect("an event in time");
             self.waiting.extend_from_slice(&frame?.unwrap().into_data().unwrap());
         }
     }
@@ -42,7 +43,8 @@ impl Lines {
 }
 
 async fn make(w: &World, name: &str, label: &str) -> String {
-    let made = w.ok(&format!("POST {CM}"), &format!(r#"{{"metadata":{{"name":"{name}","labels":{{"l":"{label}"}}}}}}"#)).await;
+    let made =
+        w.ok(&format!("POST {CM}"), &format!(r#"{{"metadata":{{"name":"{name}","labels":{{"l":"{label}"}}}}}}"#)).await;
     made["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
 }
 
@@ -60,7 +62,10 @@ async fn begins_where_it_is_asked_to() {
         ("&resourceVersion=0", vec!["ADDED a", "ADDED b", "ADDED c"]),
         ("&resourceVersion={RV}", vec!["ADDED b", "ADDED c"]),
         ("&sendInitialEvents=false&resourceVersionMatch=NotOlderThan", vec!["ADDED c"]),
-        ("&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&resourceVersion={RV}", vec!["ADDED a", "ADDED b", "BOOKMARK", "ADDED c"]),
+        (
+            "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&resourceVersion={RV}",
+            vec!["ADDED a", "ADDED b", "BOOKMARK", "ADDED c"],
+        ),
     ] {
         let mut lines = Lines::open(&w, &format!("{CM}?watch=1{}", query.replace("{RV}", &first))).await;
         let before: Vec<&str> = want[..want.len() - 1].to_vec();
@@ -82,9 +87,12 @@ async fn the_end_of_the_beginning_is_marked() {
     let mut lines = Lines::open(&w, &url).await;
     lines.next().await;
     let bookmark = lines.next().await.unwrap();
-    assert_eq!(bookmark["object"], json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {
-        "resourceVersion": version, "creationTimestamp": null, "annotations": {"k8s.io/initial-events-end": "true"},
-    }}));
+    assert_eq!(
+        bookmark["object"],
+        json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {
+            "resourceVersion": version, "creationTimestamp": null, "annotations": {"k8s.io/initial-events-end": "true"},
+        }})
+    );
 }
 
 #[tokio::test]
@@ -135,7 +143,10 @@ async fn too_old_a_version_is_an_event() {
     w.store.compact(w.store.revision()).await.unwrap();
     let mut lines = Lines::open(&w, &format!("{CM}?watch=1&resourceVersion=1")).await;
     let event = lines.next().await.unwrap();
-    assert_eq!((&event["type"], &event["object"]["code"], &event["object"]["reason"]), (&json!("ERROR"), &json!(410), &json!("Expired")));
+    assert_eq!(
+        (&event["type"], &event["object"]["code"], &event["object"]["reason"]),
+        (&json!("ERROR"), &json!(410), &json!("Expired"))
+    );
     assert!(event["object"]["message"].as_str().unwrap().starts_with("too old resource version: 1 ("));
     assert_eq!(lines.line().await, "end");
 }

@@ -98,7 +98,8 @@ impl World {
     }
 
     pub async fn merge(&self, url: &str, patch: &str) -> Value {
-        let answer = self.ask_with(&format!("PATCH {url}"), &[("content-type", "application/merge-patch+json")], patch).await;
+        let answer =
+            self.ask_with(&format!("PATCH {url}"), &[("content-type", "application/merge-patch+json")], patch).await;
         assert!(answer.code < 300, "{url}: {} {}", answer.code, answer.text);
         answer.json()
     }
@@ -111,7 +112,9 @@ impl World {
 pub const SET: &str = r#"{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"web"},"spec":{"serviceName":"web","replicas":1,"selector":{"matchLabels":{"app":"web"}},"template":{"metadata":{"labels":{"app":"web"}},"spec":{"terminationGracePeriodSeconds":1,"containers":[{"name":"c","image":"nginx:1.21"}]}},"volumeClaimTemplates":[{"metadata":{"name":"data"},"spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}]}}"#;
 
 pub fn pod(name: &str) -> String {
-    format!(r#"{{"metadata":{{"name":"{name}","labels":{{"app":"web"}}}},"spec":{{"containers":[{{"name":"c","image":"nginx:1.21"}}]}}}}"#)
+    format!(
+        r#"{{"metadata":{{"name":"{name}","labels":{{"app":"web"}}}},"spec":{{"containers":[{{"name":"c","image":"nginx:1.21"}}]}}}}"#
+    )
 }
 
 pub const CM: &str = "/api/v1/namespaces/http/configmaps";
