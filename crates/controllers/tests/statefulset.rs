@@ -76,9 +76,7 @@ async fn an_unready_pod_halts_scaling_until_it_is_back() {
     cluster.set_until("web", |set| set.status.as_ref().is_some_and(|s| s.ready_replicas == Some(1))).await;
     cluster.patch::<StatefulSet>("web", json!({"spec": {"replicas": 1}})).await;
     cluster
-        .set_until("web", |set| {
-            set.status.as_ref().is_some_and(|s| s.observed_generation == set.metadata.generation)
-        })
+        .set_until("web", |set| set.status.as_ref().is_some_and(|s| s.observed_generation == set.metadata.generation))
         .await;
     assert_eq!(cluster.take_log(), "");
     cluster.ready("web-0").await;
@@ -142,7 +140,11 @@ async fn a_partition_holds_lower_ordinals_at_the_old_revision() {
     let old = revision(&*cluster.pod_until("web-0", |_| true).await);
     cluster.patch::<StatefulSet>("web", image("nginx:1.22")).await;
     let new = revision(&*cluster.pod_until("web-2", |pod| revision(pod) != old).await);
-    cluster.set_until("web", |set| set.status.as_ref().is_some_and(|s| s.updated_replicas == Some(1) && s.ready_replicas == Some(3))).await;
+    cluster
+        .set_until("web", |set| {
+            set.status.as_ref().is_some_and(|s| s.updated_replicas == Some(1) && s.ready_replicas == Some(3))
+        })
+        .await;
     assert_eq!(cluster.take_log(), "~web-2 -web-2 +web-2");
     let before = cluster.pod_until("web-0", |_| true).await;
     cluster.delete::<Pod>("web-0").await;
@@ -189,11 +191,13 @@ async fn orphans_are_adopted_and_strangers_released() {
     let cluster = Cluster::start().await;
     cluster.create::<StatefulSet>(web(2, json!({}))).await;
     cluster.settled("web").await;
-    let uids = |cluster: &Cluster| -> Vec<_> { cluster.pods.list().iter().map(|pod| pod.metadata.uid.clone()).collect() };
+    let uids =
+        |cluster: &Cluster| -> Vec<_> { cluster.pods.list().iter().map(|pod| pod.metadata.uid.clone()).collect() };
     let before = uids(&cluster);
     // A pod that no longer matches is released, and its place is taken only once it is gone.
     cluster.patch::<Pod>("web-1", json!({"metadata": {"labels": {"app": "other"}}})).await;
-    let released = cluster.pod_until("web-1", |pod| pod.metadata.owner_references.iter().flatten().next().is_none()).await;
+    let released =
+        cluster.pod_until("web-1", |pod| pod.metadata.owner_references.iter().flatten().next().is_none()).await;
     assert_eq!(Some(&released.metadata.uid), before.get(1));
     // Matching again, it is adopted again.
     cluster.patch::<Pod>("web-1", json!({"metadata": {"labels": {"app": "web"}}})).await;
@@ -213,7 +217,10 @@ async fn finished_pods_are_made_anew() {
     api.patch_status("web-0", &kube::api::PatchParams::default(), &patch).await.expect("patched");
     cluster.pod_until("web-0", |pod| pod.metadata.uid != before.metadata.uid).await;
     let events = cluster.events("web", 3).await;
-    assert!(events.contains(&"Normal SuccessfulDelete delete Pod web-0 in StatefulSet web successful".to_owned()), "{events:?}");
+    assert!(
+        events.contains(&"Normal SuccessfulDelete delete Pod web-0 in StatefulSet web successful".to_owned()),
+        "{events:?}"
+    );
 }
 
 #[tokio::test]
@@ -227,11 +234,12 @@ async fn claims_are_owned_as_the_retention_policy_says() {
         claim.metadata.owner_references.iter().flatten().map(|r| format!("{} {}", r.kind, r.uid)).collect::<Vec<_>>()
     };
     let by_set = vec![format!("StatefulSet {}", set.metadata.uid.clone().expect("a uid"))];
-    cluster.until(&claims, |claims| {
-        let all = claims.list();
-        (all.len() == 2 && all.iter().all(|claim| owner(claim) == by_set)).then_some(())
-    })
-    .await;
+    cluster
+        .until(&claims, |claims| {
+            let all = claims.list();
+            (all.len() == 2 && all.iter().all(|claim| owner(claim) == by_set)).then_some(())
+        })
+        .await;
     let pod = cluster.pod_until("web-1", |_| true).await;
     let by_pod = vec![format!("Pod {}", pod.metadata.uid.clone().expect("a uid"))];
     cluster.hold_nodes();
@@ -239,9 +247,14 @@ async fn claims_are_owned_as_the_retention_policy_says() {
     cluster.pod_until("web-1", |pod| pod.metadata.deletion_timestamp.is_some()).await;
     let claim = claims.get(common::NS, "data-web-1").expect("still there");
     assert_eq!(owner(&claim), by_pod, "before the pod goes its claim belongs to it");
-    cluster.patch::<StatefulSet>("web", json!({"spec": {
-        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-    }})).await;
+    cluster
+        .patch::<StatefulSet>(
+            "web",
+            json!({"spec": {
+                "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+            }}),
+        )
+        .await;
     cluster.until(&claims, |claims| claims.list().iter().all(|claim| owner(claim).is_empty()).then_some(())).await;
 }
 

@@ -57,13 +57,7 @@ impl Cluster {
         let caches = Caches::new(client.clone());
         let stop = CancellationToken::new();
         let entries = registry::all().into_iter().filter(|e| NAMES.contains(&e.name)).collect();
-        tokio::spawn(run_only(
-            entries,
-            ControllerConfig::default(),
-            client.clone(),
-            caches.clone(),
-            stop.clone(),
-        ));
+        tokio::spawn(run_only(entries, ControllerConfig::default(), client.clone(), caches.clone(), stop.clone()));
         let cluster = Self {
             pods: caches.of::<Pod>(),
             log: Arc::default(),
@@ -81,9 +75,8 @@ impl Cluster {
     fn watch_pods(&self) {
         let (log, run, client) = (self.log.clone(), self.nodes_run.clone(), self.client.clone());
         self.pods.on_change(move |change| {
-            let terminating = |pod: &Option<Arc<Pod>>| {
-                pod.as_ref().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some())
-            };
+            let terminating =
+                |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
             let name = change.key.name.to_string();
             let mut log = log.lock();
             if change.old.is_none() {
