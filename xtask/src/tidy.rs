@@ -31,6 +31,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("stead-cli", 5),
     ("stead", 6),
     ("stead-testkit", 9),
+    ("stead-benches", 10),
     ("xtask", 10),
 ];
 /// The highest layer that has no IO, clock or randomness.
@@ -48,7 +49,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("hickory-proto", &["stead-dns"]),
     ("tokio-tungstenite", &["stead-streaming"]),
     ("clap", &["stead", "stead-cli", "xtask"]),
-    ("anyhow", &["stead", "stead-cli", "xtask", "stead-testkit"]),
+    ("anyhow", &["stead", "stead-cli", "xtask", "stead-testkit", "stead-benches"]),
 ];
 /// Crates in which `unsafe` may stand, each block with its SAFETY comment.
 const UNSAFE_CRATES: &[&str] = &["runtime", "wire", "node"];

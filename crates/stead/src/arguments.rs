@@ -17,6 +17,8 @@ pub(crate) struct Stead {
 pub(crate) enum Command {
     /// Run a whole cluster on this machine: control plane and node.
     Server(ServerFlags),
+    /// A throw-away cluster and a demo StatefulSet that comes up in order before your eyes.
+    Quickstart(QuickstartFlags),
     /// Print a StatefulSet with its pods and claims, say what is wrong and how to mend it.
     Check(stead_cli::check::Flags),
     /// The images of a node.

@@ -7,6 +7,7 @@ mod demo;
 mod images;
 mod kill_all;
 mod machine;
+mod quickstart;
 mod server;
 mod shutdown;
 mod telemetry;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     };
     let result = match stead.command {
         Command::Server(flags) => server::run(flags),
+        Command::Quickstart(flags) => quickstart::run(&flags),
         Command::Check(flags) => stead_cli::check::run(&flags),
         Command::Image(flags) => images::run(flags),
         Command::Killall(flags) => kill_all::run(&flags),

@@ -1,5 +1,6 @@
 //! The role `server`: control plane and node in one process.
 
+mod agent;
 mod parts;
 mod settings;
 

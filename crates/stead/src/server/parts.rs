@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use stead_apiserver::{ApiServer, Identity};
 use stead_client::Client;
 use stead_informer::Caches;
@@ -14,11 +15,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Settings;
+use super::agent::{Agent, LocalNode};
 
 /// A running server.
 pub(crate) struct Server {
     api: ApiServer,
     store: Arc<dyn Store>,
+    /// `None` on a machine that runs no pods.
+    agent: Option<Agent>,
+    /// What the control plane's parts share.
+    caches: Caches,
+    node_name: String,
     /// Every part that runs; the first that ends by itself ends the server.
     tasks: JoinSet<Result<()>>,
     stop: CancellationToken,
@@ -30,15 +37,46 @@ impl Server {
         let database = settings.data_dir.join("server/db");
         fs::create_dir_all(&database).with_context(|| database.display().to_string())?;
         let store = stead_store::open_disk(&database, stead_store::Options::default()).await?;
-        let api = ApiServer::open(api_config(settings), store.clone(), Arc::new(stead_apiserver::NoNodes)).await?;
-        let mut server = Self { api, store, tasks: JoinSet::new(), stop: stop.clone() };
+        let local_node = Arc::new(LocalNode::default());
+        let api = ApiServer::open(api_config(settings), store.clone(), local_node.clone()).await?;
+        let agent = if settings.agent { Some(Agent::open(settings).await?) } else { None };
+        let control_plane = client(&api, &Identity::new("system:kube-controller-manager", &["system:masters"]));
+        let mut server = Self {
+            api,
+            store,
+            agent,
+            caches: Caches::new(control_plane),
+            node_name: settings.node_name.clone(),
+            tasks: JoinSet::new(),
+            stop: stop.clone(),
+        };
         server.start_api().await?;
-        server.start_controllers();
+        server.start_controllers(settings);
+        server.start_node(settings, &local_node).await?;
         Ok(server)
     }
 
+    /// A client with all rights.
+    pub(crate) fn admin(&self) -> Client {
+        client(&self.api, &Identity::admin())
+    }
+
+    /// Reads an image archive into this node's store.
+    pub(crate) async fn import(&self, archive: &Path) -> Result<()> {
+        let agent = self.agent.as_ref().context("this server runs no pods")?;
+        agent.engine.import(archive.to_owned()).await.with_context(|| archive.display().to_string())?;
+        Ok(())
+    }
+
     /// Returns when pods can be created and will run.
-    pub(crate) async fn ready(&self) {}
+    pub(crate) async fn ready(&self) {
+        if self.agent.is_some() {
+            let nodes = self.caches.of::<Node>();
+            nodes.until(|nodes| nodes.get("", &self.node_name).is_some_and(|node| is_ready(&node))).await;
+            let accounts = self.caches.of::<ServiceAccount>();
+            accounts.until(|accounts| accounts.get("default", "default").is_some()).await;
+        }
+    }
 
     /// Writes the administrator's kubeconfig, readable by its owner only.
     pub(crate) fn write_kubeconfig(&self, path: &Path) -> Result<()> {
@@ -74,19 +112,37 @@ impl Server {
         Ok(())
     }
 
-    fn start_controllers(&mut self) {
-        let client = self.client(&Identity::new("system:kube-controller-manager", &["system:masters"]));
-        let caches = Caches::new(client.clone());
-        let stop = self.stop.clone();
+    fn start_controllers(&mut self, settings: &Settings) {
+        let mut config = stead_controllers::Config::default();
+        if !settings.has("local-storage") {
+            config.disabled.push("local-provisioner".to_owned());
+        }
+        let (caches, stop) = (self.caches.clone(), self.stop.clone());
         self.tasks.spawn(async move {
-            stead_controllers::run(stead_controllers::Config::default(), client, caches, stop).await;
+            stead_controllers::run(config, caches.client().clone(), caches, stop).await;
             Ok(())
         });
     }
 
-    fn client(&self, who: &Identity) -> Client {
-        stead_client::in_process(self.api.in_process(who.clone()), "default")
+    async fn start_node(&mut self, settings: &Settings, local: &LocalNode) -> Result<()> {
+        let Some(agent) = &self.agent else { return Ok(()) };
+        agent.import_directory(&settings.data_dir.join("agent/images")).await?;
+        let who = Identity::new(&format!("system:node:{}", settings.node_name), &["system:nodes", "system:masters"]);
+        let node = agent.node(settings, &Caches::new(client(&self.api, &who)), self.stop.clone())?;
+        local.set(&settings.node_name, node.clone());
+        self.tasks.spawn(async move { node.run().await.context("node") });
+        Ok(())
     }
+}
+
+/// A client within this process, in the name of `who`.
+fn client(api: &ApiServer, who: &Identity) -> Client {
+    stead_client::in_process(api.in_process(who.clone()), "default")
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn api_config(settings: &Settings) -> stead_apiserver::Config {
