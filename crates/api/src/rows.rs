@@ -3,12 +3,12 @@
 //! Groups stand in upstream's order of preference; within a group the preferred version of a resource comes first.
 //! Source: upstream's discovery documents and `pkg/registry/*/rest`; selectable fields from the kinds' field label conversions.
 
-use crate::columns;
+use crate::columns::{self, access, cluster, headings, network, pods, storage, workloads};
 use crate::kinds::Subresource::{
     Approval, Attach, Binding, EphemeralContainers, Eviction, Exec, Finalize, Log, PortForward, Proxy, Resize, Scale,
     Status, Token,
 };
-use crate::kinds::{GroupVersion, Kind, Scope, Subresource};
+use crate::kinds::{Cells, Column, GroupVersion, Kind, Scope, Subresource};
 
 const NS: Scope = Scope::Namespaced;
 const CLUSTER: Scope = Scope::Cluster;
@@ -30,21 +30,27 @@ pub static KINDS: &[Kind] = &[
             "status.podIP",
             "status.podIPs",
             "status.nominatedNodeName",
-        ]),
+        ])
+        .table(headings::POD, pods::pod),
     row("", "v1", "Service", "services", "service", NS, "io.k8s.api.core.v1.Service")
         .short(&["svc"])
         .category(&["all"])
         .with(&[Proxy, Status])
-        .select(&["spec.clusterIP", "spec.type"]),
-    row("", "v1", "Endpoints", "endpoints", "endpoints", NS, "io.k8s.api.core.v1.Endpoints").short(&["ep"]),
+        .select(&["spec.clusterIP", "spec.type"])
+        .table(headings::SERVICE, network::service),
+    row("", "v1", "Endpoints", "endpoints", "endpoints", NS, "io.k8s.api.core.v1.Endpoints")
+        .short(&["ep"])
+        .table(headings::ENDPOINTS, network::endpoints),
     row("", "v1", "Namespace", "namespaces", "namespace", CLUSTER, "io.k8s.api.core.v1.Namespace")
         .short(&["ns"])
         .with(&[Finalize, Status])
-        .select(&["status.phase"]),
+        .select(&["status.phase"])
+        .table(headings::NAMESPACE, cluster::namespace),
     row("", "v1", "Node", "nodes", "node", CLUSTER, "io.k8s.api.core.v1.Node")
         .short(&["no"])
         .with(&[Proxy, Status])
-        .select(&["spec.unschedulable"]),
+        .select(&["spec.unschedulable"])
+        .table(headings::NODE, cluster::node),
     row(
         "",
         "v1",
@@ -55,7 +61,8 @@ pub static KINDS: &[Kind] = &[
         "io.k8s.api.core.v1.PersistentVolume",
     )
     .short(&["pv"])
-    .with(&[Status]),
+    .with(&[Status])
+    .table(headings::PERSISTENT_VOLUME, storage::persistent_volume),
     row(
         "",
         "v1",
@@ -66,29 +73,39 @@ pub static KINDS: &[Kind] = &[
         "io.k8s.api.core.v1.PersistentVolumeClaim",
     )
     .short(&["pvc"])
-    .with(&[Status]),
-    row("", "v1", "ConfigMap", "configmaps", "configmap", NS, "io.k8s.api.core.v1.ConfigMap").short(&["cm"]),
-    row("", "v1", "Secret", "secrets", "secret", NS, "io.k8s.api.core.v1.Secret").select(&["type"]),
+    .with(&[Status])
+    .table(headings::CLAIM, storage::claim),
+    row("", "v1", "ConfigMap", "configmaps", "configmap", NS, "io.k8s.api.core.v1.ConfigMap")
+        .short(&["cm"])
+        .table(headings::CONFIG_MAP, cluster::config_map),
+    row("", "v1", "Secret", "secrets", "secret", NS, "io.k8s.api.core.v1.Secret")
+        .select(&["type"])
+        .table(headings::SECRET, cluster::secret),
     row("", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount", NS, "io.k8s.api.core.v1.ServiceAccount")
         .short(&["sa"])
-        .with(&[Token]),
-    row("", "v1", "Event", "events", "event", NS, "io.k8s.api.core.v1.Event").short(&["ev"]).select(&[
-        "involvedObject.kind",
-        "involvedObject.namespace",
-        "involvedObject.name",
-        "involvedObject.uid",
-        "involvedObject.apiVersion",
-        "involvedObject.resourceVersion",
-        "involvedObject.fieldPath",
-        "reason",
-        "reportingComponent",
-        "source",
-        "type",
-    ]),
+        .with(&[Token])
+        .table(headings::SERVICE_ACCOUNT, cluster::service_account),
+    row("", "v1", "Event", "events", "event", NS, "io.k8s.api.core.v1.Event")
+        .short(&["ev"])
+        .select(&[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ])
+        .table(headings::EVENT, cluster::event),
     row("", "v1", "LimitRange", "limitranges", "limitrange", NS, "io.k8s.api.core.v1.LimitRange").short(&["limits"]),
     row("", "v1", "ResourceQuota", "resourcequotas", "resourcequota", NS, "io.k8s.api.core.v1.ResourceQuota")
         .short(&["quota"])
-        .with(&[Status]),
+        .with(&[Status])
+        .table(headings::QUOTA, cluster::resource_quota),
     row(
         "",
         "v1",
@@ -101,27 +118,33 @@ pub static KINDS: &[Kind] = &[
     .short(&["rc"])
     .category(&["all"])
     .with(&[Scale, Status])
-    .select(&["status.replicas"]),
-    row("", "v1", "PodTemplate", "podtemplates", "podtemplate", NS, "io.k8s.api.core.v1.PodTemplate"),
+    .select(&["status.replicas"])
+    .table(headings::REPLICATION_CONTROLLER, workloads::replication_controller),
+    row("", "v1", "PodTemplate", "podtemplates", "podtemplate", NS, "io.k8s.api.core.v1.PodTemplate")
+        .table(headings::POD_TEMPLATE, pods::pod_template),
     row("", "v1", "Binding", "bindings", "binding", NS, "io.k8s.api.core.v1.Binding").not_stored(),
     // apps
     row("apps", "v1", "StatefulSet", "statefulsets", "statefulset", NS, "io.k8s.api.apps.v1.StatefulSet")
         .short(&["sts"])
         .category(&["all"])
-        .with(&[Scale, Status]),
+        .with(&[Scale, Status])
+        .table(headings::STATEFUL_SET, workloads::stateful_set),
     row("apps", "v1", "Deployment", "deployments", "deployment", NS, "io.k8s.api.apps.v1.Deployment")
         .short(&["deploy"])
         .category(&["all"])
-        .with(&[Scale, Status]),
+        .with(&[Scale, Status])
+        .table(headings::DEPLOYMENT, workloads::deployment),
     row("apps", "v1", "ReplicaSet", "replicasets", "replicaset", NS, "io.k8s.api.apps.v1.ReplicaSet")
         .short(&["rs"])
         .category(&["all"])
         .with(&[Scale, Status])
-        .select(&["status.replicas"]),
+        .select(&["status.replicas"])
+        .table(headings::REPLICA_SET, workloads::replica_set),
     row("apps", "v1", "DaemonSet", "daemonsets", "daemonset", NS, "io.k8s.api.apps.v1.DaemonSet")
         .short(&["ds"])
         .category(&["all"])
-        .with(&[Status]),
+        .with(&[Status])
+        .table(headings::DAEMON_SET, workloads::daemon_set),
     row(
         "apps",
         "v1",
@@ -130,16 +153,19 @@ pub static KINDS: &[Kind] = &[
         "controllerrevision",
         NS,
         "io.k8s.api.apps.v1.ControllerRevision",
-    ),
+    )
+    .table(headings::CONTROLLER_REVISION, workloads::controller_revision),
     // batch
     row("batch", "v1", "Job", "jobs", "job", NS, "io.k8s.api.batch.v1.Job")
         .category(&["all"])
         .with(&[Status])
-        .select(&["status.successful"]),
+        .select(&["status.successful"])
+        .table(headings::JOB, workloads::job),
     row("batch", "v1", "CronJob", "cronjobs", "cronjob", NS, "io.k8s.api.batch.v1.CronJob")
         .short(&["cj"])
         .category(&["all"])
-        .with(&[Status]),
+        .with(&[Status])
+        .table(headings::CRON_JOB, workloads::cron_job),
     // autoscaling
     row(
         "autoscaling",
@@ -152,7 +178,8 @@ pub static KINDS: &[Kind] = &[
     )
     .short(&["hpa"])
     .category(&["all"])
-    .with(&[Status]),
+    .with(&[Status])
+    .table(headings::AUTOSCALER, workloads::autoscaler),
     row(
         "autoscaling",
         "v1",
@@ -165,7 +192,8 @@ pub static KINDS: &[Kind] = &[
     .short(&["hpa"])
     .category(&["all"])
     .with(&[Status])
-    .stored_as("autoscaling", "v2"),
+    .stored_as("autoscaling", "v2")
+    .table(headings::AUTOSCALER, workloads::autoscaler),
     // policy
     row(
         "policy",
@@ -177,11 +205,13 @@ pub static KINDS: &[Kind] = &[
         "io.k8s.api.policy.v1.PodDisruptionBudget",
     )
     .short(&["pdb"])
-    .with(&[Status]),
+    .with(&[Status])
+    .table(headings::DISRUPTION_BUDGET, workloads::disruption_budget),
     // networking.k8s.io
     row("networking.k8s.io", "v1", "Ingress", "ingresses", "ingress", NS, "io.k8s.api.networking.v1.Ingress")
         .short(&["ing"])
-        .with(&[Status]),
+        .with(&[Status])
+        .table(headings::INGRESS, network::ingress),
     row(
         "networking.k8s.io",
         "v1",
@@ -190,7 +220,8 @@ pub static KINDS: &[Kind] = &[
         "ingressclass",
         CLUSTER,
         "io.k8s.api.networking.v1.IngressClass",
-    ),
+    )
+    .table(headings::INGRESS_CLASS, network::ingress_class),
     row(
         "networking.k8s.io",
         "v1",
@@ -200,7 +231,8 @@ pub static KINDS: &[Kind] = &[
         NS,
         "io.k8s.api.networking.v1.NetworkPolicy",
     )
-    .short(&["netpol"]),
+    .short(&["netpol"])
+    .table(headings::NETWORK_POLICY, network::network_policy),
     row(
         "networking.k8s.io",
         "v1",
@@ -211,12 +243,8 @@ pub static KINDS: &[Kind] = &[
         "io.k8s.api.networking.v1.IPAddress",
     )
     .short(&["ip"])
-    .select(&[
-        "spec.parentRef.group",
-        "spec.parentRef.resource",
-        "spec.parentRef.namespace",
-        "spec.parentRef.name",
-    ]),
+    .select(&["spec.parentRef.group", "spec.parentRef.resource", "spec.parentRef.namespace", "spec.parentRef.name"])
+    .table(headings::IP_ADDRESS, network::ip_address),
     row(
         "networking.k8s.io",
         "v1",
@@ -226,7 +254,8 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.networking.v1.ServiceCIDR",
     )
-    .with(&[Status]),
+    .with(&[Status])
+    .table(headings::SERVICE_CIDR, network::service_cidr),
     // storage.k8s.io
     row(
         "storage.k8s.io",
@@ -237,9 +266,12 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.storage.v1.StorageClass",
     )
-    .short(&["sc"]),
-    row("storage.k8s.io", "v1", "CSIDriver", "csidrivers", "csidriver", CLUSTER, "io.k8s.api.storage.v1.CSIDriver"),
-    row("storage.k8s.io", "v1", "CSINode", "csinodes", "csinode", CLUSTER, "io.k8s.api.storage.v1.CSINode"),
+    .short(&["sc"])
+    .table(headings::STORAGE_CLASS, storage::storage_class),
+    row("storage.k8s.io", "v1", "CSIDriver", "csidrivers", "csidriver", CLUSTER, "io.k8s.api.storage.v1.CSIDriver")
+        .table(headings::CSI_DRIVER, storage::csi_driver),
+    row("storage.k8s.io", "v1", "CSINode", "csinodes", "csinode", CLUSTER, "io.k8s.api.storage.v1.CSINode")
+        .table(headings::CSI_NODE, storage::csi_node),
     row(
         "storage.k8s.io",
         "v1",
@@ -248,7 +280,8 @@ pub static KINDS: &[Kind] = &[
         "csistoragecapacity",
         NS,
         "io.k8s.api.storage.v1.CSIStorageCapacity",
-    ),
+    )
+    .table(headings::CSI_CAPACITY, storage::csi_capacity),
     row(
         "storage.k8s.io",
         "v1",
@@ -258,7 +291,8 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.storage.v1.VolumeAttachment",
     )
-    .with(&[Status]),
+    .with(&[Status])
+    .table(headings::VOLUME_ATTACHMENT, storage::volume_attachment),
     row(
         "storage.k8s.io",
         "v1",
@@ -268,7 +302,8 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.storage.v1.VolumeAttributesClass",
     )
-    .short(&["vac"]),
+    .short(&["vac"])
+    .table(headings::VOLUME_ATTRIBUTES_CLASS, storage::volume_attributes_class),
     // rbac.authorization.k8s.io
     row("rbac.authorization.k8s.io", "v1", "Role", "roles", "role", NS, "io.k8s.api.rbac.v1.Role"),
     row(
@@ -279,7 +314,8 @@ pub static KINDS: &[Kind] = &[
         "rolebinding",
         NS,
         "io.k8s.api.rbac.v1.RoleBinding",
-    ),
+    )
+    .table(headings::ROLE_BINDING, access::role_binding),
     row(
         "rbac.authorization.k8s.io",
         "v1",
@@ -297,7 +333,8 @@ pub static KINDS: &[Kind] = &[
         "clusterrolebinding",
         CLUSTER,
         "io.k8s.api.rbac.v1.ClusterRoleBinding",
-    ),
+    )
+    .table(headings::CLUSTER_ROLE_BINDING, access::role_binding),
     // scheduling.k8s.io
     row(
         "scheduling.k8s.io",
@@ -308,9 +345,11 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.scheduling.v1.PriorityClass",
     )
-    .short(&["pc"]),
+    .short(&["pc"])
+    .table(headings::PRIORITY_CLASS, workloads::priority_class),
     // coordination.k8s.io
-    row("coordination.k8s.io", "v1", "Lease", "leases", "lease", NS, "io.k8s.api.coordination.v1.Lease"),
+    row("coordination.k8s.io", "v1", "Lease", "leases", "lease", NS, "io.k8s.api.coordination.v1.Lease")
+        .table(headings::LEASE, cluster::lease),
     // discovery.k8s.io
     row(
         "discovery.k8s.io",
@@ -320,7 +359,8 @@ pub static KINDS: &[Kind] = &[
         "endpointslice",
         NS,
         "io.k8s.api.discovery.v1.EndpointSlice",
-    ),
+    )
+    .table(headings::ENDPOINT_SLICE, network::endpoint_slice),
     // events.k8s.io
     row("events.k8s.io", "v1", "Event", "events", "event", NS, "io.k8s.api.events.v1.Event")
         .short(&["ev"])
@@ -336,7 +376,8 @@ pub static KINDS: &[Kind] = &[
             "regarding.resourceVersion",
             "regarding.fieldPath",
             "type",
-        ]),
+        ])
+        .table(headings::EVENT, cluster::event),
     // node.k8s.io
     row(
         "node.k8s.io",
@@ -346,7 +387,8 @@ pub static KINDS: &[Kind] = &[
         "runtimeclass",
         CLUSTER,
         "io.k8s.api.node.v1.RuntimeClass",
-    ),
+    )
+    .table(headings::RUNTIME_CLASS, cluster::runtime_class),
     // certificates.k8s.io
     row(
         "certificates.k8s.io",
@@ -359,7 +401,8 @@ pub static KINDS: &[Kind] = &[
     )
     .short(&["csr"])
     .with(&[Approval, Status])
-    .select(&["spec.signerName"]),
+    .select(&["spec.signerName"])
+    .table(headings::SIGNING_REQUEST, access::signing_request),
     row(
         "certificates.k8s.io",
         "v1",
@@ -369,7 +412,8 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.certificates.v1.ClusterTrustBundle",
     )
-    .select(&["spec.signerName"]),
+    .select(&["spec.signerName"])
+    .table(headings::TRUST_BUNDLE, access::trust_bundle),
     row(
         "certificates.k8s.io",
         "v1",
@@ -391,7 +435,8 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration",
     )
-    .category(&["api-extensions"]),
+    .category(&["api-extensions"])
+    .table(headings::WEBHOOKS, access::webhooks),
     row(
         "admissionregistration.k8s.io",
         "v1",
@@ -401,7 +446,8 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration",
     )
-    .category(&["api-extensions"]),
+    .category(&["api-extensions"])
+    .table(headings::WEBHOOKS, access::webhooks),
     row(
         "admissionregistration.k8s.io",
         "v1",
@@ -412,7 +458,8 @@ pub static KINDS: &[Kind] = &[
         "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy",
     )
     .category(&["api-extensions"])
-    .with(&[Status]),
+    .with(&[Status])
+    .table(headings::VALIDATING_POLICY, access::validating_policy),
     row(
         "admissionregistration.k8s.io",
         "v1",
@@ -422,7 +469,8 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding",
     )
-    .category(&["api-extensions"]),
+    .category(&["api-extensions"])
+    .table(headings::POLICY_BINDING, access::policy_binding),
     row(
         "admissionregistration.k8s.io",
         "v1",
@@ -432,7 +480,8 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",
     )
-    .category(&["api-extensions"]),
+    .category(&["api-extensions"])
+    .table(headings::MUTATING_POLICY, access::mutating_policy),
     row(
         "admissionregistration.k8s.io",
         "v1",
@@ -442,7 +491,8 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
     )
-    .category(&["api-extensions"]),
+    .category(&["api-extensions"])
+    .table(headings::POLICY_BINDING, access::policy_binding),
     // apiextensions.k8s.io
     row(
         "apiextensions.k8s.io",
@@ -467,7 +517,8 @@ pub static KINDS: &[Kind] = &[
         "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",
     )
     .category(&["api-extensions"])
-    .with(&[Status]),
+    .with(&[Status])
+    .table(headings::API_SERVICE, access::api_service),
     // flowcontrol.apiserver.k8s.io
     row(
         "flowcontrol.apiserver.k8s.io",
@@ -478,7 +529,8 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.flowcontrol.v1.FlowSchema",
     )
-    .with(&[Status]),
+    .with(&[Status])
+    .table(headings::FLOW_SCHEMA, access::flow_schema),
     row(
         "flowcontrol.apiserver.k8s.io",
         "v1",
@@ -488,7 +540,8 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration",
     )
-    .with(&[Status]),
+    .with(&[Status])
+    .table(headings::PRIORITY_LEVEL, access::priority_level),
     // resource.k8s.io
     row(
         "resource.k8s.io",
@@ -498,7 +551,8 @@ pub static KINDS: &[Kind] = &[
         "deviceclass",
         CLUSTER,
         "io.k8s.api.resource.v1.DeviceClass",
-    ),
+    )
+    .table(headings::NAME_AND_AGE, columns::name_and_age),
     row(
         "resource.k8s.io",
         "v1",
@@ -518,7 +572,8 @@ pub static KINDS: &[Kind] = &[
         NS,
         "io.k8s.api.resource.v1.ResourceClaim",
     )
-    .with(&[Status]),
+    .with(&[Status])
+    .table(headings::RESOURCE_CLAIM, cluster::resource_claim),
     row(
         "resource.k8s.io",
         "v1",
@@ -527,7 +582,8 @@ pub static KINDS: &[Kind] = &[
         "resourceclaimtemplate",
         NS,
         "io.k8s.api.resource.v1.ResourceClaimTemplate",
-    ),
+    )
+    .table(headings::NAME_AND_AGE, columns::name_and_age),
     row(
         "resource.k8s.io",
         "v1",
@@ -537,7 +593,8 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.resource.v1.ResourceSlice",
     )
-    .select(&["spec.nodeName", "spec.driver"]),
+    .select(&["spec.nodeName", "spec.driver"])
+    .table(headings::RESOURCE_SLICE, cluster::resource_slice),
     // storagemigration.k8s.io
     row(
         "storagemigration.k8s.io",
@@ -548,7 +605,8 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.storagemigration.v1.StorageVersionMigration",
     )
-    .with(&[Status]),
+    .with(&[Status])
+    .table(headings::MIGRATION, cluster::migration),
     // authentication.k8s.io
     row(
         "authentication.k8s.io",
@@ -665,6 +723,12 @@ impl Kind {
 
     const fn stored_as(mut self, group: &'static str, version: &'static str) -> Self {
         self.storage = GroupVersion { group, version };
+        self
+    }
+
+    const fn table(mut self, columns: &'static [Column], cells: Cells) -> Self {
+        self.columns = columns;
+        self.cells = cells;
         self
     }
 

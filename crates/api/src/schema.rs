@@ -118,6 +118,12 @@ impl Type {
         long(self.short)
     }
 
+    /// The abbreviated name, as the schema's text has it: `/core.v1.Pod`.
+    #[must_use]
+    pub fn short_name(&self) -> &'static str {
+        self.short
+    }
+
     /// The last part of the name: `Pod`.
     #[must_use]
     pub fn last(&self) -> &'static str {

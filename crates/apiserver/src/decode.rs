@@ -5,6 +5,7 @@ use serde_json::Value;
 use stead_api::{Kind, Subresource};
 use stead_machinery::ApiError;
 use stead_machinery::decode::{self, Content, Target};
+use stead_machinery::protobuf;
 
 use crate::chain::Call;
 use crate::negotiate::{self, Media};
@@ -24,6 +25,7 @@ pub(crate) fn object_as(
     let content = match negotiate::body_media(call.headers())? {
         Media::Json => Content::Json(&call.body),
         Media::Yaml => Content::Value(yaml(&call.body)?),
+        Media::Protobuf => Content::Value(protobuf::decode(target, &call.body)?),
     };
     let (mut object, warnings) = decode::decode_as(target, content, options.field_validation)?;
     if !object["metadata"].is_object() {
@@ -40,6 +42,11 @@ pub(crate) fn delete_options(call: &Call) -> Result<Option<Value>, ApiError> {
     let body = match negotiate::body_media(call.headers())? {
         Media::Json => serde_json::from_slice(&call.body).map_err(|e| ApiError::bad_request(e.to_string()))?,
         Media::Yaml => yaml(&call.body)?,
+        Media::Protobuf => {
+            let target =
+                Target::named("", "v1", "DeleteOptions").ok_or_else(|| ApiError::internal("no DeleteOptions"))?;
+            protobuf::decode(&target, &call.body)?
+        }
     };
     Ok(Some(body))
 }

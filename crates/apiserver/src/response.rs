@@ -23,7 +23,7 @@ pub type Answer = Response<ApiBody>;
 pub fn json_bytes(code: StatusCode, form: Form, json: Bytes) -> Answer {
     let bytes = match form.media {
         Media::Json if form.pretty => indent(&json),
-        Media::Json => json,
+        Media::Json | Media::Protobuf => json,
         Media::Yaml => to_yaml(&json),
     };
     with_type(code, form.media.content_type(), ApiBody::full(bytes))

@@ -6,123 +6,62 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::{Map, Value};
-use stead_api::{Kind, convert};
+use serde_json::{Value, json};
+use stead_api::Kind;
 use stead_machinery::ApiError;
+use stead_machinery::selector::{FieldSelector, Selector};
 use stead_store::{Entry, Revision};
 
 use crate::objects;
 use crate::path::Query;
 
-/// Attributes of recent revisions that watchers share, by revision modulo this.
+/// Sparse objects of recent revisions that watchers share, by revision modulo this.
 const RECENT_SLOTS: usize = 1024;
-
-/// What selectors may look at.
-#[derive(Debug, Default)]
-struct Attributes {
-    labels: Map<String, Value>,
-    /// In the order of the kind's selectable fields.
-    fields: Vec<Option<Value>>,
-}
 
 /// The selectors of one request.
 #[derive(Debug)]
 pub(crate) struct Selection {
     kind: &'static Kind,
-    /// Not empty when one object is named by the URL or by `metadata.name=`.
+    /// Not empty when the URL names one object, as the old watch paths do.
     name: String,
-    namespace: String,
-    labels: Vec<Requirement>,
-    fields: Vec<FieldRequirement>,
+    labels: Selector,
+    fields: FieldSelector,
     recent: Arc<Recent>,
-}
-
-#[derive(Debug)]
-struct Requirement {
-    key: String,
-    value: String,
-    equal: bool,
-}
-
-#[derive(Debug)]
-struct FieldRequirement {
-    index: usize,
-    value: String,
-    equal: bool,
 }
 
 impl Selection {
     /// Reads `labelSelector` and `fieldSelector`; `name` is the object that the URL names, if any.
     pub(crate) fn read(recent: &Arc<Recent>, kind: &'static Kind, name: &str, query: &Query) -> Result<Self, ApiError> {
-        let mut selection = Self {
-            kind,
-            name: name.to_owned(),
-            namespace: String::new(),
-            labels: Vec::new(),
-            fields: Vec::new(),
-            recent: recent.clone(),
-        };
-        for part in query.get("labelSelector").split(',').filter(|p| !p.is_empty()) {
-            let (key, value, equal) = split(part)?;
-            selection.labels.push(Requirement { key, value, equal });
-        }
-        for part in query.get("fieldSelector").split(',').filter(|p| !p.is_empty()) {
-            let (key, value, equal) = split(part)?;
-            match key.as_str() {
-                "metadata.name" if equal => selection.name = value,
-                "metadata.namespace" if equal => selection.namespace = value,
-                _ => {
-                    let index = kind
-                        .selectable
-                        .iter()
-                        .position(|f| *f == key)
-                        .ok_or_else(|| ApiError::bad_request(format!("field label not supported: {key}")))?;
-                    selection.fields.push(FieldRequirement { index, value, equal });
-                }
-            }
-        }
-        Ok(selection)
+        let labels = Selector::parse(query.get("labelSelector")).map_err(ApiError::bad_request)?;
+        let fields = FieldSelector::parse(kind, query.get("fieldSelector")).map_err(ApiError::bad_request)?;
+        Ok(Self { kind, name: name.to_owned(), labels, fields, recent: recent.clone() })
     }
 
     /// Nothing is left out.
     pub(crate) fn is_all(&self) -> bool {
-        self.name.is_empty() && self.namespace.is_empty() && self.labels.is_empty() && self.fields.is_empty()
+        self.name.is_empty() && self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// The only name that can match, if there is only one.
+    pub(crate) fn name(&self) -> Option<&str> {
+        if self.name.is_empty() { self.fields.exact("metadata.name") } else { Some(&self.name) }
     }
 
     pub(crate) fn matches(&self, entry: &Entry) -> bool {
-        let (namespace, name) = objects::names_of_key(&entry.key);
-        if !self.name.is_empty() && self.name != name || !self.namespace.is_empty() && self.namespace != namespace {
+        let (_, name) = objects::names_of_key(&entry.key);
+        if self.name().is_some_and(|wanted| wanted != name) {
             return false;
         }
-        if self.labels.is_empty() && self.fields.is_empty() {
+        if self.labels.is_everything() && self.fields.is_everything() {
             return true;
         }
         let attributes = self.recent.attributes(self.kind, entry);
-        self.labels.iter().all(|r| (attributes.labels.get(&r.key).and_then(Value::as_str) == Some(&r.value)) == r.equal)
-            && self.fields.iter().all(|r| (text(attributes.fields[r.index].as_ref()) == r.value) == r.equal)
+        self.labels.matches_labels(&attributes["metadata"]["labels"]) && self.fields.matches(&attributes)
     }
 }
 
-fn split(part: &str) -> Result<(String, String, bool), ApiError> {
-    let (key, value, equal) = if let Some((k, v)) = part.split_once("!=") {
-        (k, v, false)
-    } else if let Some((k, v)) = part.split_once('=') {
-        (k, v.trim_start_matches('='), true)
-    } else {
-        return Err(ApiError::bad_request(format!("invalid selector: '{part}'; can't understand '{part}'")));
-    };
-    Ok((key.trim().to_owned(), value.trim().to_owned(), equal))
-}
-
-fn text(value: Option<&Value>) -> String {
-    match value {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    }
-}
-
-type Slot = Mutex<Option<(Revision, &'static str, Arc<Attributes>)>>;
+/// A sparse object by its revision: names, labels and selectable fields.
+type Slot = Mutex<Option<(Revision, Arc<Value>)>>;
 
 /// Attributes of recent revisions, read once for all who ask about the same revision at about the same time.
 pub(crate) struct Recent(Box<[Slot]>);
@@ -140,39 +79,53 @@ impl Default for Recent {
 }
 
 impl Recent {
-    fn attributes(&self, kind: &'static Kind, entry: &Entry) -> Arc<Attributes> {
+    fn attributes(&self, kind: &'static Kind, entry: &Entry) -> Arc<Value> {
         let slot = &self.0[(entry.modified % RECENT_SLOTS as u64) as usize];
-        if let Some((revision, group, found)) = &*slot.lock()
+        if let Some((revision, found)) = &*slot.lock()
             && *revision == entry.modified
-            && *group == kind.group
         {
             return found.clone();
         }
-        let read = Arc::new(read_attributes(kind, &entry.value));
-        *slot.lock() = Some((entry.modified, kind.group, read.clone()));
+        let read = Arc::new(read_attributes(kind.storage_kind(), entry));
+        *slot.lock() = Some((entry.modified, read.clone()));
         read
     }
 }
 
-/// Reads the labels and every selectable field in one pass.
-fn read_attributes(kind: &'static Kind, stored: &[u8]) -> Attributes {
-    let mut paths = vec!["metadata.labels".to_owned()];
-    paths.extend(kind.selectable.iter().map(|field| convert::field_to_storage(kind, field)));
+/// The path that a selectable field is read from, where it is another.
+fn source_of(field: &'static str) -> &'static str {
+    match field {
+        "source" => "source.component",
+        "status.successful" => "status.succeeded",
+        other => other,
+    }
+}
+
+/// Reads the labels and every selectable field in one pass, into an object that has nothing else.
+fn read_attributes(kind: &'static Kind, entry: &Entry) -> Value {
+    let mut paths = vec!["metadata.labels"];
+    paths.extend(kind.selectable.iter().map(|field| source_of(field)));
     let mut found = vec![None; paths.len()];
     let seek = Seek { paths: &paths, prefix: "", found: &mut found };
     // Stored bytes are JSON; what is not there just stays unfound.
-    let _ = seek.deserialize(&mut serde_json::Deserializer::from_slice(stored));
-    let mut found = found.into_iter();
-    let labels = match found.next().flatten() {
-        Some(Value::Object(labels)) => labels,
-        _ => Map::new(),
-    };
-    Attributes { labels, fields: found.collect() }
+    let _ = seek.deserialize(&mut serde_json::Deserializer::from_slice(&entry.value));
+    let (namespace, name) = objects::names_of_key(&entry.key);
+    let mut sparse = json!({"metadata": {"name": name, "namespace": namespace}});
+    for (path, value) in paths.iter().zip(found) {
+        if let Some(value) = value {
+            let mut here = &mut sparse;
+            for part in path.split('.') {
+                here = &mut here[part];
+            }
+            *here = value;
+        }
+    }
+    sparse
 }
 
 /// Picks the values at dotted paths out of JSON and skips the rest.
 struct Seek<'a> {
-    paths: &'a [String],
+    paths: &'a [&'static str],
     /// Where we are, with a dot at the end unless at the top.
     prefix: &'a str,
     found: &'a mut Vec<Option<Value>>,
@@ -195,12 +148,12 @@ impl<'de> Visitor<'de> for Seek<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-            let here = |path: &String| path.strip_prefix(self.prefix).is_some_and(|rest| rest == key);
+            let here = |path: &&'static str| path.strip_prefix(self.prefix).is_some_and(|rest| rest == key);
             if let Some(index) = self.paths.iter().position(here) {
                 self.found[index] = Some(map.next_value()?);
                 continue;
             }
-            let below = |path: &String| {
+            let below = |path: &&'static str| {
                 path.strip_prefix(self.prefix)
                     .and_then(|rest| rest.strip_prefix(key.as_ref()))
                     .is_some_and(|rest| rest.starts_with('.'))
@@ -242,5 +195,50 @@ impl<'de> Visitor<'de> for Seek<'_> {
 
     fn visit_unit<E>(self) -> Result<(), E> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use stead_api::kinds;
+
+    use super::*;
+
+    fn entry(key: &str, object: &Value) -> Entry {
+        Entry { key: Bytes::from(key.to_owned()), value: objects::encode(object), created: 1, modified: 1 }
+    }
+
+    #[test]
+    fn labels_and_fields_of_encoded_objects() {
+        let pod = json!({
+            "metadata": {"name": "web-0", "labels": {"app": "web"}, "annotations": {"labels": "x"}},
+            "spec": {"nodeName": "n1", "containers": [{"name": "status"}], "hostNetwork": true},
+            "status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}]},
+        });
+        let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "web-0"}, "source": {"component": "kubelet"}});
+        let pod = entry("/registry/pods/http/web-0", &pod);
+        let event = entry("/registry/events/http/e", &event);
+        for (kind, entry, query, want) in [
+            ("pods", &pod, "labelSelector=app=web", true),
+            ("pods", &pod, "labelSelector=app!=web", false),
+            ("pods", &pod, "labelSelector=app in (a,web),!tier", true),
+            ("pods", &pod, "fieldSelector=spec.nodeName=n1,status.phase!=Failed", true),
+            ("pods", &pod, "fieldSelector=spec.nodeName=n2", false),
+            ("pods", &pod, "fieldSelector=metadata.name=web-0,metadata.namespace=http", true),
+            ("pods", &pod, "fieldSelector=metadata.namespace=other", false),
+            ("pods", &pod, "fieldSelector=metadata.name=web-1", false),
+            ("pods", &pod, "fieldSelector=spec.hostNetwork=true,status.podIPs=10.0.0.1", true),
+            ("events", &event, "fieldSelector=involvedObject.name=web-0,source=kubelet", true),
+            ("events", &event, "fieldSelector=involvedObject.name=web-1", false),
+        ] {
+            let kind = kinds::by_name(kind).unwrap();
+            let query = Query::parse(Some(&query.replace(' ', "+")));
+            let selection = Selection::read(&Arc::default(), kind, "", &query).unwrap();
+            assert_eq!(selection.matches(entry), want, "{query:?}");
+        }
+        let newer = kinds::by_resource("events.k8s.io", "v1", "events").unwrap();
+        let query = Query::parse(Some("fieldSelector=regarding.name=web-0"));
+        assert!(Selection::read(&Arc::default(), newer, "", &query).unwrap().matches(&event));
     }
 }

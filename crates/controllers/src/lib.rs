@@ -50,10 +50,13 @@
 
 mod batch;
 mod config;
+pub mod deployment;
+pub mod endpoints;
 mod error;
 pub mod family;
 mod frame;
 pub mod registry;
+pub mod replicaset;
 pub mod sources;
 pub mod statefulset;
 mod writes;

@@ -6,7 +6,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use crate::deployment::Deployments;
+use crate::endpoints::{EndpointsObjects, MirroredSlices, Slices};
 use crate::frame::run_one;
+use crate::replicaset::ReplicaSets;
 use crate::statefulset::StatefulSets;
 use crate::{Context, Controller};
 
@@ -27,7 +30,14 @@ impl fmt::Debug for Entry {
 /// Every controller, in no particular order: they meet only in the API.
 #[must_use]
 pub fn all() -> Vec<Entry> {
-    vec![entry::<StatefulSets>()]
+    vec![
+        entry::<StatefulSets>(),
+        entry::<Deployments>(),
+        entry::<ReplicaSets>(),
+        entry::<EndpointsObjects>(),
+        entry::<Slices>(),
+        entry::<MirroredSlices>(),
+    ]
 }
 
 /// The entry of one controller.

@@ -11,9 +11,11 @@ pub mod gojson;
 pub mod names;
 pub mod openapi;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod selector;
 pub mod status;
+pub mod table;
 pub mod time;
 
 pub use field::{FieldError, FieldErrors, Path};

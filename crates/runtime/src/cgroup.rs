@@ -26,6 +26,8 @@ pub(crate) struct Cgroups {
     hierarchies: Vec<Hierarchy>,
 }
 
+/// Version 1 controllers whose limits and figures programs look up (language runtimes size themselves by them).
+const VISIBLE_CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "cpuset", "memory", "pids"];
 /// Rounds of killing before a group counts as not to be killed: each round waits for what it has killed, so more than one
 /// is only needed against processes that fork meanwhile.
 const KILL_ROUNDS_MAX: usize = 32;
@@ -52,6 +54,17 @@ impl Cgroups {
     /// The hierarchy in which every process of a container is.
     fn process_dir(&self, group: &str) -> Option<PathBuf> {
         self.dir("memory", group).or_else(|| self.dir("devices", group)).or_else(|| self.dir("cpu", group))
+    }
+
+    /// Version 1: the directories of a container's group that it may see, with the names they have below `/sys/fs/cgroup`.
+    pub(crate) fn visible(&self, group: &str) -> Vec<(PathBuf, String)> {
+        let mut visible = Vec::new();
+        for hierarchy in self.hierarchies.iter().filter(|h| h.controllers.is_some()) {
+            let controllers = hierarchy.controllers.iter().flatten();
+            let shown = controllers.filter(|name| VISIBLE_CONTROLLERS.contains(&name.as_str()));
+            visible.extend(shown.map(|name| (hierarchy.mount.join(group), name.clone())));
+        }
+        visible
     }
 
     /// Makes the pod's group and sets its limits.

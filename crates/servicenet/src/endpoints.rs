@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -212,4 +213,28 @@ pub(crate) fn suffix(seed: &str) -> String {
         hash /= ALPHABET.len() as u64;
     }
     text
+}
+
+/// Whether two states of a pod are the same to every service: nothing that endpoints are made from differs.
+pub fn same_endpoint(old: &Pod, new: &Pod) -> bool {
+    let place = |pod: &Pod| {
+        let spec = pod.spec.as_ref();
+        let of = |get: fn(&k8s_openapi::api::core::v1::PodSpec) -> &Option<String>| spec.and_then(|s| get(s).clone());
+        (of(|s| &s.node_name), of(|s| &s.hostname), of(|s| &s.subdomain))
+    };
+    old.metadata.uid == new.metadata.uid
+        && old.metadata.labels == new.metadata.labels
+        && condition(old) == condition(new)
+        && addresses(old) == addresses(new)
+        && place(old) == place(new)
+}
+
+/// The service that a slice belongs to.
+pub fn service_of(slice: &EndpointSlice) -> Option<&str> {
+    slice.metadata.labels.as_ref()?.get(SERVICE_NAME).map(String::as_str)
+}
+
+/// Whether a slice is kept by the named controller.
+pub fn is_kept_by(slice: &EndpointSlice, controller: &str) -> bool {
+    slice.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|name| name == controller)
 }

@@ -6,7 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod deployment;
 pub mod history;
 pub mod owner;
 pub mod pod;
+pub mod replicaset;
 pub mod statefulset;

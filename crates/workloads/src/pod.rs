@@ -39,6 +39,18 @@ pub fn health(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Health {
     }
 }
 
+/// Whether a pod counts for its controller: neither finished nor on its way out.
+#[must_use]
+pub fn is_active(pod: &Pod) -> bool {
+    !is_finished(pod) && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Phase Failed or Succeeded.
+#[must_use]
+pub fn is_finished(pod: &Pod) -> bool {
+    matches!(phase(pod), "Failed" | "Succeeded")
+}
+
 #[must_use]
 pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()

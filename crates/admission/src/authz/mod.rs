@@ -3,6 +3,8 @@
 //! Source: `k8s.io/kubernetes/pkg/registry/rbac/validation`, `plugin/pkg/auth/authorizer/{rbac,node}` and
 //! `k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go`.
 
+pub mod bootstrap;
+mod node;
 mod rbac;
 
 use serde_json::json;
@@ -58,13 +60,22 @@ impl Decision {
     }
 }
 
-/// Decides one question: superusers, then RBAC.
+/// Decides one question: superusers, then nodes by what their pods need, then RBAC.
 #[must_use]
 pub fn authorize(attributes: &Attributes<'_>, lookup: &dyn Lookup) -> Decision {
     if attributes.groups.iter().any(|group| group == SUPERUSERS) {
         return Decision::Allow(String::new());
     }
-    rbac::authorize(attributes, lookup)
+    let of_node = node::authorize(attributes, lookup);
+    if of_node.as_ref().is_some_and(Decision::allowed) {
+        return of_node.unwrap_or(Decision::NoOpinion(String::new()));
+    }
+    match (rbac::authorize(attributes, lookup), of_node) {
+        (Decision::NoOpinion(why), Some(Decision::NoOpinion(of_node))) if why.is_empty() => {
+            Decision::NoOpinion(of_node)
+        }
+        (decision, _) => decision,
+    }
 }
 
 /// The 403 that a refused request gets.

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{Attributes, Decision, Resource, Target};
 use crate::context::Lookup;
+use crate::validate::matches;
 use crate::view::View;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -58,7 +59,8 @@ fn granted(
         missing.push(format!("{}.{GROUP} {role_name:?} not found", role_kind.to_lowercase()));
         return None;
     };
-    if !role.items("rules").iter().any(|rule| covers(rule, attributes)) {
+    let direct = role.items("rules").iter().any(|rule| covers(rule, attributes));
+    if !direct && !by_aggregation(&role, attributes, lookup) {
         return None;
     }
     let name = binding.text("metadata.name");
@@ -68,6 +70,17 @@ fn granted(
         format!("RoleBinding \"{name}/{namespace}\"")
     };
     Some(format!("RBAC: allowed by {binding} of {role_kind} {role_name:?} to {}", describe(subject, namespace)))
+}
+
+/// Whether a role that is the sum of others covers the request by one that was labelled after it was made.
+fn by_aggregation(role: &Value, attributes: &Attributes<'_>, lookup: &dyn Lookup) -> bool {
+    let selectors = role.items("aggregationRule.clusterRoleSelectors");
+    !selectors.is_empty()
+        && lookup.list(GROUP, "clusterroles", None).iter().any(|other| {
+            let labels = other.at("metadata.labels");
+            selectors.iter().any(|selector| matches(selector, labels))
+                && other.items("rules").iter().any(|rule| covers(rule, attributes))
+        })
 }
 
 fn describe(subject: &Value, namespace: &str) -> String {
@@ -105,7 +118,7 @@ fn any(rule: &Value, key: &str, matches: impl Fn(&str) -> bool) -> bool {
 }
 
 /// Whether a rule covers the request.
-fn covers(rule: &Value, attributes: &Attributes<'_>) -> bool {
+pub(super) fn covers(rule: &Value, attributes: &Attributes<'_>) -> bool {
     if !any(rule, "verbs", |verb| verb == "*" || verb == attributes.verb) {
         return false;
     }

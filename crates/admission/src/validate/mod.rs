@@ -24,6 +24,7 @@ use stead_api::{Kind, Subresource};
 use stead_machinery::{FieldErrors, Path};
 
 pub(crate) use meta::Raw;
+pub(crate) use selector::matches;
 
 use crate::names::between;
 

@@ -43,7 +43,7 @@ pub(super) fn is_empty(selector: &Value) -> bool {
 }
 
 /// Whether labels (a JSON object or nothing) are selected.
-pub(super) fn matches(selector: &Value, labels: &Value) -> bool {
+pub(crate) fn matches(selector: &Value, labels: &Value) -> bool {
     let label = |key: &str| labels.get(key).and_then(Value::as_str);
     selector.entries("matchLabels").iter().all(|(key, value)| label(key) == value.as_str())
         && selector.items("matchExpressions").iter().all(|expression| {

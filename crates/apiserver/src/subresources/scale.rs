@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use stead_machinery::decode::Target as Schema;
+use stead_machinery::selector::Selector;
 use stead_machinery::{ApiError, FieldErrors, Path};
 
 use super::present;
@@ -114,29 +115,10 @@ fn scale_of(object: &Value) -> Value {
 /// A selector as text: `app=web,tier in (a,b)`. Replication controllers have a bare map.
 fn selector_text(selector: &Value) -> String {
     let Some(fields) = selector.as_object() else { return String::new() };
-    let structured = fields.contains_key("matchLabels") || fields.contains_key("matchExpressions");
-    let labels = if structured { selector["matchLabels"].as_object() } else { Some(fields) };
-    let mut parts: Vec<(String, String)> = labels
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| (key.clone(), format!("{key}={}", value.as_str().unwrap_or(""))))
-        .collect();
-    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
-        let key = expression["key"].as_str().unwrap_or("");
-        let mut values: Vec<&str> =
-            expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        values.sort_unstable();
-        let values = values.join(",");
-        let text = match expression["operator"].as_str() {
-            Some("In") => format!("{key} in ({values})"),
-            Some("NotIn") => format!("{key} notin ({values})"),
-            Some("DoesNotExist") => format!("!{key}"),
-            _ => key.to_owned(),
-        };
-        parts.push((key.to_owned(), text));
+    if fields.contains_key("matchLabels") || fields.contains_key("matchExpressions") {
+        return Selector::from_object(selector).map(|s| s.to_string()).unwrap_or_default();
     }
-    parts.sort();
-    parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
+    Selector::from_map(fields.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))).to_string()
 }
 
 #[cfg(test)]

@@ -34,7 +34,12 @@ pub(crate) async fn list(server: &ApiServer, target: &Target, call: &Call) -> Re
     let options = ListOptions::read(&call.query, server.0.store.revision())?;
     let selection = Selection::read(&server.0.recent, target.kind, &target.name, &call.query)?;
     let prefix = objects::prefix_of(target.kind, &target.namespace);
-    let page = if selection.is_all() {
+    let page = if let (Some(name), false) = (selection.name(), target.namespace.is_empty() && target.kind.namespaced())
+    {
+        // One object, or none: there is no need to look through all.
+        let key = format!("{prefix}{name}");
+        selected(server, &key, &ListOptions { limit: 0, start: String::new(), ..options }, &selection).await?
+    } else if selection.is_all() {
         whole(server, &prefix, &options).await?
     } else {
         selected(server, &prefix, &options, &selection).await?

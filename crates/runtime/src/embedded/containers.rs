@@ -106,6 +106,7 @@ impl Inner {
             payload: &payload,
             cgroup: &cgroup,
             unified_cgroups: self.cgroups.is_unified(),
+            cgroup_dirs: &self.cgroups.visible(&cgroup),
             shm: &shm,
             pause_pid: sandbox.pause_pid,
             devices: &devices,

@@ -28,6 +28,8 @@ const MASKED_PATHS: [&str; 12] = [
 ];
 const READ_ONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
+
 /// Character devices every container may use, `major:minor` (-1: all).
 const ALLOWED_DEVICES: [(i64, i64); 9] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, -1)];
 
@@ -52,6 +54,8 @@ pub(crate) struct Plan<'a> {
     /// Below every hierarchy's mount point, without a leading slash.
     pub cgroup: &'a str,
     pub unified_cgroups: bool,
+    /// Cgroup version 1: directories to show and their names.
+    pub cgroup_dirs: &'a [(PathBuf, String)],
     /// The pod's /dev/shm.
     pub shm: &'a Path,
     /// A process in the shared PID namespace.
@@ -155,7 +159,11 @@ pub(crate) fn bundle(plan: &Plan<'_>) -> Value {
     let security = &plan.container.security;
     let payload = plan.payload;
     let unmasked = security.privileged || security.unmasked_proc;
-    let (masked, read_only): (&[&str], &[&str]) = if unmasked { (&[], &[]) } else { (&MASKED_PATHS, &READ_ONLY_PATHS) };
+    let (masked, mut read_only): (&[&str], Vec<&str>) =
+        if unmasked { (&[], vec![]) } else { (&MASKED_PATHS, READ_ONLY_PATHS.to_vec()) };
+    if !security.privileged && !plan.unified_cgroups {
+        read_only.push(CGROUP_MOUNT);
+    }
     let mut linux = json!({
         "cgroupsPath": format!("/{}", plan.cgroup),
         "namespaces": namespaces(plan),
@@ -278,12 +286,14 @@ fn mounts(plan: &Plan<'_>) -> Value {
         ),
         special("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         special("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
-        special("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
         special("/dev/shm", "bind", &shm, &["rbind", "rw", "rprivate"]),
     ]
     .into_iter()
     .flatten()
     .collect();
+    if !taken(CGROUP_MOUNT) {
+        list.extend(cgroup_mounts(plan));
+    }
     let volumes = plan.volumes.iter().map(|(host, place)| Mount {
         host_path: host.clone(),
         container_path: place.clone(),
@@ -294,6 +304,22 @@ fn mounts(plan: &Plan<'_>) -> Value {
     own.sort_by_key(|mount| mount.container_path.components().count());
     list.extend(own.iter().map(bind));
     Value::Array(list)
+}
+
+/// libcontainer shows version 1 hierarchies writable, so that a container could lift its own limits: hence our own mounts.
+fn cgroup_mounts(plan: &Plan<'_>) -> Vec<Value> {
+    let mount = |kind: &str, options: &[&str]| json!({"destination": CGROUP_MOUNT, "type": kind, "source": kind, "options": options});
+    if plan.container.security.privileged {
+        return vec![mount("cgroup", &["nosuid", "noexec", "nodev", "relatime"])];
+    }
+    if plan.unified_cgroups {
+        return vec![mount("cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])];
+    }
+    let own = plan.cgroup_dirs.iter().map(|(source, name)| {
+        let place = Path::new(CGROUP_MOUNT).join(name);
+        json!({"destination": place, "type": "bind", "source": source, "options": ["bind", "ro", "nosuid", "noexec", "nodev"]})
+    });
+    std::iter::once(mount("tmpfs", &["nosuid", "noexec", "nodev", "mode=755", "size=4k"])).chain(own).collect()
 }
 
 fn bind(mount: &Mount) -> Value {
@@ -388,6 +414,7 @@ mod tests {
             payload: &payload,
             cgroup: "stead/pod/x",
             unified_cgroups: true,
+            cgroup_dirs: &[],
             shm: Path::new("/run/shm"),
             pause_pid: Some(7),
             devices: &[],

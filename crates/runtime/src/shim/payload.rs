@@ -202,12 +202,20 @@ fn set_capabilities(wanted: u64) -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
 }
 
-/// Rust ignores SIGPIPE and the shim blocks SIGCHLD; both would survive execve.
+/// Rust ignores SIGPIPE, the shim blocks SIGCHLD, and the server may have been started with more; all of it would survive
+/// execve. By system call, because libc keeps two real-time signals to itself.
 fn reset_signals() {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: sets the default disposition; no handler is installed.
-    let _ = unsafe { sigaction(Signal::SIGPIPE, &default) };
+    use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+    const SIGNALS: i32 = 64;
+    const MASK_BYTES: usize = 8;
+    // The kernel's `struct sigaction`, all zero: default handler, no flags, empty mask.
+    let default = [0u64; 4];
+    for signal in 1..=SIGNALS {
+        // SAFETY: the kernel reads one `sigaction` of at most 32 bytes; SIGKILL and SIGSTOP are refused, which is fine.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), MASK_BYTES)
+        };
+    }
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 

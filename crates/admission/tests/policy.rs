@@ -1,0 +1,296 @@
+//! What the plugins change and refuse: namespaces, limits, quota, priority, nodes; and who may do what.
+
+mod support;
+
+use serde_json::{Value, json};
+use stead_admission::authz::{Attributes, Decision, Resource, Target, authorize, bootstrap, forbidden};
+use stead_admission::{create, delete, update};
+use support::{Fixed, World, kind_of, with_context};
+
+fn pod(name: &str, resources: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "obj", "uid": "1"},
+        "spec": {"containers": [{"name": "c", "image": "i:1", "resources": resources}]}})
+}
+
+fn made(world: &World, object: &Value) -> Result<Value, Value> {
+    let mut object = object.clone();
+    let fixed = Fixed::new("10.96.1.1", 30001);
+    with_context(world, &fixed, "abcde", |ctx| create(kind_of(&object.clone()), &mut object, ctx))
+        .map(|_| object)
+        .map_err(|e| e.to_status())
+}
+
+fn refusal(result: Result<Value, Value>) -> String {
+    result.expect_err("refused")["message"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn namespaces() {
+    let mut world = World::new();
+    let mut dying = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "dying"}});
+    dying["metadata"]["deletionTimestamp"] = "2026-11-20T14:00:00Z".into();
+    world.add(dying);
+    let mut object = pod("p", json!({}));
+    object["metadata"]["namespace"] = "dying".into();
+    let status = made(&world, &object).expect_err("refused");
+    assert_eq!(
+        status["message"],
+        "pods \"p\" is forbidden: unable to create new content in namespace dying because it is being terminated"
+    );
+    assert_eq!(status["details"]["causes"][0]["reason"], "NamespaceTerminating");
+    object["metadata"]["namespace"] = "nowhere".into();
+    let status = made(&world, &object).expect_err("refused");
+    assert_eq!((&status["message"], &status["code"]), (&json!("namespaces \"nowhere\" not found"), &json!(404)));
+    for (name, allowed) in [("default", false), ("kube-system", false), ("kube-public", false), ("obj", true)] {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let fixed = Fixed::new("", 0);
+        let result = with_context(&world, &fixed, "", |ctx| delete(kind_of(&namespace), &namespace, ctx));
+        let text = format!("namespaces {name:?} is forbidden: this namespace may not be deleted");
+        assert_eq!(result.map_err(|e| e.message), if allowed { Ok(()) } else { Err(text) });
+    }
+}
+
+#[test]
+fn limits() {
+    let mut world = World::new();
+    world.add(json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l", "namespace": "obj"}, "spec": {"limits": [
+        {"type": "Container", "max": {"cpu": "1"}, "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "100m"}},
+        {"type": "PersistentVolumeClaim", "max": {"storage": "2Gi"}}]}}));
+    let filled = made(&world, &pod("p", json!({}))).unwrap();
+    let resources = &filled["spec"]["containers"][0]["resources"];
+    assert_eq!(resources, &json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "100m"}}));
+    assert_eq!(filled["status"]["qosClass"], "Burstable");
+    let note = &filled["metadata"]["annotations"]["kubernetes.io/limit-ranger"];
+    assert_eq!(note, "LimitRanger plugin set: cpu request for container c; cpu limit for container c");
+    let text = refusal(made(&world, &pod("toomuch", json!({"limits": {"cpu": "3"}}))));
+    assert_eq!(text, "pods \"toomuch\" is forbidden: maximum cpu usage per Container is 1, but limit is 3");
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "toobig", "namespace": "obj"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}});
+    let text = refusal(made(&world, &claim));
+    assert_eq!(
+        text,
+        "persistentvolumeclaims \"toobig\" is forbidden: maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 5Gi"
+    );
+}
+
+#[test]
+fn quotas() {
+    let mut world = World::new();
+    world.add(json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "obj"},
+        "spec": {"hard": {"pods": "2", "requests.cpu": "100m"}}}));
+    let small = json!({"requests": {"cpu": "40m"}});
+    let text = refusal(made(&world, &pod("extra", json!({}))));
+    assert_eq!(text, "pods \"extra\" is forbidden: failed quota: q: must specify requests.cpu for: c");
+    for name in ["a", "b"] {
+        let object = made(&world, &pod(name, small.clone())).unwrap();
+        world.add(object);
+    }
+    let text = refusal(made(&world, &pod("extra", small.clone())));
+    assert_eq!(
+        text,
+        "pods \"extra\" is forbidden: exceeded quota: q, requested: pods=1,requests.cpu=40m, used: pods=2,requests.cpu=80m, limited: pods=2,requests.cpu=100m"
+    );
+    // A pod that has ended does not count.
+    let mut ended = world.objects.pop().map(|(_, object)| (*object).clone()).unwrap();
+    ended["status"]["phase"] = "Succeeded".into();
+    world.add(ended);
+    assert!(made(&world, &pod("extra", small)).is_ok());
+}
+
+#[test]
+fn priorities_and_tolerations() {
+    let mut world = World::new();
+    let class = |name: &str, value: i64, default: bool| {
+        json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "globalDefault": default, "preemptionPolicy": "Never"})
+    };
+    world.add(class("high", 1000, false));
+    world.add(class("usual", 10, true));
+    let usual = made(&world, &pod("p", json!({}))).unwrap();
+    assert_eq!((&usual["spec"]["priority"], &usual["spec"]["priorityClassName"]), (&json!(10), &json!("usual")));
+    let mut object = pod("p", json!({}));
+    object["spec"]["priorityClassName"] = "high".into();
+    object["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+    let high = made(&world, &object).unwrap();
+    assert_eq!((&high["spec"]["priority"], &high["spec"]["preemptionPolicy"]), (&json!(1000), &json!("Never")));
+    assert_eq!(high["spec"]["tolerations"].as_array().unwrap().len(), 1);
+    let text = refusal(made(&world, &class("second", 1, true)));
+    assert_eq!(
+        text,
+        "priorityclasses.scheduling.k8s.io \"second\" is forbidden: PriorityClass usual is already marked as default. Only one default can exist"
+    );
+}
+
+#[test]
+fn claims_get_the_newest_default_class() {
+    let mut world = World::new();
+    world.add(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "x", "metadata": {
+        "name": "newer", "creationTimestamp": "2026-11-20T14:00:00Z",
+        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}));
+    let claim = |class: Value| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c", "namespace": "obj"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class, "resources": {"requests": {"storage": "1Gi"}}}})
+    };
+    for (given, class) in [(json!(null), "newer"), (json!(""), ""), (json!("standard"), "standard")] {
+        assert_eq!(made(&world, &claim(given)).unwrap()["spec"]["storageClassName"], class);
+    }
+}
+
+#[test]
+fn what_a_node_may_write() {
+    let world = World::new();
+    let fixed = Fixed::new("", 0);
+    let old = made(&world, &pod("p", json!({}))).unwrap();
+    let bound = |node: &str| {
+        let mut pod = old.clone();
+        pod["spec"]["nodeName"] = node.into();
+        pod["metadata"]["resourceVersion"] = "1".into();
+        pod
+    };
+    let as_node = |old: &Value, sub| {
+        let mut new = old.clone();
+        new["status"]["phase"] = "Running".into();
+        let (groups, mut random) = (vec!["system:nodes".to_owned()], |_: usize| String::new());
+        let mut ctx = stead_admission::Context {
+            now: jiff::Timestamp::UNIX_EPOCH,
+            user: "system:node:peer",
+            groups: &groups,
+            lookup: &world,
+            random: &mut random,
+            addresses: &fixed,
+            dry_run: false,
+        };
+        update(kind_of(old), &mut new, old, sub, &mut ctx).map(|_| new).map_err(|e| e.message)
+    };
+    let status = Some(stead_api::Subresource::Status);
+    assert_eq!(as_node(&bound("peer"), status).unwrap()["status"]["phase"], "Running");
+    assert_eq!(
+        as_node(&bound("other"), status),
+        Err("pods \"p\" is forbidden: node \"peer\" can only update pod status for pods with spec.nodeName set to itself".to_owned())
+    );
+    assert!(as_node(&bound("peer"), None).is_err());
+}
+
+fn ask<'a>(user: &'a str, groups: &'a [String], verb: &'a str, target: Target<'a>) -> Attributes<'a> {
+    Attributes { user, groups, verb, target }
+}
+
+fn of<'a>(group: &'a str, resource: &'a str, namespace: &'a str, name: &'a str) -> Target<'a> {
+    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    Target::Resource(Resource { group, resource, subresource, namespace, name })
+}
+
+fn authority() -> World {
+    let mut world = World::new();
+    bootstrap::objects().into_iter().for_each(|object| world.add(object));
+    let bind = |name: &str, role: Value, subject: Value| {
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": name, "namespace": "err"}, "roleRef": role, "subjects": [subject]})
+    };
+    let viewer = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"});
+    world.add(bind("viewer", viewer, json!({"kind": "User", "name": "vera"})));
+    world.add(bind("own", json!({"kind": "Role", "name": "one"}), json!({"kind": "ServiceAccount", "name": "app"})));
+    world.add(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "one", "namespace": "err"},
+        "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["c"]},
+            {"verbs": ["update"], "apiGroups": ["*"], "resources": ["*/scale"]}]}));
+    world
+}
+
+#[test]
+fn who_may_do_what() {
+    let world = authority();
+    let authenticated = vec!["system:authenticated".to_owned()];
+    let masters = vec!["system:masters".to_owned()];
+    let app = "system:serviceaccount:err:app";
+    let stories = [
+        ("jane", &authenticated, "list", of("", "pods", "err", ""), false),
+        ("jane", &authenticated, "get", Target::Path("/api/v1"), true),
+        ("jane", &authenticated, "get", Target::Path("/metrics"), false),
+        ("jane", &authenticated, "create", of("authorization.k8s.io", "selfsubjectaccessreviews", "", ""), true),
+        ("jane", &masters, "delete", of("", "nodes", "", "x"), true),
+        ("vera", &authenticated, "list", of("", "pods", "err", ""), true),
+        ("vera", &authenticated, "get", of("", "pods/log", "err", "web-0"), true),
+        ("vera", &authenticated, "get", of("", "secrets", "err", "s"), false),
+        ("vera", &authenticated, "list", of("", "pods", "other", ""), false),
+        ("vera", &authenticated, "delete", of("apps", "statefulsets", "err", "web"), false),
+        (app, &authenticated, "get", of("", "configmaps", "err", "c"), true),
+        (app, &authenticated, "get", of("", "configmaps", "err", "d"), false),
+        (app, &authenticated, "update", of("apps", "statefulsets/scale", "err", "web"), true),
+        ("system:serviceaccount:other:app", &authenticated, "get", of("", "configmaps", "err", "c"), false),
+        ("system:kube-scheduler", &authenticated, "create", of("", "pods/binding", "err", "p"), true),
+        (
+            "system:serviceaccount:kube-system:statefulset-controller",
+            &authenticated,
+            "create",
+            of("", "pods", "err", ""),
+            true,
+        ),
+    ];
+    for (user, groups, verb, target, allowed) in stories {
+        let decision = authorize(&ask(user, groups, verb, target), &world);
+        assert_eq!(decision.allowed(), allowed, "{user} {verb} {target:?}");
+    }
+    let question = ask("vera", &authenticated, "list", of("", "pods", "err", ""));
+    let reason = "RBAC: allowed by RoleBinding \"viewer/err\" of ClusterRole \"view\" to User \"vera\"";
+    assert_eq!(authorize(&question, &world), Decision::Allow(reason.to_owned()));
+}
+
+#[test]
+fn refusals() {
+    let stories = [
+        (
+            "list",
+            of("", "pods", "http", ""),
+            "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"http\"",
+        ),
+        (
+            "list",
+            of("", "nodes", "", ""),
+            "nodes is forbidden: User \"jane\" cannot list resource \"nodes\" in API group \"\" at the cluster scope",
+        ),
+        (
+            "delete",
+            of("apps", "statefulsets", "http", "web"),
+            "statefulsets.apps \"web\" is forbidden: User \"jane\" cannot delete resource \"statefulsets\" in API group \"apps\" in the namespace \"http\"",
+        ),
+        ("get", Target::Path("/metrics"), "forbidden: User \"jane\" cannot get path \"/metrics\""),
+    ];
+    for (verb, target, text) in stories {
+        let question = ask("jane", &[], verb, target);
+        assert_eq!(forbidden(&question, &Decision::NoOpinion(String::new())).message, text);
+    }
+}
+
+#[test]
+fn a_node_sees_what_its_pods_need() {
+    let mut world = authority();
+    let mut own = pod("p", json!({}));
+    own["spec"]["nodeName"] = "peer".into();
+    own["spec"]["serviceAccountName"] = "default".into();
+    own["spec"]["volumes"] = json!([{"name": "s", "secret": {"secretName": "mine"}}, {"name": "c", "persistentVolumeClaim": {"claimName": "data"}}]);
+    world.add(own);
+    world.add(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "obj"}, "spec": {"volumeName": "pv"}}));
+    let groups = vec!["system:nodes".to_owned(), "system:authenticated".to_owned()];
+    let stories = [
+        ("get", of("", "secrets", "obj", "mine"), true),
+        ("get", of("", "secrets", "obj", "other"), false),
+        ("list", of("", "secrets", "obj", ""), false),
+        ("get", of("", "persistentvolumeclaims", "obj", "data"), true),
+        ("get", of("", "persistentvolumes", "", "pv"), true),
+        ("get", of("", "persistentvolumes", "", "pv2"), false),
+        ("create", of("", "serviceaccounts/token", "obj", "default"), true),
+        ("create", of("", "serviceaccounts/token", "obj", "admin"), false),
+        ("update", of("coordination.k8s.io", "leases", "kube-node-lease", "peer"), true),
+        ("update", of("coordination.k8s.io", "leases", "kube-node-lease", "other"), false),
+        ("watch", of("", "pods", "", ""), true),
+        ("patch", of("", "pods/status", "obj", "p"), true),
+        ("delete", of("apps", "statefulsets", "obj", "web"), false),
+    ];
+    for (verb, target, allowed) in stories {
+        let decision = authorize(&ask("system:node:peer", &groups, verb, target), &world);
+        assert_eq!(decision.allowed(), allowed, "{verb} {target:?}");
+    }
+    let question = ask("system:node:peer", &groups, "get", of("", "secrets", "obj", "other"));
+    let decision = authorize(&question, &world);
+    assert_eq!(decision, Decision::NoOpinion("no relationship found between node 'peer' and this object".to_owned()));
+}
