@@ -19,8 +19,11 @@ use stead_api::{KINDS, Kind};
 use self::paths::{Dialect, PathItem};
 use self::schemas::Definitions;
 
-/// Media type of [`v2_protobuf`].
-pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// Media types by which clients ask for [`v2_protobuf`]: the old one is no well-formed media type, but is sent.
+pub const V2_PROTOBUF_ACCEPTED: [&str; 2] =
+    ["application/com.github.proto-openapi.spec.v2@v1.0+protobuf", V2_PROTOBUF];
+/// Content type of [`v2_protobuf`]; clients refuse an answer that is marked with the old one.
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// `/openapi/v3`: where the document of each group version is. The hash changes with the documents, so that they can be kept.
 #[must_use]
