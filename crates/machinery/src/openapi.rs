@@ -20,8 +20,7 @@ use self::paths::{Dialect, PathItem};
 use self::schemas::Definitions;
 
 /// Media types by which clients ask for [`v2_protobuf`]: the old one is no well-formed media type, but is sent.
-pub const V2_PROTOBUF_ACCEPTED: [&str; 2] =
-    ["application/com.github.proto-openapi.spec.v2@v1.0+protobuf", V2_PROTOBUF];
+pub const V2_PROTOBUF_ACCEPTED: [&str; 2] = ["application/com.github.proto-openapi.spec.v2@v1.0+protobuf", V2_PROTOBUF];
 /// Content type of [`v2_protobuf`]; clients refuse an answer that is marked with the old one.
 pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
