@@ -17,18 +17,25 @@ pub fn kill_all(root: &Path, run: &Path, cgroup_root: &str) -> io::Result<()> {
     cgroups.kill(&format!("{cgroup_root}/shims"))?;
     cgroups.kill(cgroup_root)?;
     for dir in [root, run] {
-        let Ok(dir) = dir.canonicalize() else { continue };
-        for point in rootfs::mounts_below(&dir)? {
-            if point != dir {
-                rootfs::unmount(&point)?;
-            }
-        }
+        unmount_below(dir)?;
     }
     cgroups.remove(cgroup_root);
     for entry in std::fs::read_dir(run).into_iter().flatten().flatten() {
         if entry.path().join(crate::shim::CONFIG).exists() {
             std::fs::remove_dir_all(entry.path())?;
         }
+    }
+    Ok(())
+}
+
+/// Removes every mount below `dir`, innermost first. `dir` itself, which may be a mount of the machine's, stays.
+///
+/// # Errors
+/// A mount that cannot be removed.
+pub fn unmount_below(dir: &Path) -> io::Result<()> {
+    let Ok(dir) = dir.canonicalize() else { return Ok(()) };
+    for point in rootfs::mounts_below(&dir)?.into_iter().filter(|point| *point != dir) {
+        rootfs::unmount(&point)?;
     }
     Ok(())
 }

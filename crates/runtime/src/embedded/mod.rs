@@ -37,7 +37,7 @@ use crate::image::ImageStore;
 use crate::shim::protocol::{Ended, Payload, Phase};
 use client::{ShimClient, lock};
 
-pub use killall::kill_all;
+pub use killall::{kill_all, unmount_below};
 
 /// Events that a slow receiver may be behind before it has to read everything again.
 const EVENTS_MAX: usize = 4096;

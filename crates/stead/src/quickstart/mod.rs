@@ -15,8 +15,8 @@ use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Command, QuickstartFlags, ServerFlags, Stead};
-use crate::server::{Server, Settings, block_on, engine_options, open_network_to_remove};
-use crate::{machine, shutdown, telemetry};
+use crate::server::{Server, Settings, block_on};
+use crate::{kill_all, machine, shutdown, telemetry};
 use screen::Screen;
 
 pub(crate) fn run(flags: &QuickstartFlags) -> Result<ExitCode> {
@@ -98,14 +98,7 @@ impl Place {
 
     /// Stops what still runs, and removes the directory if it was made here.
     fn clean_up(&self) -> Result<()> {
-        let data_dir = self.data_dir();
-        if data_dir.exists() {
-            let data_dir = data_dir.canonicalize()?;
-            let options = engine_options(&data_dir, None);
-            stead_runtime::embedded::kill_all(&options.root, &options.run, &options.cgroup_root)?;
-            block_on(async { Ok(open_network_to_remove(&data_dir)?.remove_all().await?) })?;
-            let _ = std::fs::remove_dir_all(crate::server::run_dir(&data_dir));
-        }
+        kill_all::remove(&self.data_dir())?;
         if self.own {
             std::fs::remove_dir_all(&self.directory)?;
         }
