@@ -9,7 +9,7 @@ use futures::Stream;
 use http_body::{Body, Frame, SizeHint};
 
 /// Frames that are made while they are sent: watches, long lists, proxied bodies.
-pub type Frames = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+pub(crate) type Frames = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 /// The body of every response of the API server. It cannot fail: a broken stream just ends.
 pub enum ApiBody {

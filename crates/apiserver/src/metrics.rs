@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the server counts. Names follow upstream's where upstream has one.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// By class of the status code: 1xx to 5xx.
     requests: [AtomicU64; 5],
     pub inflight: AtomicU64,
@@ -14,14 +14,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn request_done(&self, code: u16) {
+    pub(crate) fn request_done(&self, code: u16) {
         let class = usize::from(code / 100).clamp(1, 5) - 1;
         self.requests[class].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Prometheus' text format.
     #[must_use]
-    pub fn render(&self, revision: u64) -> String {
+    pub(crate) fn render(&self, revision: u64) -> String {
         let mut out = String::with_capacity(1024);
         let mut head = |name: &str, kind: &str, help: &str| {
             let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");

@@ -11,7 +11,7 @@ use crate::path::Query;
 
 /// How the bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Media {
+pub(crate) enum Media {
     #[default]
     Json,
     Yaml,
@@ -21,7 +21,7 @@ pub enum Media {
 
 impl Media {
     #[must_use]
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
             Self::Yaml => "application/yaml",
@@ -32,7 +32,7 @@ impl Media {
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Shape {
+pub(crate) enum Shape {
     #[default]
     Object,
     Table,
@@ -42,7 +42,7 @@ pub enum Shape {
 
 /// The negotiated form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Form {
+pub(crate) struct Form {
     pub media: Media,
     pub shape: Shape,
     pub pretty: bool,
@@ -116,7 +116,7 @@ fn pretty(headers: &HeaderMap, query: &Query) -> bool {
 ///
 /// # Errors
 /// Not acceptable (406) when the header names nothing that is served.
-pub fn resource(headers: &HeaderMap, query: &Query, list: bool, shapes: bool) -> Result<Form, ApiError> {
+pub(crate) fn resource(headers: &HeaderMap, query: &Query, list: bool, shapes: bool) -> Result<Form, ApiError> {
     let accept = accept(headers);
     let pretty = pretty(headers, query);
     if accept.is_empty() {
@@ -133,7 +133,7 @@ pub fn resource(headers: &HeaderMap, query: &Query, list: bool, shapes: bool) ->
 ///
 /// # Errors
 /// Not acceptable (406) when the header names nothing that is served.
-pub fn watch(headers: &HeaderMap, query: &Query) -> Result<Form, ApiError> {
+pub(crate) fn watch(headers: &HeaderMap, query: &Query) -> Result<Form, ApiError> {
     let mut form = resource(headers, query, false, true).or_else(|_| resource(headers, query, true, true))?;
     form.media = Media::Json;
     form.pretty = false;
@@ -142,14 +142,14 @@ pub fn watch(headers: &HeaderMap, query: &Query) -> Result<Form, ApiError> {
 
 /// The form of errors: whatever fits, JSON when nothing does.
 #[must_use]
-pub fn fallback(headers: &HeaderMap, query: &Query) -> Form {
+pub(crate) fn fallback(headers: &HeaderMap, query: &Query) -> Form {
     let media = clauses(accept(headers)).iter().find_map(media_of).unwrap_or_default();
     Form { media, shape: Shape::Object, pretty: pretty(headers, query) }
 }
 
 /// Which aggregated discovery version the caller prefers over the plain one: `v2`, `v2beta1` or none.
 #[must_use]
-pub fn discovery(headers: &HeaderMap) -> Option<&'static str> {
+pub(crate) fn discovery(headers: &HeaderMap) -> Option<&'static str> {
     for clause in clauses(accept(headers)) {
         match (clause.media, clause.shape, clause.group, clause.version) {
             ("application/json", "APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => return Some("v2"),
@@ -175,7 +175,7 @@ fn not_acceptable(accept: &str) -> ApiError {
 ///
 /// # Errors
 /// Unsupported media type (415).
-pub fn body_media(headers: &HeaderMap) -> Result<Media, ApiError> {
+pub(crate) fn body_media(headers: &HeaderMap) -> Result<Media, ApiError> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     match content_type.split(';').next().unwrap_or("").trim() {
         "" | "application/json" => Ok(Media::Json),

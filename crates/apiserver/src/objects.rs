@@ -6,21 +6,21 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Map, Value};
 use stead_api::Kind;
-use stead_store::{Entry, Revision};
+use stead_store::Revision;
 
 const METADATA: &[u8] = b"\"metadata\":{";
 const REGISTRY: &str = "/registry/";
 
 /// The key prefix of all objects of a kind: `/registry/statefulsets.apps/`. Kinds that share a storage share it.
 #[must_use]
-pub fn prefix_of_kind(kind: &Kind) -> String {
+pub(crate) fn prefix_of_kind(kind: &Kind) -> String {
     let dot = if kind.storage.group.is_empty() { "" } else { "." };
     format!("{REGISTRY}{}{dot}{}/", kind.plural, kind.storage.group)
 }
 
 /// The key prefix of the objects that a list in `namespace` (empty: all) sees.
 #[must_use]
-pub fn prefix_of(kind: &Kind, namespace: &str) -> String {
+pub(crate) fn prefix_of(kind: &Kind, namespace: &str) -> String {
     let mut prefix = prefix_of_kind(kind);
     if kind.namespaced() && !namespace.is_empty() {
         prefix.push_str(namespace);
@@ -31,7 +31,7 @@ pub fn prefix_of(kind: &Kind, namespace: &str) -> String {
 
 /// The key of one object.
 #[must_use]
-pub fn key_of(kind: &Kind, namespace: &str, name: &str) -> String {
+pub(crate) fn key_of(kind: &Kind, namespace: &str, name: &str) -> String {
     let mut key = prefix_of(kind, namespace);
     key.push_str(name);
     key
@@ -39,7 +39,7 @@ pub fn key_of(kind: &Kind, namespace: &str, name: &str) -> String {
 
 /// Namespace (empty for cluster-scoped objects) and name of the object under a key.
 #[must_use]
-pub fn names_of_key(key: &[u8]) -> (&str, &str) {
+pub(crate) fn names_of_key(key: &[u8]) -> (&str, &str) {
     let text = std::str::from_utf8(key).unwrap_or("");
     let mut parts = text.strip_prefix(REGISTRY).unwrap_or(text).splitn(3, '/').skip(1);
     match (parts.next(), parts.next()) {
@@ -51,7 +51,7 @@ pub fn names_of_key(key: &[u8]) -> (&str, &str) {
 
 /// The stored form of an object.
 #[must_use]
-pub fn encode(object: &Value) -> Bytes {
+pub(crate) fn encode(object: &Value) -> Bytes {
     static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
     let fields = object.as_object().unwrap_or(&EMPTY);
     let mut out = BytesMut::with_capacity(1024).writer();
@@ -130,7 +130,7 @@ fn put_version(out: &mut BytesMut, stored: &[u8], at: usize, revision: Revision)
 }
 
 /// Appends the whole object as it is served.
-pub fn put_object(out: &mut BytesMut, stored: &[u8], revision: Revision) {
+pub(crate) fn put_object(out: &mut BytesMut, stored: &[u8], revision: Revision) {
     let Some(at) = open(stored) else { return out.put_slice(stored) };
     out.reserve(stored.len() + 48);
     out.put_slice(&stored[..at]);
@@ -138,7 +138,7 @@ pub fn put_object(out: &mut BytesMut, stored: &[u8], revision: Revision) {
 }
 
 /// Appends the object as an item of a list: without `kind` and `apiVersion`, as upstream's typed lists.
-pub fn put_item(out: &mut BytesMut, stored: &[u8], revision: Revision) {
+pub(crate) fn put_item(out: &mut BytesMut, stored: &[u8], revision: Revision) {
     let Some(at) = open(stored) else { return out.put_slice(stored) };
     out.reserve(stored.len() + 48);
     out.put_slice(b"{");
@@ -146,17 +146,9 @@ pub fn put_item(out: &mut BytesMut, stored: &[u8], revision: Revision) {
     put_version(out, stored, at, revision);
 }
 
-/// The object as it is served.
-#[must_use]
-pub fn serve(entry: &Entry) -> Bytes {
-    let mut out = BytesMut::with_capacity(entry.value.len() + 48);
-    put_object(&mut out, &entry.value, entry.modified);
-    out.freeze()
-}
-
 /// The `metadata` object of a stored object, without the resource version.
 #[must_use]
-pub fn metadata_slice(stored: &[u8]) -> Option<&[u8]> {
+pub(crate) fn metadata_slice(stored: &[u8]) -> Option<&[u8]> {
     let start = open(stored)? - 1;
     let (mut depth, mut text, mut escaped) = (0usize, false, false);
     for (i, byte) in stored[start..].iter().enumerate() {
@@ -181,7 +173,7 @@ pub fn metadata_slice(stored: &[u8]) -> Option<&[u8]> {
 ///
 /// # Errors
 /// When the stored bytes are not JSON.
-pub fn decode(stored: &[u8], revision: Revision) -> Result<Value, serde_json::Error> {
+pub(crate) fn decode(stored: &[u8], revision: Revision) -> Result<Value, serde_json::Error> {
     let mut object: Value = serde_json::from_slice(stored)?;
     object["metadata"]["resourceVersion"] = revision.to_string().into();
     Ok(object)
@@ -200,10 +192,17 @@ mod tests {
         let stored = encode(&object);
         assert!(stored.starts_with(b"{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"metadata\":{"));
         assert!(!stored.windows(15).any(|w| w == b"resourceVersion"));
-        let entry = Entry { key: Bytes::new(), value: stored.clone(), created: 1, modified: 1_234_567 };
         let mut want = object.clone();
         want["metadata"]["resourceVersion"] = "1234567".into();
-        assert_eq!(serde_json::from_slice::<Value>(&serve(&entry)).unwrap(), want);
+        assert_eq!(
+            serde_json::from_slice::<Value>(&{
+                let mut out = BytesMut::new();
+                put_object(&mut out, &stored, 1_234_567);
+                out
+            })
+            .unwrap(),
+            want
+        );
         assert_eq!(decode(&stored, 1_234_567).unwrap(), want);
         let mut item = BytesMut::new();
         put_item(&mut item, &stored, 1_234_567);

@@ -14,7 +14,7 @@ const FIELD_MANAGER_BYTES_MAX: usize = 128;
 
 /// Options of create, update and patch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WriteOptions {
+pub(crate) struct WriteOptions {
     pub dry_run: bool,
     pub field_manager: String,
     pub field_validation: FieldValidation,
@@ -27,7 +27,7 @@ impl WriteOptions {
     ///
     /// # Errors
     /// Invalid (422).
-    pub fn read(kind: &str, query: &Query, apply: bool) -> Result<Self, ApiError> {
+    pub(crate) fn read(kind: &str, query: &Query, apply: bool) -> Result<Self, ApiError> {
         let mut errors = FieldErrors::default();
         let force = query.find("force").is_some();
         if kind == "PatchOptions" {
@@ -70,7 +70,7 @@ fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut FieldErrors) 
 ///
 /// # Errors
 /// When there is anything in `errors`.
-pub fn judged(kind: &str, errors: &FieldErrors) -> Result<(), ApiError> {
+pub(crate) fn judged(kind: &str, errors: &FieldErrors) -> Result<(), ApiError> {
     judged_as("meta.k8s.io", kind, "", errors)
 }
 
@@ -78,7 +78,7 @@ pub fn judged(kind: &str, errors: &FieldErrors) -> Result<(), ApiError> {
 ///
 /// # Errors
 /// When there is anything in `errors`.
-pub fn judged_as(group: &str, kind: &str, name: &str, errors: &FieldErrors) -> Result<(), ApiError> {
+pub(crate) fn judged_as(group: &str, kind: &str, name: &str, errors: &FieldErrors) -> Result<(), ApiError> {
     if errors.is_empty() {
         return Ok(());
     }
@@ -100,7 +100,7 @@ pub fn judged_as(group: &str, kind: &str, name: &str, errors: &FieldErrors) -> R
 
 /// What happens to the objects that a deleted one owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Propagation {
+pub(crate) enum Propagation {
     Background,
     Foreground,
     Orphan,
@@ -108,7 +108,7 @@ pub enum Propagation {
 
 /// Options of a delete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeleteOptions {
+pub(crate) struct DeleteOptions {
     pub dry_run: bool,
     pub grace_period: Option<i64>,
     pub propagation: Option<Propagation>,
@@ -121,7 +121,7 @@ impl DeleteOptions {
     ///
     /// # Errors
     /// Bad request (400) for a body that is no DeleteOptions, invalid (422) for values that do not go together.
-    pub fn read(query: &Query, body: Option<&Value>) -> Result<Self, ApiError> {
+    pub(crate) fn read(query: &Query, body: Option<&Value>) -> Result<Self, ApiError> {
         let mut errors = FieldErrors::default();
         let empty = Value::Null;
         let body = body.unwrap_or(&empty);
@@ -169,7 +169,7 @@ impl DeleteOptions {
 ///
 /// # Errors
 /// Bad request (400).
-pub fn parse_int(text: &str) -> Result<i64, ApiError> {
+pub(crate) fn parse_int(text: &str) -> Result<i64, ApiError> {
     text.parse().map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
 }
 

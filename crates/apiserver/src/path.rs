@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 /// The verb that authorisation and audit speak of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verb {
+pub(crate) enum Verb {
     Get,
     List,
     Watch,
@@ -24,7 +24,7 @@ pub enum Verb {
 
 impl Verb {
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Get => "get",
             Self::List => "list",
@@ -40,14 +40,14 @@ impl Verb {
 
     /// Whether it can change anything.
     #[must_use]
-    pub fn mutates(self) -> bool {
+    pub(crate) fn mutates(self) -> bool {
         matches!(self, Self::Create | Self::Update | Self::Patch | Self::Delete | Self::DeleteCollection)
     }
 }
 
 /// A request for a resource. Empty text means "not named".
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResourceRequest {
+pub(crate) struct ResourceRequest {
     pub verb: Verb,
     pub group: String,
     pub version: String,
@@ -61,7 +61,7 @@ pub struct ResourceRequest {
 
 /// What a URL asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Info {
+pub(crate) enum Info {
     Resource(ResourceRequest),
     /// Health, discovery, metrics and whatever does not exist; the path as it came.
     Path(String),
@@ -70,7 +70,7 @@ pub enum Info {
 impl Info {
     /// Reads method, path and query.
     #[must_use]
-    pub fn read(method: &Method, path: &str, query: &Query) -> Self {
+    pub(crate) fn read(method: &Method, path: &str, query: &Query) -> Self {
         let parts: Vec<Cow<'_, str>> =
             path.trim_matches('/').split('/').map(|p| percent_decode_str(p).decode_utf8_lossy()).collect();
         let resource = match parts.first().map(AsRef::as_ref) {
@@ -137,34 +137,34 @@ fn verb(method: &Method, name: &str, query: &Query) -> Verb {
 
 /// The decoded query string.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     #[must_use]
-    pub fn parse(query: Option<&str>) -> Self {
+    pub(crate) fn parse(query: Option<&str>) -> Self {
         let Some(query) = query else { return Self::default() };
         Self(form_urlencoded::parse(query.as_bytes()).map(|(k, v)| (k.into_owned(), v.into_owned())).collect())
     }
 
     /// The first value of a parameter, empty when it is not there.
     #[must_use]
-    pub fn get(&self, name: &str) -> &str {
+    pub(crate) fn get(&self, name: &str) -> &str {
         self.find(name).unwrap_or("")
     }
 
     /// The first value of a parameter.
     #[must_use]
-    pub fn find(&self, name: &str) -> Option<&str> {
+    pub(crate) fn find(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Upstream's reading of a boolean: there, and neither `0` nor `false`.
     #[must_use]
-    pub fn flag(&self, name: &str) -> bool {
+    pub(crate) fn flag(&self, name: &str) -> bool {
         self.find(name).is_some_and(|v| !matches!(v.to_ascii_lowercase().as_str(), "0" | "false"))
     }
 }

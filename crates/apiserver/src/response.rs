@@ -16,11 +16,11 @@ const GZIP_BYTES_MIN: usize = 128 * 1024;
 const GZIP_LEVEL: u32 = 1;
 
 /// The response type of the whole server.
-pub type Answer = Response<ApiBody>;
+pub(crate) type Answer = Response<ApiBody>;
 
 /// An answer of JSON bytes that is written in the caller's form.
 #[must_use]
-pub fn json_bytes(code: StatusCode, form: Form, json: Bytes) -> Answer {
+pub(crate) fn json_bytes(code: StatusCode, form: Form, json: Bytes) -> Answer {
     let bytes = match form.media {
         Media::Json if form.pretty => indent(&json),
         Media::Json | Media::Protobuf => json,
@@ -31,13 +31,13 @@ pub fn json_bytes(code: StatusCode, form: Form, json: Bytes) -> Answer {
 
 /// An answer of a JSON value.
 #[must_use]
-pub fn json_value(code: StatusCode, form: Form, value: &Value) -> Answer {
+pub(crate) fn json_value(code: StatusCode, form: Form, value: &Value) -> Answer {
     json_bytes(code, form, serde_json::to_vec(value).expect("a JSON value can be written").into())
 }
 
 /// Plain text, as health checks and unknown paths answer.
 #[must_use]
-pub fn text(code: StatusCode, text: impl Into<Bytes>) -> Answer {
+pub(crate) fn text(code: StatusCode, text: impl Into<Bytes>) -> Answer {
     let mut answer = with_type(code, "text/plain; charset=utf-8", ApiBody::full(text));
     answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
@@ -45,13 +45,13 @@ pub fn text(code: StatusCode, text: impl Into<Bytes>) -> Answer {
 
 /// What upstream says for a path that it does not know.
 #[must_use]
-pub fn page_not_found() -> Answer {
+pub(crate) fn page_not_found() -> Answer {
     text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 /// A failed request.
 #[must_use]
-pub fn error(form: Form, error: &ApiError) -> Answer {
+pub(crate) fn error(form: Form, error: &ApiError) -> Answer {
     let code = StatusCode::from_u16(error.reason.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = json_value(code, Form { shape: crate::negotiate::Shape::Object, ..form }, &error.to_status());
     if let Some(seconds) = error.details.get("retryAfterSeconds").and_then(Value::as_u64) {
@@ -61,7 +61,7 @@ pub fn error(form: Form, error: &ApiError) -> Answer {
 }
 
 #[must_use]
-pub fn with_type(code: StatusCode, content_type: &'static str, body: ApiBody) -> Answer {
+pub(crate) fn with_type(code: StatusCode, content_type: &'static str, body: ApiBody) -> Answer {
     let mut answer = Response::new(body);
     *answer.status_mut() = code;
     let headers = answer.headers_mut();
@@ -70,7 +70,7 @@ pub fn with_type(code: StatusCode, content_type: &'static str, body: ApiBody) ->
 }
 
 /// Adds one `Warning` header per text, as upstream encodes them.
-pub fn warn(headers: &mut HeaderMap, warnings: &[String]) {
+pub(crate) fn warn(headers: &mut HeaderMap, warnings: &[String]) {
     for warning in warnings {
         let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
@@ -80,7 +80,7 @@ pub fn warn(headers: &mut HeaderMap, warnings: &[String]) {
 }
 
 /// Compresses a large body when the caller takes gzip.
-pub fn compress(request: &HeaderMap, answer: &mut Answer) {
+pub(crate) fn compress(request: &HeaderMap, answer: &mut Answer) {
     let ApiBody::Full(Some(bytes)) = answer.body() else { return };
     if bytes.len() < GZIP_BYTES_MIN || !takes_gzip(request) || answer.headers().contains_key(header::CONTENT_ENCODING) {
         return;
@@ -97,7 +97,7 @@ pub fn compress(request: &HeaderMap, answer: &mut Answer) {
 
 /// Whether the caller's `Accept-Encoding` names gzip.
 #[must_use]
-pub fn takes_gzip(request: &HeaderMap) -> bool {
+pub(crate) fn takes_gzip(request: &HeaderMap) -> bool {
     request
         .get_all(header::ACCEPT_ENCODING)
         .iter()
@@ -113,7 +113,7 @@ fn to_yaml(json: &Bytes) -> Bytes {
 
 /// Indents JSON by two spaces, as upstream for people; the order of fields stays.
 #[must_use]
-pub fn indent(json: &[u8]) -> Bytes {
+pub(crate) fn indent(json: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(json.len() * 2);
     let (mut depth, mut text, mut escaped) = (0usize, false, false);
     let line = |out: &mut Vec<u8>, depth: usize| {

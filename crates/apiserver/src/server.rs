@@ -23,7 +23,7 @@ use crate::pki::{Pki, PkiError};
 use crate::select::Recent;
 
 /// The Kubernetes version that the API types are of.
-pub const MINOR: &str = "37";
+pub(crate) const MINOR: &str = "37";
 /// The version that `/version` names.
 pub const GIT_VERSION: &str = "v1.37.0+stead1";
 

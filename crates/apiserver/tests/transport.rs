@@ -1,5 +1,7 @@
 //! The ways in: TLS with certificates and tokens, the in-process client, and the tunnels to nodes.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic where a test would")]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The verbs against what a real Kubernetes answered: codes and texts as tables, state of the world after.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic where a test would")]
+
 mod support;
 
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Watches: what they begin with, what they show, how they end.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic where a test would")]
+
 mod support;
 
 use std::time::Duration;

@@ -16,7 +16,6 @@ const OPEN_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
 pub(crate) struct Attributes<'a> {
     pub(crate) verb: &'a str,
     pub(crate) group: &'a str,
-    pub(crate) version: &'a str,
     pub(crate) namespace: &'a str,
     pub(crate) resource: &'a str,
     pub(crate) subresource: &'a str,
@@ -60,7 +59,6 @@ pub(crate) fn authorize(server: &ApiServer, user: &Identity, method: &Method, in
             &Attributes {
                 verb: r.verb.as_str(),
                 group: &r.group,
-                version: &r.version,
                 namespace: &r.namespace,
                 resource: &r.plural,
                 subresource: &r.subresource,

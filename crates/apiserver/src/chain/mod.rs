@@ -1,8 +1,8 @@
 //! The way of every request: who is it, may they, is there room; then the verb. One place turns errors into answers.
 
-pub mod authn;
-pub mod authz;
-pub mod flow;
+pub(crate) mod authn;
+pub(crate) mod authz;
+pub(crate) mod flow;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

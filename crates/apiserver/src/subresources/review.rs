@@ -69,8 +69,8 @@ fn access(server: &ApiServer, user: &Identity, spec: &Value) -> Result<Value, Ap
         return Err(ApiError::bad_request(why));
     }
     let verb = text(if resource.is_object() { resource } else { path }, "verb");
-    let [group, version, namespace, plural, sub, name] =
-        ["group", "version", "namespace", "resource", "subresource", "name"].map(|key| text(resource, key));
+    let [group, namespace, plural, sub, name] =
+        ["group", "namespace", "resource", "subresource", "name"].map(|key| text(resource, key));
     let url = text(path, "path");
     let decision = authz::decide(
         server,
@@ -78,7 +78,6 @@ fn access(server: &ApiServer, user: &Identity, spec: &Value) -> Result<Value, Ap
         &Attributes {
             verb: &verb,
             group: &group,
-            version: &version,
             namespace: &namespace,
             // An empty resource would be taken for a path.
             resource: if resource.is_object() && plural.is_empty() { "-" } else { &plural },

@@ -266,7 +266,7 @@ fn parse_token(token: &str) -> Result<(Option<Revision>, String), ApiError> {
     }
     // Dots and slashes must not lead out of the prefix of the list.
     if start.split('/').any(|part| part == "." || part == "..") || start.starts_with('/') {
-        return Err(invalid(&format!("{start}")));
+        return Err(invalid(start));
     }
     match token["rv"].as_i64() {
         Some(0) | None => Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")),
