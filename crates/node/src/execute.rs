@@ -180,15 +180,17 @@ async fn stop(context: &Context, id: &str, name: &str, grace: SignedDuration, wh
     };
     context.event_of(name, Severity::Normal, "Killing", &message);
     let grace = grace.unsigned_abs();
-    let began = Instant::now();
-    pre_stop(context, id, name, grace).await;
-    let left = grace.saturating_sub(began.elapsed()).max(GRACE_MIN.min(grace));
+    let left = pre_stop(context, id, name, grace).await;
     told(context, "stop container", context.node.engine.stop_container(id, left).await)
 }
 
-async fn pre_stop(context: &Context, id: &str, name: &str, grace: Duration) {
-    let Some(container) = spec::container(&context.pod, name) else { return };
-    let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else { return };
+/// Runs the preStop hook, if there is one; returns what is left of the grace.
+async fn pre_stop(context: &Context, id: &str, name: &str, grace: Duration) -> Duration {
+    let Some(container) = spec::container(&context.pod, name) else { return grace };
+    let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else {
+        return grace;
+    };
+    let began = Instant::now();
     let engine = context.node.engine.as_ref();
     let target = Target { engine, container: &container, container_id: id, pod_ip: context.node.pod_ip(&context.pod) };
     let hooked = hooks::execute(&target, &context.pod, hook, grace);
@@ -209,6 +211,7 @@ async fn pre_stop(context: &Context, id: &str, name: &str, grace: Duration) {
         },
         () = ended => {}
     }
+    grace.saturating_sub(began.elapsed()).max(GRACE_MIN.min(grace))
 }
 
 async fn stop_sandboxes(context: &Context, ids: &[String]) -> Outcome {

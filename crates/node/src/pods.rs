@@ -91,7 +91,7 @@ impl Node {
                     listed.drain().for_each(|(_, pod)| self.see(pod));
                 }
                 Ok(Event::Apply(pod)) => self.see(Arc::new(pod)),
-                Ok(Event::Delete(pod)) => self.lose(&pod.metadata.uid.unwrap_or_default()),
+                Ok(Event::Delete(pod)) => self.lose(pod),
                 Err(error) => tracing::warn!(%error, "watch of the node's pods"),
             }
         }
@@ -135,10 +135,15 @@ impl Node {
         }
     }
 
-    fn lose(&self, uid: &str) {
+    /// The object is gone. One that goes without having been asked to end was deleted by force: it has no grace.
+    fn lose(&self, mut pod: Pod) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        pod.metadata.deletion_grace_period_seconds.get_or_insert(0);
         let mut table = self.pods.table.lock();
-        table.waiting.remove(uid);
-        if let Some(entry) = table.live.get(uid) {
+        table.waiting.remove(&uid);
+        if let Some(entry) = table.live.get_mut(&uid) {
+            entry.pod = Arc::new(pod);
+            entry.inbox.pod(entry.pod.clone());
             entry.inbox.gone();
         }
     }
