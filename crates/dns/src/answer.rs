@@ -40,10 +40,7 @@ pub(crate) enum Step {
 
 /// Decides about one packet.
 pub(crate) fn step(packet: &[u8], zone: &SharedZone, transport: Transport) -> Step {
-    let request = match Message::from_vec(packet) {
-        Ok(request) => request,
-        Err(_) => return malformed(packet, transport),
-    };
+    let Ok(request) = Message::from_vec(packet) else { return malformed(packet, transport) };
     if request.metadata.message_type != MessageType::Query {
         return Step::Ignore;
     }

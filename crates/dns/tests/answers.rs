@@ -1,4 +1,5 @@
 //! The server over real sockets on the loopback interface, with a zone made by hand.
+#![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -63,7 +63,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Whether a namespace is pinned at `path`; a plain file is left over from before a reboot.
 pub(crate) fn is_pinned(path: &Path) -> bool {
-    statfs(path).is_ok_and(|fs| fs.filesystem_type().0 as i64 == NAMESPACE_FILESYSTEM)
+    statfs(path).is_ok_and(|fs| fs.filesystem_type().0 == NAMESPACE_FILESYSTEM)
 }
 
 /// Removes the pin. The namespace ends with the last process and socket in it.

@@ -1,4 +1,5 @@
 //! Pods' namespaces in the real kernel: traffic, cleanliness, taking up again.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Services, node ports and host ports in the real kernel.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -129,6 +129,9 @@ fn address_of(service: &Service, pod: &Pod) -> Option<EndpointAddress> {
 /// An address as sorted: by its text, then by its pod, as upstream does.
 type AddressKey = (String, String);
 
+/// An address and whether it is ready.
+type ReadyAddress = (EndpointAddress, bool);
+
 /// Ports with the same addresses share a subset.
 fn subsets(members: Vec<Member>) -> Vec<EndpointSubset> {
     let mut by_port: BTreeMap<Option<Port>, BTreeMap<AddressKey, (EndpointAddress, bool)>> = BTreeMap::new();
@@ -137,7 +140,7 @@ fn subsets(members: Vec<Member>) -> Vec<EndpointSubset> {
         let key = (member.address.ip.clone(), uid);
         by_port.entry(member.port).or_default().insert(key, (member.address, member.ready));
     }
-    let mut by_addresses: Vec<(Vec<(EndpointAddress, bool)>, Vec<Port>)> = Vec::new();
+    let mut by_addresses: Vec<(Vec<ReadyAddress>, Vec<Port>)> = Vec::new();
     for (port, addresses) in by_port {
         let addresses: Vec<_> = addresses.into_values().collect();
         match by_addresses.iter_mut().find(|(known, _)| *known == addresses) {
@@ -148,7 +151,7 @@ fn subsets(members: Vec<Member>) -> Vec<EndpointSubset> {
     by_addresses.into_iter().map(|(addresses, ports)| subset(addresses, ports)).collect()
 }
 
-fn subset(addresses: Vec<(EndpointAddress, bool)>, ports: Vec<Port>) -> EndpointSubset {
+fn subset(addresses: Vec<ReadyAddress>, ports: Vec<Port>) -> EndpointSubset {
     let (ready, other): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|(_, ready)| *ready);
     let list = |part: Vec<(EndpointAddress, bool)>| {
         Some(part.into_iter().map(|(address, _)| address).collect::<Vec<_>>()).filter(|l| !l.is_empty())

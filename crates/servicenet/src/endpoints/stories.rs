@@ -271,6 +271,7 @@ fn slices_hold_a_hundred_and_stay_as_they_are() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // an expected document
 fn the_form_is_upstreams() {
     let mut world = World::default();
     world.pods.insert("web-0".into(), pod("web-0 10.0.0.1 ready"));

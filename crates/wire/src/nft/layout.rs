@@ -120,7 +120,7 @@ impl Balancer {
         messages
     }
 
-    fn rules(self) -> Vec<Vec<Expression>> {
+    fn rules(self) -> Vec<Rule> {
         let mut rules = Vec::new();
         if let Some(seconds) = self.affinity_seconds {
             rules.push(self.remembered(seconds));
@@ -170,6 +170,10 @@ impl Balancer {
     }
 }
 
+type Rule = Vec<Expression>;
+/// A fixed chain: its name, where it hangs, and its rules.
+type Chain = (&'static str, Option<Hook>, Vec<Rule>);
+
 impl Surroundings {
     pub(super) fn table(&self) -> String {
         format!("stead-{}", self.instance)
@@ -198,7 +202,7 @@ impl Surroundings {
         messages
     }
 
-    fn chains(&self) -> Vec<(&'static str, Option<Hook>, Vec<Vec<Expression>>)> {
+    fn chains(&self) -> Vec<Chain> {
         let nat = |number, priority| Some(Hook { kind: "nat", number, priority });
         let filter = |number, priority| Some(Hook { kind: "filter", number, priority });
         vec![
@@ -218,7 +222,7 @@ impl Surroundings {
         in_range(load, &octets(range.network()), &range.mask_bytes(), inside)
     }
 
-    fn postrouting(&self) -> Vec<Vec<Expression>> {
+    fn postrouting(&self) -> Vec<Rule> {
         let own: Cidr = Cidr::loopback();
         let link = self.link_prefix.as_str();
         let gateway = octets(self.gateway);
@@ -267,7 +271,7 @@ impl Surroundings {
     }
 }
 
-fn services() -> Vec<Vec<Expression>> {
+fn services() -> Vec<Rule> {
     let frontend = || vec![destination(0), protocol(1), port(2)];
     let mut by_address = frontend();
     by_address.push(dispatch(Set::Services.name(), 0));
@@ -281,7 +285,7 @@ fn services() -> Vec<Vec<Expression>> {
     vec![by_address, host_port, node_port, any_host_port]
 }
 
-fn refuse() -> Vec<Vec<Expression>> {
+fn refuse() -> Vec<Rule> {
     let by_address = vec![destination(0), protocol(1), port(2), contained(Set::Dead.name(), 0), reject()];
     let mut node_port = destination_is_local().to_vec();
     node_port.extend([protocol(1), port(2), contained(Set::DeadNodePorts.name(), 1), reject()]);

@@ -1,5 +1,5 @@
 //! A world of the test's own: fresh network and mount namespaces in a fresh thread, gone with it.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::fs::File;
 use std::future::Future;
