@@ -1,15 +1,18 @@
 //! The parts of a server, opened from the bottom up and closed from the top down.
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use stead_apiserver::{ApiServer, Identity};
 use stead_client::Client;
+use stead_dns::{DnsConfig, UpstreamSource};
 use stead_informer::Caches;
+use stead_proxy::ProxyConfig;
 use stead_store::Store;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +56,7 @@ impl Server {
         server.start_api().await?;
         server.start_controllers(settings);
         server.start_node(settings, &local_node).await?;
+        server.start_network(settings)?;
         Ok(server)
     }
 
@@ -126,11 +130,31 @@ impl Server {
 
     async fn start_node(&mut self, settings: &Settings, local: &LocalNode) -> Result<()> {
         let Some(agent) = &self.agent else { return Ok(()) };
+        agent.network.prepare().await.context("network")?;
         agent.import_directory(&settings.data_dir.join("agent/images")).await?;
         let who = Identity::new(&format!("system:node:{}", settings.node_name), &["system:nodes", "system:masters"]);
         let node = agent.node(settings, &Caches::new(client(&self.api, &who)), self.stop.clone())?;
         local.set(&settings.node_name, node.clone());
         self.tasks.spawn(async move { node.run().await.context("node") });
+        Ok(())
+    }
+
+    fn start_network(&mut self, settings: &Settings) -> Result<()> {
+        let Some(agent) = &self.agent else { return Ok(()) };
+        let (caches, stop, network) = (self.caches.clone(), self.stop.clone(), agent.network.clone());
+        let dns = settings.has("dns");
+        let config = ProxyConfig {
+            node_name: settings.node_name.clone(),
+            served_here: if dns { vec![settings.cluster_dns] } else { Vec::new() },
+        };
+        self.tasks.spawn(async move {
+            stead_proxy::run(config, network, caches, stop).await;
+            Ok(())
+        });
+        if dns {
+            let (caches, stop, config) = (self.caches.clone(), self.stop.clone(), dns_config(settings)?);
+            self.tasks.spawn(async move { stead_dns::run(config, caches, stop).await.context("DNS") });
+        }
         Ok(())
     }
 }
@@ -143,6 +167,22 @@ fn client(api: &ApiServer, who: &Identity) -> Client {
 fn is_ready(node: &Node) -> bool {
     let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn dns_config(settings: &Settings) -> Result<DnsConfig> {
+    /// The well-known port of DNS.
+    const DNS_PORT: u16 = 53;
+    let range = |text: &str| -> Result<(IpAddr, u8)> {
+        let (network, bits) = text.split_once('/').with_context(|| format!("range {text:?}"))?;
+        Ok((network.parse()?, bits.parse()?))
+    };
+    Ok(DnsConfig {
+        listen: vec![SocketAddr::new(settings.cluster_dns, DNS_PORT)],
+        domain: settings.cluster_domain.clone(),
+        address: settings.cluster_dns,
+        ranges: vec![range(&settings.cluster_cidr)?, range(&settings.service_cidr)?],
+        upstreams: UpstreamSource::File(PathBuf::from("/etc/resolv.conf")),
+    })
 }
 
 fn api_config(settings: &Settings) -> stead_apiserver::Config {
