@@ -20,7 +20,7 @@
 //!    (creating pods with generated names, deleting one more): the frame then waits until the caches have seen it.
 //! 4. Add a line to [`registry::all`].
 //!
-//! ```ignore
+//! ```text
 //! pub struct Example { pods: Cache<Pod>, writes: OwnWrites, cx: Context }
 //!
 //! impl Controller for Example {
