@@ -39,7 +39,9 @@ async fn rolled_out(cluster: &Cluster) -> Arc<Deployment> {
                 });
                 complete
                     && status.observed_generation == deployment.metadata.generation
-                    && [status.replicas, status.updated_replicas, status.available_replicas].iter().all(|n| *n == wanted)
+                    && [status.replicas, status.updated_replicas, status.available_replicas]
+                        .iter()
+                        .all(|n| *n == wanted)
             })
         })
         .await
