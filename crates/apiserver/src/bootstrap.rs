@@ -24,6 +24,7 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), OpenError> {
         let object = json!({"metadata": {"name": namespace, "labels": labels}, "spec": {"finalizers": ["kubernetes"]}});
         ensure(server, "namespaces", object).await.map_err(OpenError::Bootstrap)?;
     }
+    roles(server).await.map_err(OpenError::Bootstrap)?;
     let ip = server.0.config.kubernetes_ip()?;
     kubernetes_service(server, ip).await.map_err(OpenError::Bootstrap)?;
     for (name, value, description) in [
@@ -76,6 +77,22 @@ async fn kubernetes_service(server: &ApiServer, ip: IpAddr) -> Result<(), ApiErr
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     });
     replace(server, "endpointslices", slice).await
+}
+
+/// The default roles and their bindings.
+async fn roles(server: &ApiServer) -> Result<(), ApiError> {
+    for object in stead_admission::authz::bootstrap::objects() {
+        let (version, name) = (object["apiVersion"].as_str().unwrap_or(""), object["kind"].as_str().unwrap_or(""));
+        let kind = kinds::by_api_version(version, name)
+            .ok_or_else(|| ApiError::internal(&format!("there is no kind {version}/{name}")))?;
+        let key = key_of(kind, &object);
+        if server.0.store.get(key.as_bytes()).await.map_err(store_failed)?.is_none() {
+            let mut object = identified(kind, object);
+            stead_admission::default(kind, &mut object);
+            put(server, key, &object, Expect::Absent).await?;
+        }
+    }
+    Ok(())
 }
 
 fn kind_of(plural: &str) -> Result<&'static Kind, ApiError> {

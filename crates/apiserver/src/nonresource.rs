@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use stead_api::kinds::KINDS;
 use stead_machinery::ApiError;
 use stead_machinery::discovery::{self, Aggregated};
+use stead_machinery::openapi;
 
 use crate::body::ApiBody;
 use crate::negotiate::{self, Form};
@@ -17,6 +17,8 @@ use crate::response::{self, Answer};
 use crate::server::{ApiServer, GIT_VERSION, MINOR};
 use crate::verbs::{no_resource, not_allowed};
 
+/// The release that the schemas are of.
+const RELEASE: &str = "v1.37.0";
 /// What `?verbose` lists.
 const CHECKS: &[&str] = &["ping", "log", "store", "poststarthook/bootstrap", "poststarthook/rbac/bootstrap-roles"];
 
@@ -40,7 +42,7 @@ pub(crate) fn serve(server: &ApiServer, path: &str, query: &Query, parts: &Parts
         ["apis", group, version] if discovery::group(group).is_some() => {
             discovery::resource_list(group, version).ok_or_else(no_resource).and_then(json)
         }
-        ["openapi", ..] => Ok(openapi(&segments, query, parts)),
+        ["openapi", ..] => Ok(schemas(&segments, form, query, parts)),
         _ => Ok(response::page_not_found()),
     }
 }
@@ -134,7 +136,40 @@ fn roots(server: &ApiServer, root: &str, form: Form, parts: &Parts) -> Answer {
     response::json_value(StatusCode::OK, form, &value)
 }
 
-fn openapi(_segments: &[&str], _query: &Query, _parts: &Parts) -> Answer {
-    let _: Bytes = Bytes::new();
-    response::page_not_found()
+/// The documents are made anew each time: clients keep them, by hash or by entity tag.
+fn schemas(segments: &[&str], form: Form, query: &Query, parts: &Parts) -> Answer {
+    let accept = parts.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let path = segments[1..].join("/");
+    let tag = format!("\"{}\"", openapi::hash(RELEASE, &format!("{path} {accept}")));
+    if parts.headers.get(header::IF_NONE_MATCH).is_some_and(|have| have.as_bytes() == tag.as_bytes()) {
+        return tagged(response::with_type(StatusCode::NOT_MODIFIED, "application/json", ApiBody::Empty), &tag);
+    }
+    let json = |text: String| response::json_bytes(StatusCode::OK, form, text.into());
+    let answer = match &segments[1..] {
+        ["v2"] if openapi::V2_PROTOBUF_ACCEPTED.iter().any(|known| accept.contains(known)) => {
+            let body = ApiBody::full(openapi::v2_protobuf(RELEASE));
+            Some(response::with_type(StatusCode::OK, openapi::V2_PROTOBUF, body))
+        }
+        ["v2"] => Some(json(openapi::v2(RELEASE))),
+        ["v3"] => Some(response::json_value(StatusCode::OK, form, &openapi::index(RELEASE))),
+        ["v3", "api", version] => openapi::v3("", version, RELEASE).map(json),
+        ["v3", "apis", group, version] => openapi::v3(group, version, RELEASE).map(json),
+        _ => None,
+    };
+    let Some(mut answer) = answer else { return response::page_not_found() };
+    if query.find("hash").is_some() {
+        // The address names the content, which therefore never changes.
+        let forever = HeaderValue::from_static("public, immutable");
+        answer.headers_mut().insert(header::CACHE_CONTROL, forever);
+    }
+    tagged(answer, &tag)
+}
+
+fn tagged(mut answer: Answer, tag: &str) -> Answer {
+    let headers = answer.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    answer
 }

@@ -3,9 +3,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 use stead_api::{Kind, convert};
 use stead_machinery::ApiError;
+use stead_machinery::table::{self, IncludeObject};
 use stead_store::{Entry, Revision};
 
 use crate::body::ApiBody;
@@ -21,33 +22,17 @@ const FRAME_BYTES: usize = 128 * 1024;
 const AT_ONCE_BYTES: usize = 256 * 1024;
 
 /// What a row of a table carries besides its cells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(crate) enum Include {
-    #[default]
-    Metadata,
-    Object,
-    None,
-}
-
-impl Include {
-    pub(crate) fn read(query: &Query) -> Self {
-        match query.get("includeObject") {
-            "Object" => Self::Object,
-            "None" => Self::None,
-            _ => Self::Metadata,
-        }
-    }
+pub(crate) fn include(query: &Query) -> IncludeObject {
+    // Other words are refused by `check_include` where they matter.
+    IncludeObject::parse(query.get("includeObject")).unwrap_or_default()
 }
 
 /// Refuses unknown values of `includeObject` where tables are asked for.
 pub(crate) fn check_include(form: Form, query: &Query) -> Result<(), ApiError> {
-    let wanted = query.get("includeObject");
-    if form.shape != Shape::Table || matches!(wanted, "" | "Metadata" | "Object" | "None") {
-        return Ok(());
+    if form.shape == Shape::Table {
+        IncludeObject::parse(query.get("includeObject"))?;
     }
-    Err(ApiError::bad_request(format!(
-        "Unable to convert to Table as requested: includeObject: Invalid value: {wanted:?}: must be 'Metadata', 'Object', 'None', or empty"
-    )))
+    Ok(())
 }
 
 /// One object.
@@ -60,7 +45,7 @@ pub(crate) fn object(
 ) -> Result<Answer, ApiError> {
     check_include(form, &call.query)?;
     let mut out = BytesMut::new();
-    put_one(&mut out, form.shape, kind, entry, entry.modified, Include::read(&call.query), true);
+    put_one(&mut out, form.shape, kind, entry, entry.modified, include(&call.query), true);
     Ok(response::json_bytes(code, form, out.freeze()))
 }
 
@@ -71,7 +56,7 @@ pub(crate) fn put_one(
     kind: &Kind,
     entry: &Entry,
     revision: Revision,
-    include: Include,
+    include: IncludeObject,
     columns: bool,
 ) {
     match shape {
@@ -151,7 +136,7 @@ pub(crate) fn list(
     let mut joiner = Joiner {
         shape: form.shape,
         kind,
-        include: Include::read(&call.query),
+        include: include(&call.query),
         meta,
         entries: entries.into_iter(),
         state: State::Head,
@@ -176,7 +161,7 @@ enum State {
 struct Joiner {
     shape: Shape,
     kind: &'static Kind,
-    include: Include,
+    include: IncludeObject,
     meta: ListMeta,
     entries: std::vec::IntoIter<Entry>,
     state: State,
@@ -254,21 +239,10 @@ fn put_table_head(out: &mut BytesMut, kind: &Kind, meta: &ListMeta, columns: boo
 }
 
 fn columns_of(kind: &Kind) -> Value {
-    let column = |c: &stead_api::Column| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority});
-    kind.columns.iter().map(column).collect()
+    let mut empty = table::table(kind, [], Value::Null, IncludeObject::None, true, Timestamp::UNIX_EPOCH);
+    empty["columnDefinitions"].take()
 }
 
-fn put_row(out: &mut BytesMut, kind: &Kind, entry: &Entry, revision: Revision, include: Include) {
-    let object = decode(kind, entry, revision);
-    out.put_slice(b"{\"cells\":");
-    put_value(out, &Value::Array((kind.cells)(&object, Timestamp::now())));
-    out.put_slice(b",\"object\":");
-    match include {
-        Include::None => out.put_slice(b"null"),
-        Include::Object => put_value(out, &object),
-        Include::Metadata => {
-            put_one(out, Shape::Metadata, kind, entry, revision, include, false);
-        }
-    }
-    out.put_slice(b"}");
+fn put_row(out: &mut BytesMut, kind: &Kind, entry: &Entry, revision: Revision, include: IncludeObject) {
+    put_value(out, &table::row(kind, &decode(kind, entry, revision), include, Timestamp::now()));
 }

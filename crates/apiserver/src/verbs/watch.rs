@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
 use stead_api::Kind;
 use stead_machinery::status::Reason;
+use stead_machinery::table::IncludeObject;
 use stead_machinery::{ApiError, FieldErrors, Path};
 use stead_store::{Change, Changes, Entry, Revision, StoreError};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -113,7 +114,7 @@ struct Stream {
     server: ApiServer,
     kind: &'static Kind,
     form: Form,
-    include: render::Include,
+    include: IncludeObject,
     bookmarks: bool,
     selection: Selection,
     /// What was there at the beginning and is not sent yet.
@@ -163,7 +164,7 @@ impl Stream {
             server,
             kind,
             form,
-            include: render::Include::read(query),
+            include: render::include(query),
             bookmarks: options.bookmarks,
             selection,
             initial,
