@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, PersistentVolume, Persi
 use k8s_openapi::api::storage::v1::StorageClass;
 use stead_machinery::quantity::Quantity;
 
-use crate::pick::{Labels, label, node_selected, selects};
+use crate::pick::{label, node_selected, selects};
 
 /// The annotation by which a claim is told for which node it shall be provisioned.
 pub(crate) const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
