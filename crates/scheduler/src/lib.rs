@@ -16,5 +16,5 @@ mod report;
 mod run;
 mod waiting;
 
-pub use config::{BINDINGS_MAX, BIND_TIMEOUT, Config, NAME};
+pub use config::{BIND_TIMEOUT, BINDINGS_MAX, Config, NAME};
 pub use run::{run, run_with};

@@ -99,7 +99,12 @@ impl Mirror {
     }
 
     /// The binding failed: everything as it was, and again later.
-    pub(crate) fn unbound(&mut self, assumed: &Assumed, now: Instant, claim: impl Fn(&str) -> Option<Arc<PersistentVolumeClaim>>) {
+    pub(crate) fn unbound(
+        &mut self,
+        assumed: &Assumed,
+        now: Instant,
+        claim: impl Fn(&str) -> Option<Arc<PersistentVolumeClaim>>,
+    ) {
         let uid = assumed.pod.uid();
         if self.placed.get(&assumed.key).is_some_and(|(placed, _)| placed == uid) {
             self.placed.remove(&assumed.key);
@@ -164,7 +169,8 @@ impl Mirror {
         if let Some((uid, old)) = before.as_ref().filter(|(_, old)| old != node) {
             self.view.remove_pod(old, uid);
         }
-        let labels = self.view.node(node).and_then(|info| info.pods.get(pod.uid())).map(|p| p.pod.metadata.labels.clone());
+        let labels =
+            self.view.node(node).and_then(|info| info.pods.get(pod.uid())).map(|p| p.pod.metadata.labels.clone());
         let news = labels != Some(pod.pod.metadata.labels.clone());
         self.view.add_pod(node, pod);
         if news {
@@ -187,9 +193,10 @@ impl Mirror {
         if let (None, Some(node)) = (self.waiting.get(&change.key), nominated.filter(|name| !name.is_empty())) {
             self.view.nominate(&node, pod.clone());
         }
-        let again = self.waiting.get(&change.key).is_none_or(|known| {
-            known.pod.spec != pod.pod.spec || known.pod.metadata.labels != pod.pod.metadata.labels
-        });
+        let again = self
+            .waiting
+            .get(&change.key)
+            .is_none_or(|known| known.pod.spec != pod.pod.spec || known.pod.metadata.labels != pod.pod.metadata.labels);
         self.waiting.put(&change.key, pod, again);
     }
 
@@ -303,7 +310,12 @@ fn differs(a: &Node, b: &Node) -> bool {
     let seen = |node: &Node| {
         let spec = node.spec.as_ref();
         let allocatable = node.status.as_ref().and_then(|status| status.allocatable.clone());
-        (node.metadata.labels.clone(), spec.and_then(|s| s.taints.clone()), spec.and_then(|s| s.unschedulable), allocatable)
+        (
+            node.metadata.labels.clone(),
+            spec.and_then(|s| s.taints.clone()),
+            spec.and_then(|s| s.unschedulable),
+            allocatable,
+        )
     };
     seen(a) != seen(b)
 }

@@ -160,9 +160,9 @@ impl Waiting {
 
     fn wake_where(&mut self, helped: impl Fn(&PodInfo, &BTreeSet<Cause>) -> bool) -> usize {
         let is_helped = |key: &&Key| {
-            self.pods.get(*key).is_some_and(
-                |entry| matches!(&entry.at, Stage::Refused(causes) if helped(&entry.pod, causes)),
-            )
+            self.pods
+                .get(*key)
+                .is_some_and(|entry| matches!(&entry.at, Stage::Refused(causes) if helped(&entry.pod, causes)))
         };
         let mut woken: Vec<Key> = self.refused.iter().filter(is_helped).cloned().collect();
         // In the order in which a set does not keep them.

@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
+};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Resource};
@@ -103,12 +105,14 @@ impl Cluster {
 
     async fn event(&self, pod: &str, reason: &str, text: &str) {
         let what = format!("event {reason} of {pod}: {text}");
-        self.until::<Event>(&what, |events| events.list().iter().any(|event| {
-            event.involved_object.name.as_deref() == Some(pod)
-                && event.reason.as_deref() == Some(reason)
-                && event.message.as_deref() == Some(text)
-                && event.reporting_component.as_deref() == Some("default-scheduler")
-        }))
+        self.until::<Event>(&what, |events| {
+            events.list().iter().any(|event| {
+                event.involved_object.name.as_deref() == Some(pod)
+                    && event.reason.as_deref() == Some(reason)
+                    && event.message.as_deref() == Some(text)
+                    && event.reporting_component.as_deref() == Some("default-scheduler")
+            })
+        })
         .await;
     }
 }
@@ -164,7 +168,9 @@ async fn a_pod_is_bound_and_one_that_fits_nowhere_waits_until_it_does() {
     cluster.event("large", "FailedScheduling", text).await;
     let want = ("False".to_owned(), "Unschedulable".to_owned(), text.to_owned());
     cluster
-        .until::<Pod>("large is told why", |pods| pods.get("default", "large").as_deref().and_then(scheduled).as_ref() == Some(&want))
+        .until::<Pod>("large is told why", |pods| {
+            pods.get("default", "large").as_deref().and_then(scheduled).as_ref() == Some(&want)
+        })
         .await;
     cluster.size("n1", "8").await;
     cluster.bound("large", "n1").await;
@@ -191,12 +197,22 @@ async fn many_pods_at_once_fill_the_nodes_and_never_overfill_them() {
     let full = [("", 10), ("n1", 20), ("n2", 20), ("n3", 20)].map(|(node, count)| (node.to_owned(), count)).into();
     cluster.until::<Pod>("sixty pods are bound", |pods| placed(pods) == full).await;
 
-    let gone: Vec<String> = cluster.caches.of::<Pod>().list().iter().filter(|pod| !node_of(pod).is_empty()).take(10).map(|pod| pod.metadata.name.clone().unwrap()).collect();
+    let gone: Vec<String> = cluster
+        .caches
+        .of::<Pod>()
+        .list()
+        .iter()
+        .filter(|pod| !node_of(pod).is_empty())
+        .take(10)
+        .map(|pod| pod.metadata.name.clone().unwrap())
+        .collect();
     let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
     for name in gone {
         cluster.api::<Pod>().delete(&name, &now).await.unwrap();
     }
-    cluster.until::<Pod>("the others take their places", |pods| pods.len() == 60 && !placed(pods).contains_key("")).await;
+    cluster
+        .until::<Pod>("the others take their places", |pods| pods.len() == 60 && !placed(pods).contains_key(""))
+        .await;
 }
 
 #[tokio::test]
@@ -327,9 +343,9 @@ async fn a_more_important_pod_evicts_a_less_important_one_and_takes_its_place() 
             pods.get("default", "victim").is_some_and(|pod| {
                 let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
                 pod.metadata.deletion_timestamp.is_some()
-                    && conditions.into_iter().any(|c| {
-                        c.type_ == "DisruptionTarget" && c.reason.as_deref() == Some("PreemptionByScheduler")
-                    })
+                    && conditions
+                        .into_iter()
+                        .any(|c| c.type_ == "DisruptionTarget" && c.reason.as_deref() == Some("PreemptionByScheduler"))
             })
         })
         .await;
