@@ -8,6 +8,7 @@ mod cgroup;
 pub mod embedded;
 pub mod engine;
 mod image;
+mod mounts;
 mod seccomp;
 mod shim;
 

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::engine::{ContainerConfig, ContainerId, ContainerState, EngineError, EngineEvent, Exit, Security};
 use crate::image::{ImageRecord, ImageStore};
+use crate::mounts::{self, Overlay};
 use crate::shim::process::unix_nanos;
 use crate::shim::protocol::{Answer, Op, Payload, StartContainer};
 
@@ -85,8 +86,10 @@ impl Inner {
         dir: &Path,
     ) -> Result<ContainerRecord, EngineError> {
         let layers = ImageStore::layer_names(image);
-        let mounted = rootfs::mount_overlay(&self.images.layers_root(), &layers, dir, config.security.privileged);
-        context(|| format!("cannot prepare container {id}"), mounted)?;
+        let layers_root = self.images.layers_root();
+        let overlay =
+            Overlay { layers_root: &layers_root, layers: &layers, dir, devices: config.security.privileged };
+        context(|| format!("cannot prepare container {id}"), overlay.mount())?;
         let bad = |error: String| EngineError::Invalid(format!("failed to generate container {id:?} spec: {error}"));
         let root = context(|| "cannot open root file system".to_owned(), rootfs::open_root(&dir.join("rootfs")))?;
         let payload = payload(sandbox, image, &config, &root).map_err(bad)?;
@@ -230,7 +233,7 @@ pub(super) async fn exited(entry: &ContainerEntry) -> Exit {
 /// Unmounts and deletes a container's directory. It takes its new name first, so that a half deleted one is never taken for
 /// a container.
 fn erase(dir: &Path) {
-    let _ = rootfs::unmount(&dir.join("rootfs"));
+    let _ = mounts::unmount(&dir.join("rootfs"));
     let _ = std::fs::remove_file(dir.join("container.json"));
     if let Err(error) = std::fs::remove_dir_all(dir)
         && error.kind() != io::ErrorKind::NotFound

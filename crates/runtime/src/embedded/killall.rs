@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use super::rootfs;
 use crate::cgroup::Cgroups;
+use crate::mounts;
 
 /// Kills every shim and container of the instance and removes its mounts, cgroups and sockets. Images, container records and
 /// logs stay. Works without a running server; the three arguments are those of [`super::Options`].
@@ -34,8 +34,8 @@ pub fn kill_all(root: &Path, run: &Path, cgroup_root: &str) -> io::Result<()> {
 /// A mount that cannot be removed.
 pub fn unmount_below(dir: &Path) -> io::Result<()> {
     let Ok(dir) = dir.canonicalize() else { return Ok(()) };
-    for point in rootfs::mounts_below(&dir)?.into_iter().filter(|point| *point != dir) {
-        rootfs::unmount(&point)?;
+    for point in mounts::mounts_below(&dir)?.into_iter().filter(|point| *point != dir) {
+        mounts::unmount(&point)?;
     }
     Ok(())
 }

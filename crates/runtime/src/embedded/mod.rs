@@ -89,9 +89,11 @@ pub async fn open(options: Options) -> Result<Arc<dyn Engine>, EngineError> {
         images: Arc::new(images),
         state: Mutex::default(),
         events: broadcast::channel(EVENTS_MAX).0,
+        pulls: pulls::Pulls::default(),
         options,
     });
     inner.take_up().await.map_err(failed("state"))?;
+    inner.settle_images();
     Ok(Arc::new(Embedded { inner }))
 }
 
@@ -107,6 +109,7 @@ struct Inner {
     images: Arc<ImageStore>,
     state: Mutex<State>,
     events: broadcast::Sender<EngineEvent>,
+    pulls: pulls::Pulls,
 }
 
 #[derive(Debug, Default)]
@@ -198,6 +201,16 @@ impl Inner {
         sandbox.shim.ok_or_else(|| EngineError::WrongState(format!("sandbox {} does not run", entry.record.sandbox)))
     }
 
+    /// Sees to it, without waiting, that new images survive a power cut.
+    fn settle_images(&self) {
+        let images = self.images.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = images.settle() {
+                tracing::warn!(%error, "cannot sync images to disk");
+            }
+        });
+    }
+
     fn emit(&self, event: EngineEvent) {
         // Nobody listening is fine.
         let _ = self.events.send(event);
@@ -221,6 +234,7 @@ impl Engine for Embedded {
     async fn import(&self, archive: PathBuf) -> Result<Vec<Image>, EngineError> {
         let images = self.inner.images.clone();
         let imported = blocking(move || images.import(&archive)).await?;
+        self.inner.settle_images();
         Ok(imported.iter().map(|image| image.public()).collect())
     }
 

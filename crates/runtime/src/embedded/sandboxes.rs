@@ -10,9 +10,10 @@ use tokio::sync::watch;
 
 use super::client::{Notice, ShimClient, lock};
 use super::{
-    ContainerEntry, ContainerRecord, Inner, SandboxEntry, SandboxRecord, blocking, context, new_id, rootfs, state_of,
+    ContainerEntry, ContainerRecord, Inner, SandboxEntry, SandboxRecord, blocking, context, new_id, state_of,
 };
 use crate::engine::{ContainerState, EngineError, EngineEvent, SandboxConfig, SandboxId};
+use crate::mounts;
 use crate::shim::process::{read_state, unix_nanos, write_state};
 use crate::shim::protocol::{Answer, Ended, Op, Phase, ShimConfig};
 
@@ -65,7 +66,7 @@ impl Inner {
         let pod_cgroup = self.pod_cgroup(record);
         self.cgroups.limit(&pod_cgroup, &config.resources)?;
         if !config.host_ipc {
-            rootfs::mount_shm(&dir.join("shm"))?;
+            mounts::mount_shm(&dir.join("shm"))?;
         }
         let shim = ShimConfig {
             sandbox: record.id.clone(),
@@ -153,7 +154,7 @@ impl Inner {
         for entry in std::fs::read_dir(containers).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if !known(&name) {
-                let _ = rootfs::unmount(&entry.path().join("rootfs"));
+                let _ = mounts::unmount(&entry.path().join("rootfs"));
                 let _ = std::fs::remove_dir_all(entry.path());
                 lock(&self.state).containers.remove(&name);
             }
@@ -191,7 +192,7 @@ impl Inner {
         let (inner, record) = (self.clone(), record.clone());
         let _ = blocking(move || {
             let dir = inner.sandbox_dir(&record.id);
-            let _ = rootfs::unmount(&dir.join("shm"));
+            let _ = mounts::unmount(&dir.join("shm"));
             let _ = std::fs::remove_dir_all(dir);
             inner.cgroups.remove(&inner.pod_cgroup(&record));
             let _ = std::fs::remove_file(inner.sandbox_file(&record.id));
@@ -219,7 +220,7 @@ impl Inner {
                 }
             }
             let _ = inner.cgroups.kill(&inner.pause_cgroup(&record));
-            let _ = rootfs::unmount(&inner.sandbox_dir(&record.id).join("shm"));
+            let _ = mounts::unmount(&inner.sandbox_dir(&record.id).join("shm"));
             Ok(groups.into_iter().filter_map(|(entry, _)| inner.settle(&entry).then_some(entry)).collect::<Vec<_>>())
         })
         .await;

@@ -1,8 +1,10 @@
-//! Unpacks a layer's tar stream to a directory that overlayfs takes as a lower one.
+//! Unpacks a layer's tar stream over the layers below it, in an overlay mount.
 //!
-//! Whiteouts become overlayfs' own (a character device 0/0, the opaque attribute). Every path is resolved with the directory
-//! as its root (`openat2`), so no entry, link or earlier link in the stream leads outside.
+//! The kernel makes whiteouts of what is removed and keeps the owners of directories that the layer does not mention; links
+//! of the layers below are followed as in the finished image. Every path is resolved with the mount as its root (`openat2`),
+//! so no entry, link or earlier link in the stream leads outside.
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
@@ -25,9 +27,10 @@ const AUFS: &[u8] = b".wh..wh.";
 /// Deepest path accepted, so that a hostile archive cannot use up the stack or the kernel's patience.
 const DEPTH_MAX: usize = 256;
 
-/// Unpacks `stream` (plain tar) to the empty directory `dir`. The bytes written come back.
+/// Unpacks `stream` (plain tar) to `dir`. The bytes written come back.
 pub(crate) fn unpack(stream: impl Read, dir: &Path) -> io::Result<u64> {
-    let mut tree = Tree { root: OwnedFd::from(File::open(dir)?), directories: Vec::new(), bytes: 0 };
+    let root = OwnedFd::from(File::open(dir)?);
+    let mut tree = Tree { root, directories: Vec::new(), made: BTreeSet::new(), bytes: 0 };
     let mut archive = Archive::new(stream);
     for entry in archive.entries()? {
         tree.apply(&mut entry?)?;
@@ -40,6 +43,8 @@ struct Tree {
     root: OwnedFd,
     /// Directories with their times, which are set last because making entries changes them.
     directories: Vec<(PathBuf, i64)>,
+    /// What this layer has brought: an opaque directory hides all but that.
+    made: BTreeSet<PathBuf>,
     bytes: u64,
 }
 
@@ -52,17 +57,15 @@ impl Tree {
         let parent = self.make_parents(path.parent().unwrap_or(Path::new("")))?;
         let bytes = name.as_bytes();
         if bytes == OPAQUE {
-            return set_xattr(parent.as_fd(), c"trusted.overlay.opaque", b"y");
+            return self.hide_lower(&parent, path.parent().unwrap_or(Path::new("")));
         }
         if bytes.starts_with(AUFS) {
             return Ok(());
         }
         if let Some(hidden) = bytes.strip_prefix(WHITEOUT) {
-            let hidden = OsStr::from_bytes(hidden);
-            remove(parent.as_fd(), hidden)?;
-            mknodat(&parent, hidden, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?;
-            return Ok(());
+            return remove(parent.as_fd(), OsStr::from_bytes(hidden));
         }
+        self.made.insert(path.clone());
         self.make(entry, &parent, &name, &path).map_err(|error| named(&error, &path))
     }
 
@@ -96,7 +99,8 @@ impl Tree {
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
                 let header = entry.header();
-                let (major, minor) = (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
+                let number = |field: io::Result<Option<u32>>| field.ok().flatten().unwrap_or(0);
+                let (major, minor) = (number(header.device_major()), number(header.device_minor()));
                 let kind = match kind {
                     EntryType::Char => SFlag::S_IFCHR,
                     EntryType::Block => SFlag::S_IFBLK,
@@ -116,6 +120,17 @@ impl Tree {
         let from_name = target.file_name().ok_or_else(|| invalid("hard link to a directory"))?;
         let from = self.open_directory(target.parent().unwrap_or(Path::new("")))?;
         Ok(linkat(&from, from_name, parent, name, AtFlags::empty())?)
+    }
+
+    /// Removes what the layers below have in a directory.
+    fn hide_lower(&self, directory: &OwnedFd, path: &Path) -> io::Result<()> {
+        for entry in std::fs::read_dir(descriptor_path(directory.as_fd()))? {
+            let name = entry?.file_name();
+            if !self.made.contains(&path.join(&name)) {
+                remove(directory.as_fd(), &name)?;
+            }
+        }
+        Ok(())
     }
 
     fn open_directory(&self, path: &Path) -> io::Result<OwnedFd> {
@@ -188,13 +203,17 @@ fn is_directory(parent: BorrowedFd<'_>, name: &OsStr) -> bool {
     stat.is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
 }
 
-/// Removes an entry that an earlier one of the same layer has made.
+/// A path to what a descriptor is open on.
+fn descriptor_path(fd: BorrowedFd<'_>) -> PathBuf {
+    Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string())
+}
+
+/// Removes an entry, whatever it is; none being there is fine.
 fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(Errno::EISDIR) => {
-            let dir = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
-            std::fs::remove_dir_all(dir)
+            std::fs::remove_dir_all(descriptor_path(parent).join(name))
         }
         Err(errno) => Err(errno.into()),
     }

@@ -1,13 +1,20 @@
 //! The node's image store: an index of references, small blobs by digest, and unpacked layers for overlayfs.
 //!
-//! `images/index.json` says what there is and is replaced atomically after everything it names is on disk; whatever it does not
-//! name is rubbish of an interrupted import or pull and is swept at the next start. Layers are kept unpacked only: their
-//! archives would double the disk space and are never read again.
+//! `images/index.json` says what there is; whatever it does not name is rubbish of an interrupted import or pull and is swept at
+//! the next start. Layers are kept unpacked only: their archives would double the disk space and are never read again.
+//!
+//! Nobody waits for the disk: a new image is marked with the machine's boot id until it has been synced in the background.
+//! After a power cut a mark of an earlier boot says that the content may be torn, and the image is forgotten; a mere kill of
+//! the process loses nothing.
 
 pub(crate) mod archive;
 pub(crate) mod layer;
+mod pull;
 pub(crate) mod reference;
+pub(crate) mod registries;
+mod registry;
 mod stage;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -19,9 +26,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{EngineError, Image};
+use crate::mounts;
 use reference::Reference;
 
-/// Hex digits of a layer's diff id that name its directory. Short, because overlayfs takes all of them in one page of mount
+/// Hex digits of a layer's chain id that name its directory. Short, because overlayfs takes all of them in one page of mount
 /// options: 127 layers fit.
 const LAYER_NAME_LENGTH: usize = 28;
 
@@ -34,10 +42,13 @@ pub(crate) struct ImageRecord {
     pub digests: BTreeSet<String>,
     pub size: u64,
     pub config: RunConfig,
-    /// Diff ids, lowest first.
+    /// Chain ids, lowest first.
     pub layers: Vec<String>,
     /// Digests under `blobs`: manifest and configuration.
     pub blobs: BTreeSet<String>,
+    /// The boot in which it was put in, until it is surely on disk.
+    #[serde(default)]
+    pub unsynced: Option<String>,
 }
 
 /// The part of an image's configuration that says how to run it.
@@ -98,6 +109,7 @@ pub(crate) struct ImageStore {
     index: Mutex<Index>,
     /// Imports and pulls put content in one at a time: it is disk and CPU bound, and layers are shared.
     writing: Mutex<()>,
+    boot: String,
 }
 
 impl ImageStore {
@@ -107,14 +119,27 @@ impl ImageStore {
             std::fs::create_dir_all(root.join(dir))?;
         }
         let index = match std::fs::read(root.join("images/index.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                tracing::warn!(%error, "image index is torn; images have to be fetched again");
+                Index::default()
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Index::default(),
             Err(error) => return Err(error),
         };
-        let store = ImageStore { root: root.to_owned(), index: Mutex::new(index), writing: Mutex::new(()) };
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        let store = ImageStore { root: root.to_owned(), index: Mutex::new(index), writing: Mutex::new(()), boot };
+        store.index().images.retain(|_, image| store.is_whole(image));
+        for left in mounts::mounts_below(&store.stage_dir())? {
+            mounts::unmount(&left)?;
+        }
         let _ = std::fs::remove_dir_all(store.stage_dir());
         store.sweep(&store.index());
         Ok(store)
+    }
+
+    fn is_whole(&self, image: &ImageRecord) -> bool {
+        let synced = image.unsynced.as_ref().is_none_or(|boot| *boot == self.boot);
+        synced && image.layers.iter().all(|chain| self.layer_path(chain).exists())
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -129,8 +154,8 @@ impl ImageStore {
         self.root.join("images/blobs/sha256").join(digest.strip_prefix("sha256:").unwrap_or(digest))
     }
 
-    fn layer_path(&self, diff_id: &str) -> PathBuf {
-        self.root.join("layers").join(layer_name(diff_id))
+    fn layer_path(&self, chain: &str) -> PathBuf {
+        self.root.join("layers").join(layer_name(chain))
     }
 
     /// The layer directories of an image below [`ImageStore::layers_root`], uppermost first, as overlayfs wants them.
@@ -138,7 +163,7 @@ impl ImageStore {
         if image.layers.is_empty() {
             return vec!["empty".to_owned()];
         }
-        image.layers.iter().rev().map(|diff_id| layer_name(diff_id).to_owned()).collect()
+        image.layers.iter().rev().map(|chain| layer_name(chain).to_owned()).collect()
     }
 
     pub(crate) fn layers_root(&self) -> PathBuf {
@@ -184,6 +209,7 @@ impl ImageStore {
         merged.references.extend(references);
         merged.digests.extend(digests);
         merged.blobs.extend(blobs);
+        merged.unsynced = Some(self.boot.clone());
         let added = entry.clone();
         self.save(&Index { images: images.clone() })?;
         index.images = images;
@@ -219,16 +245,39 @@ impl ImageStore {
         Ok(())
     }
 
-    /// Puts the index on disk. All content was synced before, so it never names what a power cut has torn.
+    /// Replaces the index file. Without a sync: see the head of this file.
     fn save(&self, index: &Index) -> io::Result<()> {
         let dir = self.root.join("images");
-        nix::unistd::syncfs(File::open(&self.root)?.as_fd())?;
         let new = dir.join("index.json.new");
-        let file = File::create(&new)?;
-        serde_json::to_writer(&file, index)?;
-        file.sync_all()?;
-        std::fs::rename(new, dir.join("index.json"))?;
-        File::open(dir)?.sync_all()
+        std::fs::write(&new, serde_json::to_vec(index)?)?;
+        std::fs::rename(new, dir.join("index.json"))
+    }
+
+    /// Waits until everything is on disk and takes the marks away.
+    ///
+    /// # Errors
+    /// The disk's; the marks stay then.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        let marked = |index: &Index| {
+            let of = index.images.values().filter(|image| image.unsynced.is_some());
+            of.map(|image| image.id.clone()).collect::<Vec<_>>()
+        };
+        let waiting = marked(&self.index());
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let root = File::open(&self.root)?;
+        nix::unistd::syncfs(root.as_fd())?;
+        {
+            let mut index = self.index();
+            for id in waiting {
+                if let Some(image) = index.images.get_mut(&id) {
+                    Arc::make_mut(image).unsynced = None;
+                }
+            }
+            self.save(&index)?;
+        }
+        Ok(nix::unistd::syncfs(root.as_fd())?)
     }
 
     /// Deletes blobs and layers that no image names.
@@ -250,8 +299,8 @@ impl ImageStore {
     }
 }
 
-fn layer_name(diff_id: &str) -> &str {
-    let hex = diff_id.strip_prefix("sha256:").unwrap_or(diff_id);
+fn layer_name(chain: &str) -> &str {
+    let hex = chain.strip_prefix("sha256:").unwrap_or(chain);
     &hex[..LAYER_NAME_LENGTH.min(hex.len())]
 }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::reference::parse_digest;
-use super::{ConfigFile, ImageRecord, ImageStore, layer};
+use super::{ConfigFile, ImageRecord, ImageStore, layer, layer_name};
+use crate::mounts::{self, Overlay};
 
 const COPY_BYTES: usize = 128 << 10;
 
@@ -114,25 +115,51 @@ pub(super) fn invalid(text: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.into())
 }
 
+/// Unpacks an archive and says the digest of its uncompressed content.
+fn unpack_verified(archive: &Path, dir: &Path) -> io::Result<String> {
+    let mut hashing = Hashing { inner: decompress(File::open(archive)?)?, digest: Sha256::new() };
+    layer::unpack(&mut hashing, dir)?;
+    io::copy(&mut hashing, &mut io::sink())?;
+    Ok(digest_text(hashing.digest))
+}
+
+/// Names of layers that say what is below them too (the OCI image specification's chain ids), because what is unpacked
+/// depends on it.
+pub(super) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
+    let mut chains: Vec<String> = Vec::new();
+    for diff_id in diff_ids {
+        let chain = chains.last().map(|below| digest_of(format!("{below} {diff_id}").as_bytes()));
+        chains.push(chain.unwrap_or_else(|| diff_id.clone()));
+    }
+    chains
+}
+
 impl ImageStore {
-    /// Unpacks a layer unless it is there already. The directory appears under its name only when its digest is right.
-    fn put_layer(&self, stage: &mut Stage, source: &LayerSource) -> io::Result<()> {
-        let diff_id =
-            parse_digest(&source.diff_id).map_err(|_| invalid(format!("bad diff id {:?}", source.diff_id)))?;
-        let target = self.layer_path(&diff_id);
+    /// Unpacks a layer over those below it, unless it is there already. The directory appears under its name only when its
+    /// digest is right.
+    fn put_layer(&self, stage: &mut Stage, source: &LayerSource, chain: &str, below: &[String]) -> io::Result<()> {
+        let diff_id = parse_digest(&source.diff_id).map_err(|_| invalid(format!("bad diff id {:?}", source.diff_id)))?;
+        let target = self.layer_path(chain);
         if target.exists() {
             return Ok(());
         }
         let dir = stage.next_path();
         std::fs::create_dir(&dir)?;
-        let mut hashing = Hashing { inner: decompress(File::open(&source.path)?)?, digest: Sha256::new() };
-        layer::unpack(&mut hashing, &dir)?;
-        io::copy(&mut hashing, &mut io::sink())?;
-        let found = digest_text(hashing.digest);
+        let found = if below.is_empty() {
+            std::fs::create_dir(dir.join("upper"))?;
+            unpack_verified(&source.path, &dir.join("upper"))
+        } else {
+            let names: Vec<String> = below.iter().rev().map(|chain| layer_name(chain).to_owned()).collect();
+            let layers_root = self.layers_root();
+            Overlay { layers_root: &layers_root, layers: &names, dir: &dir, devices: false }.mount()?;
+            let found = unpack_verified(&source.path, &dir.join("rootfs"));
+            mounts::unmount(&dir.join("rootfs"))?;
+            found
+        }?;
         if found != diff_id {
             return Err(invalid(format!("layer {diff_id} is corrupt: its content has digest {found}")));
         }
-        std::fs::rename(&dir, &target)
+        std::fs::rename(dir.join("upper"), &target)
     }
 
     /// Puts an image in: its layers, its small blobs, and then its entry in the index.
@@ -149,12 +176,14 @@ impl ImageStore {
             let (listed, there) = (file.rootfs.diff_ids.len(), layers.len());
             return Err(invalid(format!("image config lists {listed} layers, its manifest {there}")));
         }
-        for (path, diff_id) in layers.iter().zip(&file.rootfs.diff_ids) {
-            self.put_layer(stage, &LayerSource { path: path.clone(), diff_id: diff_id.clone() })?;
+        let chains = chain_ids(&file.rootfs.diff_ids);
+        for (at, (path, diff_id)) in layers.iter().zip(&file.rootfs.diff_ids).enumerate() {
+            let source = LayerSource { path: path.clone(), diff_id: diff_id.clone() };
+            self.put_layer(stage, &source, &chains[at], &chains[..at])?;
         }
         image.id = digest_of(config);
         image.config = file.config;
-        image.layers = file.rootfs.diff_ids;
+        image.layers = chains;
         for blob in [Some(config), manifest].into_iter().flatten() {
             let digest = digest_of(blob);
             std::fs::write(self.blob_path(&digest), blob)?;

@@ -1,6 +1,8 @@
 //! A world for the tests: an engine in directories of its own, and images made from the static busybox.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod registry;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
