@@ -1,5 +1,7 @@
 //! Containers by the embedded engine, as root on a real kernel.
 
+#![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "tests")]
+
 mod support;
 
 use std::time::Duration;

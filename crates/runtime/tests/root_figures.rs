@@ -1,5 +1,7 @@
 //! Figures: how long a container takes to its first byte, and what a shim weighs. Printed, with generous bounds.
 
+#![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "tests")]
+
 mod support;
 
 use std::io::Read;

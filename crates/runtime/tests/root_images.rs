@@ -1,5 +1,7 @@
 //! The image store: archives, layers, pulls.
 
+#![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "tests")]
+
 mod support;
 
 use std::path::Path;

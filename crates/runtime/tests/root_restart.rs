@@ -1,5 +1,7 @@
 //! Containers outlive the engine, and nothing outlives its shim.
 
+#![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "tests")]
+
 mod support;
 
 use std::io::{BufRead, BufReader};

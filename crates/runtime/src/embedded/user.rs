@@ -110,7 +110,8 @@ mod tests {
             ..Security::default()
         };
         let plain = security(None, None, &[]);
-        let stories: Vec<(&str, Security, Result<(u32, u32, Vec<u32>, &str), &str>)> = vec![
+        type Found<'a> = Result<(u32, u32, Vec<u32>, &'a str), &'a str>;
+        let stories: Vec<(&str, Security, Found<'_>)> = vec![
             ("", plain.clone(), Ok((0, 0, vec![0, 10], "/root"))),
             ("redis", plain.clone(), Ok((999, 998, vec![10, 50, 998], "/data"))),
             ("999", plain.clone(), Ok((999, 998, vec![10, 50, 998], "/data"))),

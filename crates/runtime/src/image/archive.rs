@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,12 +73,6 @@ pub(super) fn architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
-    }
-}
-
-impl Descriptor {
-    pub(super) fn is_index(&self) -> bool {
-        self.media_type == OCI_INDEX || self.media_type == DOCKER_LIST
     }
 }
 
@@ -174,7 +168,6 @@ impl Contents {
                 _ => {}
             }
         }
-        drop(tar);
         // A compressed archive that is cut after the tar's end still fails its checksum.
         io::copy(&mut stream, &mut io::sink())?;
         Ok(contents)
@@ -307,14 +300,4 @@ fn normal(name: &str, base: &str) -> String {
         }
     }
     parts.join("/")
-}
-
-/// Reads all of a small stream.
-pub(super) fn read_limited(stream: impl Read, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    stream.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(invalid("document is too large"));
-    }
-    Ok(bytes)
 }

@@ -75,10 +75,6 @@ pub(crate) struct RunConfig {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct ConfigFile {
     #[serde(default, deserialize_with = "null_is_default")]
-    pub architecture: String,
-    #[serde(default, deserialize_with = "null_is_default")]
-    pub os: String,
-    #[serde(default, deserialize_with = "null_is_default")]
     pub config: RunConfig,
     pub rootfs: RootFs,
 }

@@ -69,8 +69,6 @@ pub(crate) struct HostTls {
 pub(crate) struct Endpoint {
     /// `https://registry-1.docker.io/v2`, without a slash at the end.
     pub base: String,
-    /// `registry-1.docker.io`, with a port where given.
-    pub host: String,
     /// The repository there.
     pub repository: String,
     /// The registry that it stands in for; mirrors are told.
@@ -125,7 +123,7 @@ impl Registries {
         let path = if path.is_empty() { "v2" } else { path };
         let mirror_of = (host != domain).then(|| domain.to_owned());
         let base = format!("{scheme}://{host}/{path}");
-        Ok(Endpoint { base, host: host.to_owned(), repository, mirror_of, config: self.config(host) })
+        Ok(Endpoint { base, repository, mirror_of, config: self.config(host) })
     }
 
     fn own(&self, reference: &Reference) -> Endpoint {
@@ -137,7 +135,6 @@ impl Registries {
         }
         Endpoint {
             base: format!("{scheme}://{host}/v2"),
-            host: host.to_owned(),
             repository: reference.path.clone(),
             mirror_of: None,
             config,

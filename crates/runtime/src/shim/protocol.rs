@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn frames_keep_their_descriptors_and_order() {
         let (left, right) = UnixStream::pair().unwrap();
-        let (pipe, _keep) = std::io::pipe().unwrap();
+        let (pipe, _keep) = io::pipe().unwrap();
         for (id, fds) in [(1, vec![]), (2, vec![OwnedFd::from(pipe)]), (3, vec![])] {
             let request = Request { id, op: Op::List };
             assert!(Frame::new(&request, fds).unwrap().send(left.as_fd()).unwrap());

@@ -1,5 +1,6 @@
 //! A world for the tests: an engine in directories of its own, and images made from the static busybox.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "tests")]
 
 pub mod registry;
 
