@@ -106,4 +106,3 @@ fn unescape(text: &str) -> String {
         .iter()
         .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
 }
-

@@ -58,7 +58,11 @@ async fn imports_archives_of_both_kinds() {
     import(&world, &zstd).await.unwrap();
     assert_eq!(world.engine().images().await.unwrap().len(), 1);
     for name in ["tiny:1", "docker.io/library/tiny:2", "example.com/x:3", first[0].id.as_str()] {
-        assert_eq!(world.engine().image(name).await.unwrap().map(|image| image.id), Some(first[0].id.clone()), "{name}");
+        assert_eq!(
+            world.engine().image(name).await.unwrap().map(|image| image.id),
+            Some(first[0].id.clone()),
+            "{name}"
+        );
     }
     assert!(world.engine().image("tiny:3").await.unwrap().is_none());
     assert!(world.engine().image("NOT a name").await.unwrap().is_none());
@@ -253,7 +257,9 @@ async fn pulls_what_is_for_this_machine() {
         let mut content = registry.content.lock().unwrap();
         let kind = "application/vnd.oci.image.index.v1+json".to_owned();
         content.manifests.insert("x/1".into(), (kind.clone(), index.clone().into_bytes()));
-        content.manifests.insert(format!("x/{}", support::digest(index.as_bytes())), (kind.clone(), index.clone().into_bytes()));
+        content
+            .manifests
+            .insert(format!("x/{}", support::digest(index.as_bytes())), (kind.clone(), index.clone().into_bytes()));
         content.manifests.insert("x/2".into(), (kind.clone(), other.clone().into_bytes()));
         content.manifests.insert(format!("x/{}", support::digest(other.as_bytes())), (kind, other.into_bytes()));
     }
@@ -306,7 +312,8 @@ async fn failed_pulls_speak_like_the_field() {
     registries(&mut world, &format!("mirrors: {{'mirrored.invalid': {{endpoint: ['http://{closed}']}}}}\n"));
     world.open().await;
     let own = &registry.address;
-    let resolve = |name: &str| format!("failed to pull and unpack image \"{name}\": failed to resolve reference \"{name}\": ");
+    let resolve =
+        |name: &str| format!("failed to pull and unpack image \"{name}\": failed to resolve reference \"{name}\": ");
     for (name, kind, expected) in [
         (format!("{own}/nosuch:1"), "NotFound", resolve(&format!("{own}/nosuch:1")) + &format!("{own}/nosuch:1: not found")),
         (

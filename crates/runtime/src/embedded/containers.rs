@@ -87,8 +87,7 @@ impl Inner {
     ) -> Result<ContainerRecord, EngineError> {
         let layers = ImageStore::layer_names(image);
         let layers_root = self.images.layers_root();
-        let overlay =
-            Overlay { layers_root: &layers_root, layers: &layers, dir, devices: config.security.privileged };
+        let overlay = Overlay { layers_root: &layers_root, layers: &layers, dir, devices: config.security.privileged };
         context(|| format!("cannot prepare container {id}"), overlay.mount())?;
         let bad = |error: String| EngineError::Invalid(format!("failed to generate container {id:?} spec: {error}"));
         let root = context(|| "cannot open root file system".to_owned(), rootfs::open_root(&dir.join("rootfs")))?;

@@ -21,7 +21,11 @@ pub(super) struct Pulls {
 }
 
 impl Inner {
-    pub(super) async fn pull(self: &Arc<Self>, reference: &str, auth: Option<RegistryAuth>) -> Result<Image, PullError> {
+    pub(super) async fn pull(
+        self: &Arc<Self>,
+        reference: &str,
+        auth: Option<RegistryAuth>,
+    ) -> Result<Image, PullError> {
         let parsed = Reference::parse(reference).map_err(|error| {
             PullError::InvalidName(format!("couldn't parse image reference {reference:?}: {error}"))
         })?;

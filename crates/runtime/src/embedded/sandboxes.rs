@@ -9,9 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::client::{Notice, ShimClient, lock};
-use super::{
-    ContainerEntry, ContainerRecord, Inner, SandboxEntry, SandboxRecord, blocking, context, new_id, state_of,
-};
+use super::{ContainerEntry, ContainerRecord, Inner, SandboxEntry, SandboxRecord, blocking, context, new_id, state_of};
 use crate::engine::{ContainerState, EngineError, EngineEvent, SandboxConfig, SandboxId};
 use crate::mounts;
 use crate::shim::process::{read_state, unix_nanos, write_state};

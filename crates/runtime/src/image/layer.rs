@@ -212,9 +212,7 @@ fn descriptor_path(fd: BorrowedFd<'_>) -> PathBuf {
 fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(Errno::EISDIR) => {
-            std::fs::remove_dir_all(descriptor_path(parent).join(name))
-        }
+        Err(Errno::EISDIR) => std::fs::remove_dir_all(descriptor_path(parent).join(name)),
         Err(errno) => Err(errno.into()),
     }
 }

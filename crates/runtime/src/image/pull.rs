@@ -45,7 +45,8 @@ impl ImageStore {
         auth: Option<&RegistryAuth>,
     ) -> Result<Arc<ImageRecord>, PullError> {
         let found = find(registries, reference, auth).await.map_err(|error| resolve_error(reference, &error))?;
-        let failed = |error: &str| PullError::Failed(format!("failed to pull and unpack image \"{reference}\": {error}"));
+        let failed =
+            |error: &str| PullError::Failed(format!("failed to pull and unpack image \"{reference}\": {error}"));
         let named = format!("{}@{}", reference.name(), found.digest);
         if let Some(present) = self.list().into_iter().find(|image| image.digests.contains(&named)) {
             return self.refer(&present, reference).map_err(|error| failed(&error.to_string()));
@@ -159,11 +160,7 @@ async fn find(
     Err(first.unwrap_or(RegistryError::NotFound))
 }
 
-async fn look(
-    endpoint: Endpoint,
-    reference: &Reference,
-    auth: Option<&RegistryAuth>,
-) -> Result<Found, RegistryError> {
+async fn look(endpoint: Endpoint, reference: &Reference, auth: Option<&RegistryAuth>) -> Result<Found, RegistryError> {
     // A pull secret is for the registry itself; a mirror must not learn it.
     let own = auth.filter(|_| endpoint.mirror_of.is_none());
     let credentials = own.map(|auth| HostAuth {
@@ -270,7 +267,8 @@ fn io_failed(error: io::Error) -> RegistryError {
 }
 
 fn resolve_error(reference: &Reference, error: &RegistryError) -> PullError {
-    let prefix = format!("failed to pull and unpack image \"{reference}\": failed to resolve reference \"{reference}\"");
+    let prefix =
+        format!("failed to pull and unpack image \"{reference}\": failed to resolve reference \"{reference}\"");
     match error {
         RegistryError::NotFound => PullError::NotFound(format!("{prefix}: {reference}: not found")),
         RegistryError::Unauthorized(why) => PullError::Unauthorized(format!("{prefix}: {why}")),

@@ -133,12 +133,7 @@ impl Registries {
         if config.auth.is_none() {
             config.auth = self.configs.get(&reference.domain).and_then(|config| config.auth.clone());
         }
-        Endpoint {
-            base: format!("{scheme}://{host}/v2"),
-            repository: reference.path.clone(),
-            mirror_of: None,
-            config,
-        }
+        Endpoint { base: format!("{scheme}://{host}/v2"), repository: reference.path.clone(), mirror_of: None, config }
     }
 
     fn config(&self, host: &str) -> HostConfig {
@@ -149,7 +144,9 @@ impl Registries {
 /// Registries on this machine are spoken to without TLS, as containerd does.
 fn is_local(host: &str) -> bool {
     let name = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(name, _)| name);
-    name == "localhost" || name == "[::1]" || name.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+    name == "localhost"
+        || name == "[::1]"
+        || name.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn rewrite<'a>(path: &str, rules: impl Iterator<Item = (&'a String, &'a String)>) -> Result<String, String> {
@@ -230,7 +227,9 @@ configs:
 
     #[test]
     fn files() {
-        for (text, fits) in [("", true), ("# nothing\n", true), ("mirrors:\n", true), ("mirrors: [", false), ("mirrors: 5", false)] {
+        for (text, fits) in
+            [("", true), ("# nothing\n", true), ("mirrors:\n", true), ("mirrors: [", false), ("mirrors: 5", false)]
+        {
             assert_eq!(Registries::parse(text).is_ok(), fits, "{text:?}");
         }
         let bad = Registries::parse("mirrors: {docker.io: {endpoint: [nourl]}}").unwrap();

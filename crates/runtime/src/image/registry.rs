@@ -126,9 +126,9 @@ impl Registry {
                 break;
             }
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-            let target = location.and_then(|location| join(&at, location)).ok_or_else(|| {
-                RegistryError::Failed(format!("redirection from {at} without a usable Location"))
-            })?;
+            let target = location
+                .and_then(|location| join(&at, location))
+                .ok_or_else(|| RegistryError::Failed(format!("redirection from {at} without a usable Location")))?;
             // The credentials are for the registry, not for where it stores its blobs.
             response = self.once(&method, &target, headers, None).await?;
             at = target;
@@ -179,8 +179,8 @@ impl Registry {
             }
             None => return Err(denied("authorization failed: no usable challenge")),
         };
-        let mut value =
-            HeaderValue::from_str(&text).map_err(|_| denied("authorization failed: the token is not a header value"))?;
+        let mut value = HeaderValue::from_str(&text)
+            .map_err(|_| denied("authorization failed: the token is not a header value"))?;
         value.set_sensitive(true);
         Ok(value)
     }

@@ -138,7 +138,8 @@ impl ImageStore {
     /// Unpacks a layer over those below it, unless it is there already. The directory appears under its name only when its
     /// digest is right.
     fn put_layer(&self, stage: &mut Stage, source: &LayerSource, chain: &str, below: &[String]) -> io::Result<()> {
-        let diff_id = parse_digest(&source.diff_id).map_err(|_| invalid(format!("bad diff id {:?}", source.diff_id)))?;
+        let diff_id =
+            parse_digest(&source.diff_id).map_err(|_| invalid(format!("bad diff id {:?}", source.diff_id)))?;
         let target = self.layer_path(chain);
         if target.exists() {
             return Ok(());

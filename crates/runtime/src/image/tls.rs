@@ -28,9 +28,8 @@ pub(super) fn client_config(tls: Option<&HostTls>) -> Result<ClientConfig, Strin
     };
     let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) else { return Ok(builder.with_no_client_auth()) };
     let bad = |path: &std::path::Path, error: &dyn std::fmt::Display| format!("cannot use {}: {error}", path.display());
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect)
-        .map_err(|error| bad(cert, &error))?;
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_file_iter(cert).and_then(Iterator::collect).map_err(|error| bad(cert, &error))?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, &error))?;
     builder.with_client_auth_cert(chain, secret).map_err(|error| bad(cert, &error))
 }

@@ -44,7 +44,9 @@ impl TestRegistry {
                     let answer = answer(&shared, &host, &request);
                     async move { Ok::<_, Infallible>(answer) }
                 });
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
             }
         });
         TestRegistry { address, content }
