@@ -55,6 +55,7 @@ impl Server {
         };
         server.start_api().await?;
         server.start_controllers(settings);
+        server.start_scheduler();
         server.start_node(settings, &local_node).await?;
         server.start_network(settings)?;
         Ok(server)
@@ -124,6 +125,15 @@ impl Server {
         let (caches, stop) = (self.caches.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             stead_controllers::run(config, caches.client().clone(), caches, stop).await;
+            Ok(())
+        });
+    }
+
+    fn start_scheduler(&mut self) {
+        let client = client(&self.api, &Identity::new("system:kube-scheduler", &["system:masters"]));
+        let (caches, stop) = (self.caches.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            stead_scheduler::run(client, caches, stop).await;
             Ok(())
         });
     }
