@@ -1,0 +1,77 @@
+//! How fast StatefulSets go: real API server, store in memory, simulated nodes. Prints one figure per line.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use common::{Cluster, web};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use serde_json::json;
+use stead_workloads::statefulset::{Observed, identity, plan, revisions};
+
+#[tokio::main]
+async fn main() {
+    for replicas in [3, 1000] {
+        look_without_need(replicas);
+    }
+    parallel(1000).await;
+    ordered(200).await;
+}
+
+fn figure(what: &str, value: f64, unit: &str, budget: &str) {
+    println!("{what:<60} {value:>10.1} {unit:<3} (must: {budget})");
+}
+
+/// A look at a set that is as wanted: caches to plan.
+fn look_without_need(replicas: u32) {
+    let set: StatefulSet = serde_json::from_value(web(replicas, json!({}))).expect("a set");
+    let name = revisions::decide(&set, &[], 0).update.name().to_owned();
+    let pod = |ordinal| {
+        let mut pod = identity::new_pod(&set, &set.spec.template, &name, ordinal);
+        let status = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+        pod.status = serde_json::from_value(status).expect("a status");
+        Arc::new(pod)
+    };
+    let pods: Vec<Arc<Pod>> = (0..replicas).map(pod).collect();
+    let claim = Arc::new(PersistentVolumeClaim::default());
+    let rounds = 200_000 / replicas;
+    let started = Instant::now();
+    for _ in 0..rounds {
+        let claim = |_: &str| Some(claim.clone());
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let observed = Observed { set: &set, pods: &pods, claim: &claim, current: &name, update: &name, now };
+        assert!(black_box(plan(&observed.snapshot())).is_settled());
+    }
+    let each = started.elapsed().as_secs_f64() * 1e6 / f64::from(rounds);
+    figure(&format!("look at {replicas} pods that are as wanted"), each, "us", if replicas == 3 { "50" } else { "-" });
+}
+
+async fn parallel(replicas: u32) {
+    let cluster = Cluster::start().await;
+    let started = Instant::now();
+    let spec = json!({"podManagementPolicy": "Parallel", "volumeClaimTemplates": []});
+    cluster.create::<StatefulSet>(web(replicas, spec)).await;
+    cluster.settled("web").await;
+    figure(&format!("{replicas} replicas Parallel"), started.elapsed().as_secs_f64() * 1e3, "ms", "2500");
+    let started = Instant::now();
+    cluster.patch::<StatefulSet>("web", json!({"spec": {"replicas": 0}})).await;
+    cluster.until(&cluster.pods, |pods| pods.is_empty().then_some(())).await;
+    figure(&format!("{replicas} replicas to none"), started.elapsed().as_secs_f64() * 1e3, "ms", "2000");
+}
+
+async fn ordered(replicas: u32) {
+    let cluster = Cluster::start().await;
+    let started = Instant::now();
+    cluster.create::<StatefulSet>(web(replicas, json!({"volumeClaimTemplates": []}))).await;
+    cluster.settled("web").await;
+    figure(&format!("{replicas} replicas OrderedReady"), started.elapsed().as_secs_f64() * 1e3, "ms", "1500");
+    let started = Instant::now();
+    let template = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "nginx:1.22"}]}}}});
+    cluster.patch::<StatefulSet>("web", template).await;
+    cluster.settled("web").await;
+    figure(&format!("rolling update of {replicas}"), started.elapsed().as_secs_f64() * 1e3, "ms", "3000");
+}
