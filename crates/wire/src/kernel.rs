@@ -34,6 +34,8 @@ const OVERLAY_BYTES: u32 = 50;
 const DEFAULT_MTU_BYTES: u32 = 1500;
 /// What an interface that waits for its removal has in its alias in place of the pod's id.
 const DOOMED: &str = "~";
+/// How often the removal of all interfaces is begun before it is given up.
+const REMOVAL_ATTEMPTS: usize = 5;
 /// Room for an alias in the kernel is 255 bytes; ours is `stead:<instance>:<id>`.
 const ALIAS_MARK: &str = "stead";
 
@@ -356,12 +358,7 @@ impl Core {
         for id in ids {
             self.detach(&id)?;
         }
-        let group = self.settings.doomed_group();
-        let doomed = self.links()?.into_iter().map(|link| route::link_group(link.index, group)).collect();
-        match self.host.requests(doomed) {
-            Err(e) if !e.is(Errno::ENODEV) => return Err(refused("interfaces", &e)),
-            _ => delete_doomed(&self.settings, &self.host)?,
-        }
+        self.remove_links()?;
         self.remove_pins()?;
         self.rules.remove()?;
         match route::link(&self.host, &self.settings.anchor()) {
@@ -369,6 +366,27 @@ impl Core {
             Err(e) if e.is(Errno::ENODEV) => Ok(()),
             Err(e) => Err(refused("the node's own interface", &e)),
         }
+    }
+
+    /// Removes all pods' interfaces. Some may be on their way out already, which the kernel reports in many ways: what
+    /// counts is that none is left.
+    fn remove_links(&self) -> Result<(), WireError> {
+        let group = self.settings.doomed_group();
+        let mut outcome = Ok(());
+        for _ in 0..REMOVAL_ATTEMPTS {
+            let links = match self.links() {
+                Ok(links) if links.is_empty() => return Ok(()),
+                Ok(links) => links,
+                Err(error) => {
+                    outcome = Err(error);
+                    continue;
+                }
+            };
+            let doomed = links.into_iter().map(|link| route::link_group(link.index, group)).collect();
+            let grouped = self.host.requests(doomed).map_err(|e| refused("interfaces", &e));
+            outcome = delete_doomed(&self.settings, &self.host).and(grouped);
+        }
+        outcome
     }
 
     fn remove_pins(&self) -> Result<(), WireError> {

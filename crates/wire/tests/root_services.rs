@@ -117,6 +117,10 @@ fn without_endpoints_callers_are_refused_at_once() {
         for address in ["10.43.0.20:53", "10.43.77.1:53"] {
             assert_eq!(inside(&a.netns, || ask_udp(address)), Err(ErrorKind::ConnectionRefused), "UDP to {address}");
         }
+        // Again and again: what the kernel answers must not be limited to a few a second.
+        for _ in 0..50 {
+            assert_eq!(inside(&a.netns, || call("10.43.0.20:80")), Err(ErrorKind::ConnectionRefused));
+        }
         assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
         network.remove_all().await.unwrap();
     });

@@ -8,13 +8,13 @@ use super::message::{
     Change, Expression, Field, Hook, Maps, SetForm, change, come_from, constant, contained, destination,
     destination_is_local, destination_is_not, discard, dispatch, in_range, incoming, jump, mapped, masquerade,
     new_chain, new_rule, new_set, new_table, outgoing, outgoing_exactly, port, protocol, random, redirect, reject,
-    source, was_redirected,
+    reset, source, was_redirected,
 };
 use crate::cidr::{Cidr, octets};
 use crate::netlink::Msg;
 
 /// Changes with every change of this file that a running table must follow.
-const LAYOUT_VERSION: u32 = 1;
+const LAYOUT_VERSION: u32 = 2;
 /// Clients that are remembered for session affinity, all services together; more are balanced without memory.
 const AFFINITY_CLIENTS_MAX: u32 = 131_072;
 /// The address in the key of node ports.
@@ -208,6 +208,7 @@ impl Surroundings {
         vec![
             ("services", None, services()),
             ("refuse", None, refuse()),
+            ("deny", None, vec![reset().to_vec(), vec![reject()]]),
             ("prerouting", nat(0, -100), vec![vec![jump("services")]]),
             ("local", nat(3, -100), vec![vec![jump("services")]]),
             ("postrouting", nat(4, 100), self.postrouting()),
@@ -266,7 +267,7 @@ impl Surroundings {
         let mut rule = Vec::new();
         rule.extend(self.range(destination(0), &self.service, true));
         rule.extend(destination_is_not(&octets(self.cluster_dns)));
-        rule.push(reject());
+        rule.push(jump("deny"));
         rule
     }
 }
@@ -286,8 +287,8 @@ fn services() -> Vec<Rule> {
 }
 
 fn refuse() -> Vec<Rule> {
-    let by_address = vec![destination(0), protocol(1), port(2), contained(Set::Dead.name(), 0), reject()];
+    let by_address = vec![destination(0), protocol(1), port(2), contained(Set::Dead.name(), 0), jump("deny")];
     let mut node_port = destination_is_local().to_vec();
-    node_port.extend([protocol(1), port(2), contained(Set::DeadNodePorts.name(), 1), reject()]);
+    node_port.extend([protocol(1), port(2), contained(Set::DeadNodePorts.name(), 1), jump("deny")]);
     vec![by_address, node_port]
 }

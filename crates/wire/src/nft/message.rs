@@ -376,11 +376,18 @@ pub(super) fn masquerade() -> Expression {
     expression("masq", Attrs::new().be32(1, FULLY_RANDOM))
 }
 
-/// Refuses at once: "port unreachable", which callers see as "connection refused".
+/// Refuses at once: "port unreachable", which callers see as "connection refused". The kernel sends few of them a second.
 pub(super) fn reject() -> Expression {
     const ICMP: u32 = 0;
     const PORT_UNREACHABLE: u8 = 3;
     expression("reject", Attrs::new().be32(1, ICMP).attr(2, &[PORT_UNREACHABLE]))
+}
+
+/// Refuses a TCP connection by a reset, of which there may be any number; goes on for other protocols.
+pub(super) fn reset() -> [Expression; 3] {
+    const TCP: [u8; 1] = [6];
+    const RESET: u32 = 1;
+    [protocol(0), compare(0, true, &TCP), expression("reject", Attrs::new().be32(1, RESET).attr(2, &[0]))]
 }
 
 fn verdict(code: i32, chain: Option<&str>) -> Expression {
