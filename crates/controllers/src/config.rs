@@ -11,11 +11,20 @@ pub struct Config {
     pub disabled: Vec<String>,
     /// Where the time of day comes from.
     pub clock: Clock,
+    /// The certificate (PEM) by which pods know the API server; without it none is published.
+    pub root_ca: Option<String>,
+    /// Where nodes keep local volumes: an absolute path, the same on every node.
+    pub storage_dir: String,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { disabled: Vec::new(), clock: system_clock() }
+        Self {
+            disabled: Vec::new(),
+            clock: system_clock(),
+            root_ca: None,
+            storage_dir: "/var/lib/stead/storage".to_owned(),
+        }
     }
 }
 

@@ -49,6 +49,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+pub mod claims;
 mod config;
 pub mod deployment;
 pub mod endpoints;
@@ -57,6 +58,8 @@ pub mod family;
 mod frame;
 pub mod registry;
 pub mod replicaset;
+pub mod rootca;
+pub mod serviceaccount;
 pub mod sources;
 pub mod statefulset;
 mod writes;

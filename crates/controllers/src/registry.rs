@@ -6,10 +6,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use crate::claims::{Claims, LocalStorage};
 use crate::deployment::Deployments;
 use crate::endpoints::{EndpointsObjects, MirroredSlices, Slices};
 use crate::frame::run_one;
 use crate::replicaset::ReplicaSets;
+use crate::rootca::RootCertificates;
+use crate::serviceaccount::ServiceAccounts;
 use crate::statefulset::StatefulSets;
 use crate::{Context, Controller};
 
@@ -37,6 +40,10 @@ pub fn all() -> Vec<Entry> {
         entry::<EndpointsObjects>(),
         entry::<Slices>(),
         entry::<MirroredSlices>(),
+        entry::<Claims>(),
+        entry::<LocalStorage>(),
+        entry::<ServiceAccounts>(),
+        entry::<RootCertificates>(),
     ]
 }
 

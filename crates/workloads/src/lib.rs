@@ -6,9 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod claims;
 pub mod deployment;
 pub mod history;
 pub mod owner;
 pub mod pod;
+pub mod provision;
 pub mod replicaset;
+pub mod rootca;
+pub mod serviceaccount;
 pub mod statefulset;

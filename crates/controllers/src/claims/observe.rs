@@ -1,0 +1,104 @@
+//! What the caches say about one claim or volume.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use kube::Api;
+use stead_informer::{Key, index};
+use stead_workloads::claims::{annotation, claim, class_of_claim, volume, volume_name};
+use stead_workloads::provision::{LOCAL, Place};
+
+use super::{BY_CLAIM, FREE, Inner, LOCAL_STORAGE, claim_key};
+use crate::Error;
+
+const DEFAULT: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+
+impl Inner {
+    pub(super) fn observe_claim(&self, key: &Key) -> Option<claim::Snapshot> {
+        let claim = self.claims.by_key(key)?;
+        let class_name = class_of_claim(&claim).unwrap_or_default().to_owned();
+        let mut volumes = self.volumes.by_index(BY_CLAIM, &key.to_string());
+        let named = volume_name(&claim);
+        if named.is_empty() {
+            volumes.extend(self.volumes.by_index(FREE, &class_name));
+        } else {
+            volumes.extend(self.volumes.get("", named));
+        }
+        let class = self.classes.get("", &class_name);
+        let local = class.as_ref().is_some_and(|class| class.provisioner == LOCAL) && named.is_empty();
+        let users = self.pods.by_index(index::CLAIM_NAME, &key.to_string());
+        let users = users.iter().map(|pod| claim::User {
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            placed: pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()),
+        });
+        let disabled = self.cx.config.disabled.iter().any(|name| name == LOCAL_STORAGE);
+        Some(claim::Snapshot {
+            volumes,
+            class,
+            default_class: self.default_class(),
+            users: users.collect(),
+            places: if local { self.places() } else { Vec::new() },
+            storage_dir: (!disabled).then(|| self.cx.config.storage_dir.clone()),
+            claim,
+        })
+    }
+
+    /// The newest class that is marked as default, then the first by name.
+    fn default_class(&self) -> Option<String> {
+        let defaults = self.classes.list().into_iter().filter(|class| {
+            DEFAULT.iter().any(|key| annotation(&class.metadata, key) == Some("true"))
+        });
+        let born = |class: &Arc<k8s_openapi::api::storage::v1::StorageClass>| {
+            std::cmp::Reverse(class.metadata.creation_timestamp.as_ref().map(|time| time.0))
+        };
+        defaults.min_by_key(|class| (born(class), class.metadata.name.clone()))?.metadata.name.clone()
+    }
+
+    /// The nodes, and how many local volumes are tied to each.
+    fn places(&self) -> Vec<Place> {
+        let mut held: HashMap<String, usize> = HashMap::new();
+        for volume in self.volumes.list() {
+            if let Some(node) = annotation(&volume.metadata, stead_workloads::claims::SELECTED_NODE) {
+                *held.entry(node.to_owned()).or_default() += 1;
+            }
+        }
+        let place = |node: Arc<Node>| {
+            let name = node.metadata.name.clone().unwrap_or_default();
+            let label = node.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/hostname"));
+            Place {
+                hostname: label.cloned().unwrap_or_else(|| name.clone()),
+                open: is_open(&node),
+                volumes: held.get(&name).copied().unwrap_or(0),
+                node: name,
+            }
+        };
+        self.nodes.list().into_iter().map(place).collect()
+    }
+
+    pub(super) fn observe_volume(&self, key: &Key) -> Option<volume::Snapshot> {
+        let volume = self.volumes.by_key(key)?;
+        let claim = claim_key(&volume).and_then(|key| self.claims.by_key(&key));
+        Some(volume::Snapshot { volume, claim })
+    }
+
+    /// Asks the server, past the cache, for the claim that a volume points at.
+    pub(super) async fn is_claim_there(&self, snapshot: &volume::Snapshot) -> Result<bool, Error> {
+        let Some(key) = claim_key(&snapshot.volume) else { return Ok(false) };
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.cx.client.clone(), &key.namespace);
+        let found = api.get_opt(&key.name).await.map_err(Error::doing(format!("look up claim {key}")))?;
+        Ok(found.is_some_and(|claim| claim.metadata.uid == uid_in(&snapshot.volume)))
+    }
+}
+
+fn uid_in(volume: &PersistentVolume) -> Option<String> {
+    volume.spec.as_ref()?.claim_ref.as_ref()?.uid.clone()
+}
+
+/// Ready, and not closed to new pods.
+pub(super) fn is_open(node: &Node) -> bool {
+    let closed = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    !closed && conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
