@@ -118,9 +118,13 @@ impl Server {
     }
 
     fn start_controllers(&mut self, settings: &Settings) {
-        let mut config = stead_controllers::Config::default();
+        let mut config = stead_controllers::Config {
+            root_ca: Some(self.api.pki().ca_pem().to_owned()),
+            storage_dir: settings.data_dir.join("storage").to_string_lossy().into_owned(),
+            ..stead_controllers::Config::default()
+        };
         if !settings.has("local-storage") {
-            config.disabled.push("local-provisioner".to_owned());
+            config.disabled.push("local-storage".to_owned());
         }
         let (caches, stop) = (self.caches.clone(), self.stop.clone());
         self.tasks.spawn(async move {
