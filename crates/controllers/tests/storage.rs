@@ -28,7 +28,8 @@ async fn node(plane: &Plane, name: &str) {
 }
 
 async fn events_of(plane: &Plane, name: &str, reason: &str) -> Vec<String> {
-    let said = |event: &Event| event.involved_object.name.as_deref() == Some(name) && event.reason.as_deref() == Some(reason);
+    let said =
+        |event: &Event| event.involved_object.name.as_deref() == Some(name) && event.reason.as_deref() == Some(reason);
     let events = until_all(&plane.of::<Event>("default"), |all| all.iter().any(said)).await;
     events.iter().filter(|event| said(event)).filter_map(|event| event.message.clone()).collect()
 }

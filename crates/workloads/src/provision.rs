@@ -97,7 +97,9 @@ pub fn volume(
             claim_ref: Some(bind::reference_to(claim)),
             host_path: Some(HostPathVolumeSource { path, type_: Some("DirectoryOrCreate".to_owned()) }),
             mount_options: class.mount_options.clone(),
-            node_affinity: Some(VolumeNodeAffinity { required: Some(NodeSelector { node_selector_terms: vec![term] }) }),
+            node_affinity: Some(VolumeNodeAffinity {
+                required: Some(NodeSelector { node_selector_terms: vec![term] }),
+            }),
             persistent_volume_reclaim_policy: Some(class.reclaim_policy.clone().unwrap_or_else(|| "Delete".to_owned())),
             storage_class_name: class.metadata.name.clone(),
             volume_mode: Some("Filesystem".to_owned()),

@@ -101,7 +101,9 @@ impl Inner {
             Err(error) if classify(&error) == Class::AlreadyExists => {
                 let there = api.get(name).await.map_err(Error::doing(format!("look up volume {name:?}")))?;
                 if !points_at(&there, claim) {
-                    return Err(Error::Blocked(format!("volume {name:?} exists and belongs to another claim than {key}")));
+                    return Err(Error::Blocked(format!(
+                        "volume {name:?} exists and belongs to another claim than {key}"
+                    )));
                 }
                 there
             }

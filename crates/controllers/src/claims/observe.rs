@@ -47,9 +47,11 @@ impl Inner {
 
     /// The newest class that is marked as default, then the first by name.
     fn default_class(&self) -> Option<String> {
-        let defaults = self.classes.list().into_iter().filter(|class| {
-            DEFAULT.iter().any(|key| annotation(&class.metadata, key) == Some("true"))
-        });
+        let defaults = self
+            .classes
+            .list()
+            .into_iter()
+            .filter(|class| DEFAULT.iter().any(|key| annotation(&class.metadata, key) == Some("true")));
         let born = |class: &Arc<k8s_openapi::api::storage::v1::StorageClass>| {
             std::cmp::Reverse(class.metadata.creation_timestamp.as_ref().map(|time| time.0))
         };

@@ -53,11 +53,8 @@ impl Plane {
         let user = Identity::new("system:kube-controller-manager", &["system:masters"]);
         let client = stead_client::in_process(server.in_process(user), "default");
         let (caches, stop) = (Caches::new(client.clone()), CancellationToken::new());
-        let config = Config {
-            root_ca: Some("PEM".to_owned()),
-            storage_dir: "/data/storage".to_owned(),
-            ..Config::default()
-        };
+        let config =
+            Config { root_ca: Some("PEM".to_owned()), storage_dir: "/data/storage".to_owned(), ..Config::default() };
         let entries = registry::all().into_iter().filter(|entry| controllers.contains(&entry.name)).collect();
         tokio::spawn(run_only(entries, config, client.clone(), caches, stop.clone()));
         Self { client, server, stop, _pki: pki }

@@ -34,7 +34,8 @@ fn mode(mode: Option<&String>) -> &str {
 /// Both are used as a file system, or both as a device.
 #[must_use]
 pub fn same_mode(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> bool {
-    mode(claim.spec.as_ref().and_then(|s| s.volume_mode.as_ref())) == mode(volume.spec.as_ref().and_then(|s| s.volume_mode.as_ref()))
+    mode(claim.spec.as_ref().and_then(|s| s.volume_mode.as_ref()))
+        == mode(volume.spec.as_ref().and_then(|s| s.volume_mode.as_ref()))
 }
 
 /// The volume can be used in every way that the claim asks for.

@@ -18,7 +18,6 @@ mod walk;
 #[cfg(test)]
 mod world;
 
-
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 

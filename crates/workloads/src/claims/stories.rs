@@ -9,9 +9,7 @@ use crate::provision::LOCAL;
 
 fn world() -> World {
     let mut world = World { nodes: vec!["peer".to_owned()], local: true, ..World::default() };
-    let class = |name: &str, provisioner: &str, mode: &str| {
-        json!({"metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": mode, "reclaimPolicy": "Delete"})
-    };
+    let class = |name: &str, provisioner: &str, mode: &str| json!({"metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": mode, "reclaimPolicy": "Delete"});
     world.class(class("standard", LOCAL, "WaitForFirstConsumer"));
     world.class(class("now", LOCAL, "Immediate"));
     world.class(class("far", "example.com/x", "Immediate"));
@@ -67,7 +65,9 @@ fn happen(world: &mut World, event: &str) {
 
 #[test]
 fn by_hand() {
-    check(world(), r#"
+    check(
+        world(),
+        r#"
         claim a 1Gi ""                     | a:Pending                 |                                      | FailedBinding
         volume big 5Gi "", volume fit 1Gi "" | a:Bound>fit             | big:Available fit:Bound>a            | FailedBinding
         claim b 2Gi ""                     | a:Bound>fit b:Bound>big   | big:Bound>b fit:Bound>a              |
@@ -75,47 +75,66 @@ fn by_hand() {
         delete a                           | b:Bound>big c:Pending     | big:Bound>b fit:Released>a           |
         no-volume big                      | b:Lost>big c:Pending      | fit:Released>a                       |
         delete-volume fit                  | b:Lost>big c:Pending      |                                      |
-    "#);
+    "#,
+    );
 }
 
 #[test]
 fn chosen_by_the_user() {
-    check(world(), r#"
+    check(
+        world(),
+        r#"
         volume small 1Gi "", claim a 2Gi "", name a small | a:Pending>small | small:Available                  | VolumeMismatch
         claim b 1Gi "", name b small       | a:Pending>small b:Bound>small | small:Bound>b                   | VolumeMismatch
         tick                               | a:Pending>small b:Bound>small | small:Bound>b                   | FailedBinding
         volume kept 1Gi "", reserve kept c | a:Pending>small b:Bound>small | kept:Available>c small:Bound>b  | FailedBinding
         claim d 1Gi ""                     | a:Pending>small b:Bound>small d:Pending | kept:Available>c small:Bound>b | FailedBinding
         claim c 1Gi ""                     | a:Pending>small b:Bound>small c:Bound>kept d:Pending | kept:Bound>c small:Bound>b | FailedBinding
-    "#);
+    "#,
+    );
 }
 
 #[test]
 fn by_class() {
-    check(world(), r#"
+    check(
+        world(),
+        r#"
         claim a 1Gi none                   | a:Pending                 |                                      | ProvisioningFailed
         claim b 1Gi now                    | a:Pending b:Bound>pvc-c2  | pvc-c2:Bound>b                       | ProvisioningFailed
         delete b                           | a:Pending                 | pvc-c2:Released>b                    | ProvisioningFailed
-    "#);
-    check(world(), r#"
+    "#,
+    );
+    check(
+        world(),
+        r#"
         claim a 1Gi standard               | a:Pending                 |                                      | WaitForFirstConsumer
         pod a                              | a:Pending                 |                                      | WaitForPodScheduled
         choose a peer                      | a:Bound>pvc-c1            | pvc-c1:Bound>a                       | ProvisioningSucceeded
         placed a, delete a                 | a:Bound>pvc-c1            | pvc-c1:Bound>a                       |
         pod-gone a                         |                           | pvc-c1:Released>a                    |
-    "#);
-    check(world(), r#"
+    "#,
+    );
+    check(
+        world(),
+        r#"
         claim a 1Gi far                    | a:Pending                 |                                      | ExternalProvisioning
         claim b 1Gi hand, choose b peer    | a:Pending b:Pending       |                                      | ExternalProvisioning
         volume v 3Gi hand                  | a:Pending b:Bound>v       | v:Bound>b                            | ExternalProvisioning
-    "#);
-    check(world(), r#"
+    "#,
+    );
+    check(
+        world(),
+        r#"
         claim a 1Gi -                      | a:Pending                 |                                      | FailedBinding
         default now                        | a:Bound>pvc-c1            | pvc-c1:Bound>a                       |
-    "#);
-    check(world(), r#"
+    "#,
+    );
+    check(
+        world(),
+        r#"
         no-node, claim a 1Gi now           | a:Pending                 |                                      | ProvisioningFailed
-    "#);
+    "#,
+    );
 }
 
 #[test]
@@ -126,7 +145,10 @@ fn texts() {
         let events = world.claim_plan("a").events;
         events.iter().map(|e| (e.warning, e.message.clone())).next().expect("an event")
     };
-    assert_eq!(told("1Gi", "\"\""), (false, "no persistent volumes available for this claim and no storage class is set".to_owned()));
+    assert_eq!(
+        told("1Gi", "\"\""),
+        (false, "no persistent volumes available for this claim and no storage class is set".to_owned())
+    );
     assert_eq!(told("1Gi", "x"), (true, "storageclass.storage.k8s.io \"x\" not found".to_owned()));
     assert_eq!(told("1Gi", "standard"), (false, "waiting for first consumer to be created before binding".to_owned()));
 }
@@ -140,11 +162,17 @@ fn a_local_volume() {
     let [Act::Provision { volume, .. }] = plan.acts.as_slice() else { panic!("{plan:?}") };
     let volume = serde_json::to_value(volume).expect("JSON");
     assert_eq!(volume["metadata"]["name"], "pvc-c1");
-    assert_eq!(volume["spec"]["hostPath"], json!({"path": "/data/storage/pvc-c1_ns_www-web-0", "type": "DirectoryOrCreate"}));
+    assert_eq!(
+        volume["spec"]["hostPath"],
+        json!({"path": "/data/storage/pvc-c1_ns_www-web-0", "type": "DirectoryOrCreate"})
+    );
     assert_eq!(volume["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"], "stead.dev/local");
     let term = &volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0];
     assert_eq!(term, &json!({"key": "kubernetes.io/hostname", "operator": "In", "values": ["peer.lan"]}));
-    assert_eq!((&volume["spec"]["persistentVolumeReclaimPolicy"], &volume["spec"]["storageClassName"]), (&json!("Delete"), &json!("standard")));
+    assert_eq!(
+        (&volume["spec"]["persistentVolumeReclaimPolicy"], &volume["spec"]["storageClassName"]),
+        (&json!("Delete"), &json!("standard"))
+    );
     world.settle();
     let claim = &world.claims["www-web-0"];
     assert_eq!(annotation(&claim.metadata, "volume.kubernetes.io/storage-provisioner"), Some("stead.dev/local"));

@@ -125,7 +125,13 @@ impl World {
         plan.events
     }
 
-    fn bind(&mut self, volume: &PersistentVolume, own: &str, claim: Option<PersistentVolumeClaim>, life: &mut Life) -> bool {
+    fn bind(
+        &mut self,
+        volume: &PersistentVolume,
+        own: &str,
+        claim: Option<PersistentVolumeClaim>,
+        life: &mut Life,
+    ) -> bool {
         let name_of = name(&volume.metadata).to_owned();
         let claim = claim.or_else(|| self.claims.get(own).cloned()).expect("planned for");
         if bind::volume(volume, &claim).is_some_and(|bound| !self.write_volume(bound, life)) {
@@ -205,7 +211,8 @@ impl World {
     pub(super) fn settle(&mut self) {
         for _ in 0..20 {
             let before = self.fingerprint();
-            let (claims, volumes): (Vec<_>, Vec<_>) = (self.claims.keys().cloned().collect(), self.volumes.keys().cloned().collect());
+            let (claims, volumes): (Vec<_>, Vec<_>) =
+                (self.claims.keys().cloned().collect(), self.volumes.keys().cloned().collect());
             volumes.iter().for_each(|own| drop(self.sync_volume(own, &mut Life(None))));
             claims.iter().for_each(|own| drop(self.sync_claim(own, &mut Life(None))));
             if self.fingerprint() == before {
