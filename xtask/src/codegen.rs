@@ -83,6 +83,21 @@ const GO_TYPES: &[(&str, &str, &str)] = &[
     ("ManagedFieldsEntry", "operation", "v1.ManagedFieldsOperationType"),
 ];
 
+/// Fields that upstream's types hold by value, or write even when empty: they exist in every object as far as field managers
+/// are concerned. `spec`, `status` and `metadata` are so everywhere and are not listed.
+const BY_VALUE: &str = include_str!("by_value.txt");
+
+fn is_by_value(name: &str, field: &str, shape: &str) -> bool {
+    let common = matches!(field, "metadata" | "spec" | "status") && shape.starts_with('#');
+    let listed = || {
+        BY_VALUE.lines().any(|line| {
+            let mut words = line.split(' ');
+            words.next() == Some(&short(name)) && words.any(|word| word == field)
+        })
+    };
+    common && !name.ends_with(".CustomResourceSubresources") || listed()
+}
+
 /// Reads the schema at `definitions` and rewrites the generated files below `root`, the workspace's directory.
 ///
 /// # Errors
@@ -175,6 +190,9 @@ fn write_type(name: &str, schema: &Value, lines: &mut String, descriptions: &mut
         write!(lines, "{field} {shape}")?;
         if required.contains(field.as_str()) {
             lines.push_str(" !");
+        }
+        if is_by_value(name, field, &shape) {
+            lines.push_str(" %");
         }
         write_merge(value, lines)?;
         let last = name.rsplit('.').next().unwrap_or(name);

@@ -5,9 +5,9 @@
 //!
 //! ```text
 //! =NAME [^] [GROUP/VERSION/KIND]      a type; ^: its maps merge as a whole
-//! FIELD SHAPE [!] [^] [@LIST] [~PATCH[/KEY]] [=DEFAULT] [:GOTYPE]
+//! FIELD SHAPE [!] [%] [^] [@LIST] [~PATCH[/KEY]] [=DEFAULT] [:GOTYPE]
 //! ```
-//! `!` is required; `@a` `@s` `@mKEYS` an atomic list, a set, a list that is a map by these keys; `~m` `~r` `~k` `~mk` the
+//! `!` is required; `%` is held by value; `@a` `@s` `@mKEYS` an atomic list, a set, a list that is a map by these keys; `~m` `~r` `~k` `~mk` the
 //! strategies merge, replace, retainKeys, merge and retainKeys of a strategic merge patch, with the key of a list's items.
 //! A shape is one letter, `[SHAPE` for a list, `{SHAPE` for a map with string keys, or `#NAME` for a type. In names `/` stands
 //! for `io.k8s.api.` and `+` for `io.k8s.apimachinery.pkg.apis.`. Descriptions are apart, compressed: see [`descriptions`].
@@ -86,6 +86,8 @@ pub struct Field {
     pub name: &'static str,
     pub shape: Shape,
     pub required: bool,
+    /// Upstream's type holds the field by value or writes it even when empty, so that no object is without it.
+    pub by_value: bool,
     /// The object in this field merges as a whole.
     pub atomic: bool,
     pub list: ListType,
@@ -352,6 +354,7 @@ impl Parser {
             name,
             shape,
             required: false,
+            by_value: false,
             atomic: false,
             list: ListType::Atomic,
             patch: Patch::default(),
@@ -362,6 +365,7 @@ impl Parser {
         for word in words {
             match word.split_at(1) {
                 ("!", "") => field.required = true,
+                ("%", "") => field.by_value = true,
                 ("^", "") => field.atomic = true,
                 ("@", "a") => field.list = ListType::Atomic,
                 ("@", "s") => field.list = ListType::Set,

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod decode;
 pub mod discovery;
 pub mod field;
