@@ -14,6 +14,8 @@ mod config;
 mod mirror;
 mod report;
 mod run;
+#[cfg(test)]
+mod stories;
 mod waiting;
 
 pub use config::{BIND_TIMEOUT, BINDINGS_MAX, Config, NAME};

@@ -59,13 +59,13 @@ async fn write_for_ever(store: Arc<dyn Store>, out: Arc<Mutex<std::io::Stdout>>,
         seed ^= seed >> 7;
         seed ^= seed << 17;
         let key = format!("w{writer}/{}", seed % KEYS);
-        let delete = seed % 5 == 0;
+        let delete = seed.is_multiple_of(5);
         let value = (!delete).then(|| format!("{n}:{}", "x".repeat((seed >> 8) as usize % 3000)));
         let write = Write {
             key: Bytes::from(key.clone()),
             value: value.clone().map(Bytes::from),
             expect: Expect::Any,
-            durability: if seed % 3 == 0 { Durability::Lazy } else { Durability::Now },
+            durability: if seed.is_multiple_of(3) { Durability::Lazy } else { Durability::Now },
         };
         match store.write(write).await {
             Ok(revision) => {
@@ -161,7 +161,7 @@ async fn verify(dir: &Path, known: &mut BTreeMap<String, Ack>, round: usize) {
     let ack = Ack { key: "probe".to_owned(), value: Some(round.to_string()), revision };
     known.insert(ack.key.clone(), ack);
     println!("round {round}: opened in {opened:?}, {} changes, checked after {:?}", history.len(), begun.elapsed());
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         store.close().await.unwrap();
     } else {
         wait_until_free(store, dir).await;

@@ -140,6 +140,56 @@ fn a_flipped_byte_anywhere_is_noticed_or_harmless() {
     assert!(damaged.get() > 40, "only {} flips were noticed", damaged.get());
 }
 
+/// Larger than what fits below the tables' threshold, so that there are tables.
+const LARGE_BYTES: usize = 512 * 1024;
+
+#[test]
+fn a_flipped_byte_in_a_table_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = |n: usize| Bytes::from((0..LARGE_BYTES).map(|at| (at / 7 + n) as u8).collect::<Vec<_>>());
+    let live = dir.path().join("live");
+    let mut count = 0;
+    block_on(async {
+        let store = open_disk(&live, Options::default()).await.unwrap();
+        // Tables are written aside: go on until there is one, and one journal fewer would not do.
+        while tables(&live).is_empty() {
+            assert!(count < 400, "no table after {count} writes");
+            let write = Write { key: Bytes::from(format!("k{count}")), value: Some(large(count)), ..put(0) };
+            store.write(write).await.unwrap();
+            count += 1;
+        }
+        store.close().await.unwrap();
+    });
+    let reopen = || {
+        block_on(async {
+            let store = open_disk(&live, Options::default()).await?;
+            let entries = store.range(b"k", b"", 0, None).await?.entries;
+            store.close().await?;
+            Ok::<_, StoreError>(entries)
+        })
+    };
+    let whole = reopen().unwrap();
+    assert_eq!(whole.len(), count);
+    let table = tables(&live).remove(0);
+    let bytes = fs::read(&table).unwrap();
+    for part in 1..8 {
+        let mut flipped = bytes.clone();
+        flipped[bytes.len() / 8 * part] ^= 4;
+        fs::write(&table, &flipped).unwrap();
+        let error = reopen().expect_err("a flipped byte in the middle of a table");
+        assert!(matches!(error, StoreError::Damaged(_)), "{error}");
+    }
+    fs::write(&table, &bytes).unwrap();
+    assert_eq!(reopen().unwrap(), whole);
+}
+
+fn tables(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    list(dir, &mut files);
+    files.retain(|file| file.parent().is_some_and(|parent| parent.ends_with("tables")));
+    files
+}
+
 fn list(dir: &Path, files: &mut Vec<PathBuf>) {
     let mut found: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()).collect();
     found.sort();
