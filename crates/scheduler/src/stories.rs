@@ -107,7 +107,13 @@ impl World {
         }
     }
 
-    fn change<K: DeserializeOwned>(&mut self, kind: &str, namespace: &str, name: &str, new: Option<Value>) -> Change<K> {
+    fn change<K: DeserializeOwned>(
+        &mut self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        new: Option<Value>,
+    ) -> Change<K> {
         let id = format!("{kind}/{name}");
         let old = match &new {
             Some(object) => self.objects.insert(id, object.clone()),
@@ -129,7 +135,8 @@ impl World {
                 Decision::Refuse(key, _, refused) => {
                     let causes: Vec<&str> = refused.causes.iter().map(|cause| cause.as_str()).collect();
                     let evicts = refused.preemption.map(|plan| {
-                        let victims: Vec<&str> = plan.victims.iter().map(|(name, _)| &name["default/".len()..]).collect();
+                        let victims: Vec<&str> =
+                            plan.victims.iter().map(|(name, _)| &name["default/".len()..]).collect();
                         format!(", evicts {} from {}", victims.join(" "), plan.node)
                     });
                     format!("{} refused by {}{}", key.name, causes.join("+"), evicts.unwrap_or_default())
