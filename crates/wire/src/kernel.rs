@@ -3,7 +3,7 @@
 //! What belongs to an instance is told by marks: interfaces are named `v<instance>...` and carry the pod's id in their
 //! alias, pins lie below the instance's run directory. So a later process finds everything again without files of its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -22,6 +22,7 @@ use crate::network::{Network, Peer, PodLink, PodNet, ServiceTable, WireError};
 use crate::nft::{Rules, Surroundings};
 use crate::{netns, route};
 
+pub mod overlay;
 mod spare;
 
 use spare::{Pool, Spare};
@@ -67,6 +68,7 @@ struct Settings {
     cluster_dns: IpAddr,
     /// The host's address in its pod range.
     gateway: IpAddr,
+    node_ip: IpAddr,
     netns_dir: PathBuf,
     mtu: u32,
 }
@@ -89,6 +91,7 @@ impl Settings {
         Surroundings {
             instance: self.instance.clone(),
             link_prefix: self.link_prefix(),
+            overlay: self.overlay(),
             pod: self.pod,
             cluster: self.cluster,
             service: self.service,
@@ -140,6 +143,7 @@ struct Core {
     pool: Pool,
     /// One slot for each pod; its lock is held while the pod's network is changed.
     slots: Mutex<HashMap<String, Slot>>,
+    peers: Mutex<BTreeSet<overlay::Entry>>,
     /// Wakes the thread that removes interfaces: that takes the kernel 10 to 40 ms for one as for many, and nobody needs
     /// to wait for it.
     doomed: SyncSender<()>,
@@ -154,7 +158,8 @@ impl Core {
         let (pool, requests) = Pool::new();
         let (doomed, removals) = sync_channel(1);
         let rules = Rules::open(settings.surroundings())?;
-        let core = Arc::new(Self { settings, host, rules, pool, slots: Mutex::default(), doomed });
+        let core =
+            Arc::new(Self { settings, host, rules, pool, slots: Mutex::default(), peers: Mutex::default(), doomed });
         core.take_up()?;
         spare::start_refill(&core, requests)
             .map_err(|e| io_error("start the thread that keeps spare namespaces", e))?;
@@ -359,6 +364,7 @@ impl Core {
             self.detach(&id)?;
         }
         self.remove_links()?;
+        self.remove_overlay()?;
         self.remove_pins()?;
         self.rules.remove()?;
         match route::link(&self.host, &self.settings.anchor()) {
@@ -454,6 +460,7 @@ fn check(config: &KernelConfig, mtu: u32) -> Result<Settings, WireError> {
         service,
         cluster_dns: config.cluster_dns,
         gateway: gateway(&pod),
+        node_ip: config.node_ip,
         netns_dir: config.run_dir.join("netns"),
         mtu,
     })
@@ -539,13 +546,8 @@ impl Network for KernelNetwork {
     }
 
     async fn set_peers(&self, peers: &[Peer]) -> Result<(), WireError> {
-        match peers.first() {
-            None => Ok(()),
-            Some(peer) => Err(WireError::Invalid(format!(
-                "node {}: an overlay between nodes is not supported yet, run one node",
-                peer.name
-            ))),
-        }
+        let peers = peers.to_vec();
+        self.run(move |core| core.set_peers(&peers)).await
     }
 
     async fn remove_all(&self) -> Result<(), WireError> {

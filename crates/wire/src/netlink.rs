@@ -3,6 +3,7 @@
 //! The kernel works on a request within the sender's system call, so "blocking" here is the kernel's own work and no
 //! waiting. Layout: linux/netlink.h; a message is a 16-byte header, a fixed part that depends on its kind, attributes.
 
+use nix::sys::time::{TimeVal, TimeValLike};
 use std::io;
 
 use netlink_sys::Socket as RawSocket;
@@ -213,6 +214,24 @@ impl Socket {
         Ok(Self(Mutex::new(Inner { raw, sequence: 1 })))
     }
 
+    /// A socket that is told of every change of an interface; `patience_ms` bounds each wait for one.
+    pub(crate) fn open_for_link_changes(protocol: isize, patience_ms: i64) -> io::Result<Self> {
+        /// `RTNLGRP_LINK` of linux/rtnetlink.h.
+        const LINKS: u32 = 1;
+        let socket = Self::open(protocol)?;
+        {
+            let inner = socket.0.lock();
+            inner.raw.add_membership(LINKS)?;
+            setsockopt(&inner.raw, sockopt::ReceiveTimeout, &TimeVal::milliseconds(patience_ms))?;
+        }
+        Ok(socket)
+    }
+
+    /// Waits for the next change, whatever it is.
+    pub(crate) fn changed(&self) -> io::Result<()> {
+        read(&self.0.lock().raw, 0).map(drop)
+    }
+
     /// Lets the socket carry whole tables at once.
     pub(crate) fn enlarge(&self) -> io::Result<()> {
         let inner = self.0.lock();
@@ -245,6 +264,9 @@ impl Socket {
     }
 
     fn send_all(&self, messages: Vec<Msg>, acknowledgements: usize) -> Result<(), Refused> {
+        if messages.is_empty() {
+            return Ok(());
+        }
         let mut inner = self.0.lock();
         let first = inner.sequence;
         let mut bytes = Vec::with_capacity(messages.len() * 96);

@@ -2,6 +2,7 @@
 //!
 //! Layouts and numbers: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/neighbour.h.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 
@@ -22,10 +23,14 @@ const NEW_ROUTE: u16 = 24;
 const DEL_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 const NEW_NEIGHBOUR: u16 = 28;
+const DEL_NEIGHBOUR: u16 = 29;
 
 const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
 const LINK_MTU: u16 = 4;
+const LINK_STATE: u16 = 16;
+/// `IF_OPER_UP` of linux/if.h.
+const STATE_UP: u8 = 6;
 const LINK_INFO: u16 = 18;
 const LINK_ALIAS: u16 = 20;
 const LINK_GROUP: u16 = 27;
@@ -43,6 +48,9 @@ const TYPE_UNICAST: u8 = 1;
 const ON_LINK: u32 = 4;
 const NEIGHBOUR_PERMANENT: u16 = 0x80;
 
+/// How long an interface may take until packets pass it, without any interface changing meanwhile.
+const PASSES_WITHIN_MS: i64 = 5000;
+
 /// A hardware address.
 pub(crate) type Mac = [u8; 6];
 
@@ -54,6 +62,8 @@ pub(crate) struct Link {
     pub(crate) alias: Option<String>,
     pub(crate) mtu: u32,
     pub(crate) mac: Mac,
+    /// Whether packets pass: up, connected, and its queue in place.
+    pub(crate) passes: bool,
 }
 
 fn link_header(index: u32, up: bool) -> [u8; 16] {
@@ -87,6 +97,18 @@ pub(crate) fn new_pair(here: &End<'_>, there: &End<'_>, namespace: Option<RawFd>
     Msg::new(NEW_LINK, F_CREATE | F_EXCL, &link_header(0, true))
         .text(LINK_NAME, here.name)
         .attr(LINK_ADDRESS, &here.mac)
+        .attr(LINK_MTU, &mtu.to_ne_bytes())
+        .nest(LINK_INFO, info)
+}
+
+/// A VXLAN interface, up, that learns nothing by itself.
+pub(crate) fn new_vxlan(name: &str, mac: Mac, number: u32, local: IpAddr, port: u16, mtu: u32) -> Msg {
+    let data =
+        Attrs::new().attr(1, &number.to_ne_bytes()).attr(4, &octets(local)).attr(7, &[0]).attr(15, &port.to_be_bytes());
+    let info = Attrs::new().attr(INFO_KIND, b"vxlan").nest(INFO_DATA, data);
+    Msg::new(NEW_LINK, F_CREATE | F_EXCL, &link_header(0, true))
+        .text(LINK_NAME, name)
+        .attr(LINK_ADDRESS, &mac)
         .attr(LINK_MTU, &mtu.to_ne_bytes())
         .nest(LINK_INFO, info)
 }
@@ -209,13 +231,39 @@ impl Route {
     }
 }
 
-/// A fixed entry of the neighbour table: no address resolution is ever needed for it.
-pub(crate) fn neighbour(link: u32, address: IpAddr, mac: Mac) -> Msg {
+fn neighbour_header(family: u8, link: u32, flags: u8) -> [u8; 12] {
     let mut fixed = [0; 12];
-    fixed[0] = family(address);
+    fixed[0] = family;
     fixed[4..8].copy_from_slice(&link.to_ne_bytes());
     fixed[8..10].copy_from_slice(&NEIGHBOUR_PERMANENT.to_ne_bytes());
+    fixed[10] = flags;
+    fixed
+}
+
+/// A fixed entry of the neighbour table: no address resolution is ever needed for it.
+pub(crate) fn neighbour(link: u32, address: IpAddr, mac: Mac) -> Msg {
+    let fixed = neighbour_header(family(address), link, 0);
     Msg::new(NEW_NEIGHBOUR, F_CREATE | F_REPLACE, &fixed).attr(1, &octets(address)).attr(2, &mac)
+}
+
+pub(crate) fn delete_neighbour(link: u32, address: IpAddr) -> Msg {
+    Msg::new(DEL_NEIGHBOUR, 0, &neighbour_header(family(address), link, 0)).attr(1, &octets(address))
+}
+
+/// Behind which node's address a hardware address is, for a VXLAN interface.
+pub(crate) fn forwarding(link: u32, mac: Mac, node: IpAddr) -> Msg {
+    forwarding_message(NEW_NEIGHBOUR, F_CREATE | F_REPLACE, link, mac, node)
+}
+
+pub(crate) fn delete_forwarding(link: u32, mac: Mac, node: IpAddr) -> Msg {
+    forwarding_message(DEL_NEIGHBOUR, 0, link, mac, node)
+}
+
+fn forwarding_message(kind: u16, flags: u16, link: u32, mac: Mac, node: IpAddr) -> Msg {
+    const BRIDGE: u8 = 7;
+    const OF_THE_INTERFACE_ITSELF: u8 = 2;
+    let fixed = neighbour_header(BRIDGE, link, OF_THE_INTERFACE_ITSELF);
+    Msg::new(kind, flags, &fixed).attr(2, &mac).attr(1, &octets(node))
 }
 
 /// All interfaces of the socket's namespace.
@@ -230,6 +278,17 @@ pub(crate) fn link(socket: &Socket, name: &str) -> Result<Link, Refused> {
     read_link(&body).ok_or_else(Refused::malformed)
 }
 
+/// Waits until packets pass an interface. The kernel puts the queue of a pair's first end in place only some time after
+/// the second end came up, and silently drops every packet until then.
+pub(crate) fn until_it_passes(name: &str) -> io::Result<()> {
+    let events = Socket::open_for_link_changes(crate::netns::ROUTE, PASSES_WITHIN_MS)?;
+    let watch = Socket::open(crate::netns::ROUTE)?;
+    while !link(&watch, name).map_err(|e| e.error)?.passes {
+        events.changed()?;
+    }
+    Ok(())
+}
+
 fn read_link(body: &[u8]) -> Option<Link> {
     let attributes = Reader(body.get(16..)?);
     Some(Link {
@@ -237,6 +296,7 @@ fn read_link(body: &[u8]) -> Option<Link> {
         name: attributes.text(LINK_NAME)?,
         alias: attributes.text(LINK_ALIAS),
         mtu: attributes.u32(LINK_MTU).unwrap_or(1500),
+        passes: attributes.get(LINK_STATE) == Some(&[STATE_UP]),
         mac: attributes.get(LINK_ADDRESS).and_then(|b| b.try_into().ok()).unwrap_or_default(),
     })
 }

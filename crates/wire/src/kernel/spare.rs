@@ -82,6 +82,7 @@ impl Spare {
             route::Route::default(gateway, inner).add(),
         ];
         namespace.socket.requests(inside).map_err(|e| refused(&format!("inside of interface {name}"), &e))?;
+        route::until_it_passes(name).map_err(|e| io_error(&format!("wait for interface {name}"), e))?;
         // An alias without an id says: finished, free.
         host.request(route::link_alias(link, &settings.alias("")))
             .map_err(|e| refused(&format!("interface {name}"), &e))?;

@@ -14,7 +14,7 @@ use crate::cidr::{Cidr, octets};
 use crate::netlink::Msg;
 
 /// Changes with every change of this file that a running table must follow.
-const LAYOUT_VERSION: u32 = 2;
+const LAYOUT_VERSION: u32 = 3;
 /// Clients that are remembered for session affinity, all services together; more are balanced without memory.
 const AFFINITY_CLIENTS_MAX: u32 = 131_072;
 /// The address in the key of node ports.
@@ -26,6 +26,8 @@ pub(crate) struct Surroundings {
     pub(crate) instance: String,
     /// How the host's ends of pods' interfaces are named.
     pub(crate) link_prefix: String,
+    /// The interface to other nodes' pods, whether it is there or not.
+    pub(crate) overlay: String,
     pub(crate) pod: Cidr,
     pub(crate) cluster: Cidr,
     pub(crate) service: Cidr,
@@ -237,6 +239,12 @@ impl Surroundings {
         loopback.extend(self.range(source(0), &own, true));
         loopback.extend(outgoing(link, true));
         loopback.extend(come_from(&gateway));
+        // A foreign caller whose backend is on another node: the answer has to come back by the overlay.
+        let mut across = Vec::new();
+        across.extend(was_redirected());
+        across.extend(self.range(source(0), &self.cluster, false));
+        across.extend(outgoing_exactly(&self.overlay, true));
+        across.extend(come_from(&gateway));
         // A foreign caller whose backend is elsewhere: the answer has to come back through this node.
         let mut passing = Vec::new();
         passing.extend(was_redirected());
@@ -250,7 +258,7 @@ impl Surroundings {
         leaving.extend(outgoing(link, false));
         leaving.extend(outgoing_exactly("lo", false));
         leaving.push(masquerade());
-        vec![hairpin, loopback, passing, leaving]
+        vec![hairpin, loopback, across, passing, leaving]
     }
 
     /// No pod reaches what listens on the host's 127.0.0.1.
