@@ -283,7 +283,8 @@ pub struct AttachConfig {
     pub stderr: bool,
 }
 
-/// The streams of an exec or attach. Dropping it closes them; dropping an exec's session kills nothing.
+/// The streams of an exec or attach. Dropping it closes them; dropping an exec's session kills nothing (but a terminal hangs up,
+/// as terminals do).
 pub struct Session {
     pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,

@@ -1,9 +1,13 @@
 //! Mounts that the engine makes in the host's mount namespace: overlays and the pods' shared memory.
 
+use std::ffi::CString;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
@@ -77,6 +81,37 @@ pub(crate) fn mount_shm(dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     Ok(mount(Some("shm"), dir, Some("tmpfs"), flags, Some(SHM_OPTIONS))?)
+}
+
+/// A read-only view of a file, on a mount of its own that no path leads to. A program that is executed by way of it cannot be
+/// opened for writing through its `/proc/<pid>/exe`, which is how containers have got at their runtime (CVE-2019-5736).
+pub(crate) fn read_only_view(file: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(file.as_os_str().as_bytes())?;
+    // SAFETY: the path is NUL terminated; the kernel returns a new descriptor or an error.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC)
+    };
+    // SAFETY: the kernel has just given the descriptor to us.
+    let view = unsafe { crate::shim::own(Errno::result(fd)? as i32) };
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    // SAFETY: the descriptor is open, the empty path is NUL terminated, and the kernel reads one `mount_attr` of this size.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            view.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(result)?;
+    Ok(view)
 }
 
 /// Takes a mount away; none being there is fine.

@@ -139,6 +139,15 @@ async fn a_killed_shim_ends_its_sandbox() {
 }
 
 #[tokio::test]
+async fn a_container_cannot_write_to_the_program() {
+    let world = World::new().await;
+    let sandbox = world.sandbox().await;
+    let exe = format!("/proc/{}/exe", shim_pid(&world, &sandbox));
+    let error = std::fs::File::options().write(true).truncate(true).open(exe).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EROFS), "{error}");
+}
+
+#[tokio::test]
 async fn kill_all_needs_no_engine() {
     let mut world = World::new().await;
     let sandbox = world.sandbox().await;

@@ -20,6 +20,7 @@ mod user;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,6 +35,7 @@ use crate::engine::{
     ExecConfig, Exit, Image, PullError, RegistryAuth, Sandbox, SandboxConfig, SandboxId, SandboxState, Session, Stats,
 };
 use crate::image::ImageStore;
+use crate::mounts;
 use crate::shim::protocol::{Ended, Payload, Phase};
 use client::{ShimClient, lock};
 
@@ -64,10 +66,9 @@ pub struct ShimCommand {
 }
 
 impl Default for ShimCommand {
-    /// This program with `__shim`.
+    /// This program, even when its file has been replaced meanwhile, with `__shim`.
     fn default() -> Self {
-        let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-        ShimCommand { program, args: vec![OsString::from("__shim")] }
+        ShimCommand { program: PathBuf::from("/proc/self/exe"), args: vec![OsString::from("__shim")] }
     }
 }
 
@@ -90,11 +91,18 @@ pub async fn open(options: Options) -> Result<Arc<dyn Engine>, EngineError> {
         state: Mutex::default(),
         events: broadcast::channel(EVENTS_MAX).0,
         pulls: pulls::Pulls::default(),
+        shim_program: shim_program(&options.shim),
         options,
     });
     inner.take_up().await.map_err(failed("state"))?;
     inner.settle_images();
     Ok(Arc::new(Embedded { inner }))
+}
+
+/// Needs Linux 5.12 and the right to mount; without, the program is started by its path.
+fn shim_program(command: &ShimCommand) -> Option<OwnedFd> {
+    let view = mounts::read_only_view(&command.program);
+    view.inspect_err(|error| tracing::warn!(%error, "the shim's program is not protected from privileged containers")).ok()
 }
 
 #[derive(Debug)]
@@ -110,6 +118,8 @@ struct Inner {
     state: Mutex<State>,
     events: broadcast::Sender<EngineEvent>,
     pulls: pulls::Pulls,
+    /// The shim's program, as it was when the engine was opened, in a form that containers cannot write to.
+    shim_program: Option<OwnedFd>,
 }
 
 #[derive(Debug, Default)]

@@ -1,7 +1,8 @@
 //! Sandboxes: starting a shim, taking living ones up again, and clearing up after dead ones.
 
 use std::io;
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use crate::mounts;
 use crate::shim::process::{read_state, unix_nanos, write_state};
 use crate::shim::protocol::{Answer, Ended, Op, Phase, ShimConfig};
 
+/// What `ps` shows.
+const SHIM_NAME: &str = "stead-shim";
 /// How long a shim that is told to end may take to see its processes die.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 /// Exit code of what was killed together with its shim.
@@ -42,7 +45,12 @@ impl Inner {
         let dir = self.sandbox_dir(&record.id);
         context(|| format!("cannot prepare sandbox {}", record.id), self.prepare_sandbox(record, &dir))?;
         let command = &self.options.shim;
-        let output = tokio::process::Command::new(&command.program)
+        let program = match &self.shim_program {
+            Some(view) => PathBuf::from(format!("/proc/self/fd/{}", view.as_raw_fd())),
+            None => command.program.clone(),
+        };
+        let output = tokio::process::Command::new(program)
+            .arg0(SHIM_NAME)
             .args(&command.args)
             .arg(&dir)
             .env_clear()
@@ -291,7 +299,7 @@ fn is_dead(error: &EngineError) -> bool {
 /// All whole records in a directory; a torn one counts as not there.
 fn records<T: for<'a> serde::Deserialize<'a>>(
     dir: &Path,
-    file: impl Fn(&Path) -> std::path::PathBuf,
+    file: impl Fn(&Path) -> PathBuf,
 ) -> io::Result<Vec<T>> {
     let mut records = Vec::new();
     for entry in std::fs::read_dir(dir)? {
