@@ -89,7 +89,12 @@ pub(crate) fn read_only_view(file: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(file.as_os_str().as_bytes())?;
     // SAFETY: the path is NUL terminated; the kernel returns a new descriptor or an error.
     let fd = unsafe {
-        libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC)
+        libc::syscall(
+            libc::SYS_open_tree,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC,
+        )
     };
     // SAFETY: the kernel has just given the descriptor to us.
     let view = unsafe { crate::shim::own(Errno::result(fd)? as i32) };

@@ -102,7 +102,8 @@ pub async fn open(options: Options) -> Result<Arc<dyn Engine>, EngineError> {
 /// Needs Linux 5.12 and the right to mount; without, the program is started by its path.
 fn shim_program(command: &ShimCommand) -> Option<OwnedFd> {
     let view = mounts::read_only_view(&command.program);
-    view.inspect_err(|error| tracing::warn!(%error, "the shim's program is not protected from privileged containers")).ok()
+    view.inspect_err(|error| tracing::warn!(%error, "the shim's program is not protected from privileged containers"))
+        .ok()
 }
 
 #[derive(Debug)]
