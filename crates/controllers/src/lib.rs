@@ -51,11 +51,13 @@
 mod batch;
 pub mod claims;
 mod config;
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 mod error;
 pub mod family;
 mod frame;
+mod history;
 pub mod registry;
 pub mod replicaset;
 pub mod rootca;

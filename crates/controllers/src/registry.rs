@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::claims::{Claims, LocalStorage};
+use crate::daemonset::DaemonSets;
 use crate::deployment::Deployments;
 use crate::endpoints::{EndpointsObjects, MirroredSlices, Slices};
 use crate::frame::run_one;
@@ -35,7 +36,7 @@ impl fmt::Debug for Entry {
 pub fn all() -> Vec<Entry> {
     vec![
         entry::<StatefulSets>(),
-        entry::<Deployments>(),
+        entry::<DaemonSets>(), entry::<Deployments>(),
         entry::<ReplicaSets>(),
         entry::<EndpointsObjects>(),
         entry::<Slices>(),

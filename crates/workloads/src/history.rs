@@ -3,14 +3,16 @@
 //! Names and hashes are upstream's (`pkg/controller/history`): the same bytes of `data` give the same name.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
-use serde_json::Value;
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
 
-/// The label that carries a revision's hash.
+/// The label that carries the hash of a StatefulSet's revision.
 pub const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 /// Longest part of the owner's name that goes into the name of a revision.
 const NAME_PREFIX_MAX: usize = 223;
@@ -21,6 +23,8 @@ pub struct Draft<'a> {
     pub owner: &'a ObjectMeta,
     pub reference: &'a OwnerReference,
     pub labels: Option<&'a BTreeMap<String, String>>,
+    /// The label that the hash goes into.
+    pub hash_label: &'static str,
     pub data: &'a Value,
     /// How many names collided so far; goes into the hash.
     pub collisions: i32,
@@ -32,7 +36,7 @@ impl Draft<'_> {
     pub fn revision(&self, number: i64) -> ControllerRevision {
         let hash = hash(self.data, self.collisions);
         let mut labels = self.labels.cloned().unwrap_or_default();
-        labels.insert(HASH_LABEL.to_owned(), hash.clone());
+        labels.insert(self.hash_label.to_owned(), hash.clone());
         ControllerRevision {
             metadata: ObjectMeta {
                 name: Some(name(self.owner.name.as_deref().unwrap_or_default(), &hash)),
@@ -46,6 +50,82 @@ impl Draft<'_> {
             revision: Some(number),
         }
     }
+}
+
+/// How to come by the revision of the present template.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Update {
+    /// It is the newest one already.
+    Newest(String),
+    /// It is an older one, so this is a roll-back: give it a new number.
+    Bump { name: String, number: i64 },
+    /// No revision has this template: create this one. If its name is taken by other data, count one more collision
+    /// and decide again.
+    Create(Box<ControllerRevision>),
+}
+
+impl Update {
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Newest(name) | Self::Bump { name, .. } => name,
+            Self::Create(revision) => name_of(revision),
+        }
+    }
+}
+
+/// Finds the revision with the data of `draft` among those that exist.
+#[must_use]
+pub fn decide(draft: &Draft<'_>, revisions: &[Arc<ControllerRevision>]) -> Update {
+    let sorted = sorted(revisions.iter().map(|revision| &**revision));
+    let next = sorted.last().map_or(1, |newest| number(newest) + 1);
+    match sorted.iter().rposition(|revision| same_data(&revision.data.0, draft.data)) {
+        Some(at) if at + 1 == sorted.len() => Update::Newest(name_of(sorted[at]).to_owned()),
+        Some(at) => Update::Bump { name: name_of(sorted[at]).to_owned(), number: next },
+        None => Update::Create(Box::new(draft.revision(next))),
+    }
+}
+
+/// The revisions that are not `live` beyond `limit`, oldest first. A negative limit keeps all.
+#[must_use]
+pub fn superfluous(
+    limit: i32,
+    revisions: &[Arc<ControllerRevision>],
+    is_live: impl Fn(&ControllerRevision) -> bool,
+) -> Vec<String> {
+    let Ok(limit) = usize::try_from(limit) else { return Vec::new() };
+    let idle = sorted(revisions.iter().map(|revision| &**revision).filter(|revision| !is_live(revision)));
+    let excess = idle.len().saturating_sub(limit);
+    idle[..excess].iter().map(|revision| name_of(revision).to_owned()).collect()
+}
+
+/// The data of a revision: a pod template as a strategic merge patch.
+#[must_use]
+pub fn data(template: &PodTemplateSpec) -> Value {
+    let mut template = serde_json::to_value(template).unwrap_or_default();
+    if let Some(fields) = template.as_object_mut() {
+        fields.insert("$patch".to_owned(), "replace".into());
+    }
+    json!({"spec": {"template": template}})
+}
+
+/// The pod template of a revision; `None` when its data has no readable one.
+#[must_use]
+pub fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
+    let template = revision.data.0.get("spec")?.get("template")?;
+    serde_json::from_value(template.clone()).ok()
+}
+
+/// Name of a revision that exists or is about to.
+#[must_use]
+pub fn name_of(revision: &ControllerRevision) -> &str {
+    revision.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn sorted<'a>(revisions: impl Iterator<Item = &'a ControllerRevision>) -> Vec<&'a ControllerRevision> {
+    let mut sorted: Vec<_> = revisions.collect();
+    sorted.sort_unstable_by(|a, b| order(a, b));
+    sorted
 }
 
 /// `web-5999d5b47d`.
@@ -167,7 +247,6 @@ pub fn same_data(a: &Value, b: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn hashes_are_those_of_a_real_kubernetes() {

@@ -10,7 +10,8 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
 use stead_client::{Class, classify, message};
 use stead_informer::{Key, Severity};
-use stead_workloads::statefulset::{Action, Policy, Revision, Why, claims, identity, revisions};
+use stead_workloads::history::template;
+use stead_workloads::statefulset::{Action, Policy, Revision, Why, claims, identity};
 
 use super::observe::Seen;
 use super::{Inner, StatefulSets};
@@ -83,7 +84,7 @@ impl Work {
             None
         } else {
             let named = |name: &str| seen.revisions.iter().find(|r| r.metadata.name.as_deref() == Some(name));
-            let template = named(&seen.current).and_then(|revision| revisions::template(revision));
+            let template = named(&seen.current).and_then(|revision| template(revision));
             let unreadable =
                 || Error::Blocked(format!("ControllerRevision {:?} has no readable template", seen.current));
             Some(template.ok_or_else(unreadable)?)

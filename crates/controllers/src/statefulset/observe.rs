@@ -5,23 +5,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use serde_json::json;
-use stead_client::{Class, Client, classify, delete_if_present};
-use stead_informer::{Cache, Key};
-use stead_workloads::history;
+use stead_informer::Key;
 use stead_workloads::owner::selects;
-use stead_workloads::statefulset::revisions::{self, Decision, Update};
+use stead_workloads::statefulset::revisions::{self, Decision};
 use stead_workloads::statefulset::{Observed, Snapshot, identity};
 
-use super::StatefulSets;
+use super::{Inner, StatefulSets};
+use crate::Error;
 use crate::family::{Family, Head, gather, still_alive};
-use crate::{Error, OwnWrites};
-
-/// How many names may collide before the key is put back.
-const COLLISIONS_PER_RUN_MAX: i32 = 10;
+use crate::history::Revisions;
 
 /// One StatefulSet and all that belongs to it.
 pub(super) struct Seen {
@@ -56,7 +48,7 @@ impl StatefulSets {
         }
         let revisions = revisions.members;
         let store = Revisions { client, cache: &inner.revisions, writes: &inner.writes, key, reference: &reference };
-        let (decision, collisions) = store.settle(&set, &revisions).await?;
+        let (decision, collisions) = settle(store, &set, &revisions).await?;
         let (current, update) = (decision.current.clone(), decision.update.name().to_owned());
         let snapshot = Observed {
             set: &set,
@@ -74,74 +66,31 @@ impl StatefulSets {
     /// Deletes revisions beyond the limit that nothing uses.
     pub(super) async fn truncate_history(&self, key: &Key, seen: &Seen) -> Result<(), Error> {
         let superfluous = revisions::superfluous(&seen.set, &seen.revisions, &seen.pods, &seen.decision);
-        let api: Api<ControllerRevision> = Api::namespaced(self.inner.cx.client.clone(), &key.namespace);
-        for name in superfluous {
-            let deleted = delete_if_present(&api, &name, &DeleteParams::default()).await;
-            deleted.map_err(Error::doing(format!("delete ControllerRevision {name:?}")))?;
-        }
-        Ok(())
+        let reference = identity::set_ref(&seen.set);
+        let Inner { cx, revisions: cache, writes, .. } = &*self.inner;
+        Revisions { client: &cx.client, cache, writes, key, reference: &reference }.delete(&superfluous).await
     }
+}
+
+/// Makes the decision on revisions come true; the decision, and how many names collided so far.
+async fn settle(
+    store: Revisions<'_>,
+    set: &StatefulSet,
+    known: &[Arc<ControllerRevision>],
+) -> Result<(Decision, i32), Error> {
+    let before = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
+    if set.metadata.deletion_timestamp.is_some() {
+        return Ok((revisions::decide(set, known, before), before));
+    }
+    let decide = |collisions| {
+        let decision = revisions::decide(set, known, collisions);
+        (decision.update.clone(), decision)
+    };
+    let (_, decision, collisions) = store.settle(before, decide).await?;
+    Ok((decision, collisions))
 }
 
 fn selected(set: &StatefulSet, labels: Option<&std::collections::BTreeMap<String, String>>) -> bool {
     let none = std::collections::BTreeMap::new();
     selects(&set.spec.selector, labels.unwrap_or(&none))
-}
-
-/// Makes the decision on revisions come true.
-struct Revisions<'a> {
-    client: &'a Client,
-    cache: &'a Cache<ControllerRevision>,
-    writes: &'a OwnWrites,
-    key: &'a Key,
-    reference: &'a OwnerReference,
-}
-
-impl Revisions<'_> {
-    async fn settle(&self, set: &StatefulSet, known: &[Arc<ControllerRevision>]) -> Result<(Decision, i32), Error> {
-        let before = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
-        for collisions in before..before.saturating_add(COLLISIONS_PER_RUN_MAX) {
-            let decision = revisions::decide(set, known, collisions);
-            let settled = match &decision.update {
-                _ if set.metadata.deletion_timestamp.is_some() => true,
-                Update::Newest(_) => true,
-                Update::Bump { name, number } => self.bump(name, *number).await.map(|()| true)?,
-                Update::Create(revision) => self.create(revision).await?,
-            };
-            if settled {
-                return Ok((decision, collisions));
-            }
-        }
-        Err(Error::Blocked(format!("too many names of revisions of {} collide; will go on", self.key)))
-    }
-
-    fn api(&self) -> Api<ControllerRevision> {
-        Api::namespaced(self.client.clone(), &self.key.namespace)
-    }
-
-    async fn bump(&self, name: &str, number: i64) -> Result<(), Error> {
-        let patch = Patch::Merge(json!({"revision": number}));
-        let bumped = self.api().patch(name, &PatchParams::default(), &patch).await;
-        let bumped = bumped.map_err(Error::doing(format!("renumber ControllerRevision {name:?}")))?;
-        self.writes.wrote(self.key, self.cache, &bumped);
-        Ok(())
-    }
-
-    /// Whether the revision is there now; `false` when other data has its name.
-    async fn create(&self, revision: &ControllerRevision) -> Result<bool, Error> {
-        let name = revision.metadata.name.as_deref().unwrap_or_default();
-        let doing = || Error::doing(format!("create ControllerRevision {name:?}"));
-        match self.api().create(&PostParams::default(), revision).await {
-            Ok(made) => {
-                self.writes.wrote(self.key, self.cache, &made);
-                Ok(true)
-            }
-            Err(error) if classify(&error) == Class::AlreadyExists => {
-                let there = self.api().get(name).await.map_err(doing())?;
-                let ours = there.metadata.owner_references.iter().flatten().any(|r| r.uid == self.reference.uid);
-                Ok(ours && history::same_data(&there.data.0, &revision.data.0))
-            }
-            Err(error) => Err(doing()(error)),
-        }
-    }
 }

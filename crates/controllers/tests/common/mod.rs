@@ -229,7 +229,8 @@ impl Cluster {
     }
 }
 
-const NAMES: [&str; 3] = ["statefulset-controller", "replicaset-controller", "deployment-controller"];
+const NAMES: [&str; 4] =
+    ["statefulset-controller", "replicaset-controller", "deployment-controller", "daemonset-controller"];
 
 fn name(name: &str) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
     k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta { name: Some(name.to_owned()), ..Default::default() }
@@ -244,9 +245,17 @@ async fn set_ready(client: Client, pod: String, ready: bool) {
     }});
     let api: Api<Pod> = Api::namespaced(client, NS);
     // Being bound already, or gone meanwhile, is fine: schedulers and nodes are late at times.
-    let binding = json!({"metadata": {"name": pod}, "target": {"kind": "Node", "name": "node-1"}});
+    let node = api.get(&pod).await.ok().and_then(|pod| wanted_node(&pod)).unwrap_or_else(|| "node-1".to_owned());
+    let binding = json!({"metadata": {"name": pod}, "target": {"kind": "Node", "name": node}});
     let _ = api.create_subresource::<Value, Value>("binding", &pod, &PostParams::default(), &binding).await;
     let _ = api.patch_status(&pod, &PatchParams::default(), &Patch::Strategic(patch)).await;
+}
+
+/// The node that a pod's affinity names, as the pods of a DaemonSet do.
+fn wanted_node(pod: &Pod) -> Option<String> {
+    let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
+    let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
+    required.node_selector_terms.first()?.match_fields.as_ref()?.first()?.values.as_ref()?.first().cloned()
 }
 
 async fn end(client: Client, pod: String) {

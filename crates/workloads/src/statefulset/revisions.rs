@@ -6,11 +6,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::Pod;
 
 use super::identity::{revision_of, set_ref};
-use crate::history::{self, Draft};
+use crate::history::{self, Draft, HASH_LABEL, Update};
 
 /// `spec.revisionHistoryLimit` when it is not set.
 const HISTORY_DEFAULT: i32 = 10;
@@ -23,66 +22,17 @@ pub struct Decision {
     pub current: String,
 }
 
-/// How to come by the revision to roll out.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Update {
-    /// It is the newest one already.
-    Newest(String),
-    /// It is an older one, so this is a roll-back: give it a new number.
-    Bump { name: String, number: i64 },
-    /// No revision has this template: create this one. If its name is taken by other data, count one more collision
-    /// and decide again.
-    Create(Box<ControllerRevision>),
-}
-
-impl Update {
-    #[must_use]
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Newest(name) | Self::Bump { name, .. } => name,
-            Self::Create(revision) => revision.metadata.name.as_deref().unwrap_or_default(),
-        }
-    }
-}
-
-/// The data of the revision of the set as it is: its pod template as a strategic merge patch.
-#[must_use]
-pub fn data(set: &StatefulSet) -> Value {
-    let mut template = serde_json::to_value(&set.spec.template).unwrap_or_default();
-    if let Some(fields) = template.as_object_mut() {
-        fields.insert("$patch".to_owned(), "replace".into());
-    }
-    json!({"spec": {"template": template}})
-}
-
-/// The pod template of a revision; `None` when its data has no readable one.
-#[must_use]
-pub fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
-    let template = revision.data.0.get("spec")?.get("template")?;
-    serde_json::from_value(template.clone()).ok()
-}
-
 /// Decides on the revisions of `set`. `revisions`: those that it controls, in any order.
 #[must_use]
 pub fn decide(set: &StatefulSet, revisions: &[Arc<ControllerRevision>], collisions: i32) -> Decision {
-    let mut sorted: Vec<&ControllerRevision> = revisions.iter().map(|revision| &**revision).collect();
-    sorted.sort_unstable_by(|a, b| history::order(a, b));
-    let data = data(set);
-    let next = sorted.last().map_or(1, |newest| history::number(newest) + 1);
-    let equal = sorted.iter().rposition(|revision| history::same_data(&revision.data.0, &data));
-    let update = match equal {
-        Some(at) if at + 1 == sorted.len() => Update::Newest(name(sorted[at])),
-        Some(at) => Update::Bump { name: name(sorted[at]), number: next },
-        None => {
-            let reference = set_ref(set);
-            let labels = set.spec.template.metadata.as_ref().and_then(|meta| meta.labels.as_ref());
-            let draft = Draft { owner: &set.metadata, reference: &reference, labels, data: &data, collisions };
-            Update::Create(Box::new(draft.revision(next)))
-        }
-    };
+    let (data, reference) = (history::data(&set.spec.template), set_ref(set));
+    let labels = set.spec.template.metadata.as_ref().and_then(|meta| meta.labels.as_ref());
+    let draft =
+        Draft { owner: &set.metadata, reference: &reference, labels, hash_label: HASH_LABEL, data: &data, collisions };
+    let update = history::decide(&draft, revisions);
     let recorded = set.status.as_ref().and_then(|status| status.current_revision.as_deref());
-    let current = recorded.filter(|recorded| sorted.iter().any(|revision| name(revision) == *recorded));
-    let current = current.unwrap_or_else(|| update.name()).to_owned();
+    let exists = |name: &&str| revisions.iter().any(|revision| history::name_of(revision) == *name);
+    let current = recorded.filter(exists).unwrap_or_else(|| update.name()).to_owned();
     Decision { update, current }
 }
 
@@ -95,26 +45,17 @@ pub fn superfluous(
     decision: &Decision,
 ) -> Vec<String> {
     let limit = set.spec.revision_history_limit.unwrap_or(HISTORY_DEFAULT);
-    let Ok(limit) = usize::try_from(limit) else { return Vec::new() };
     let mut live: HashSet<&str> = pods.iter().filter_map(|pod| revision_of(pod)).collect();
     live.extend([decision.current.as_str(), decision.update.name()]);
-    let mut idle: Vec<&ControllerRevision> = revisions
-        .iter()
-        .map(|revision| &**revision)
-        .filter(|revision| !live.contains(revision.metadata.name.as_deref().unwrap_or_default()))
-        .collect();
-    idle.sort_unstable_by(|a, b| history::order(a, b));
-    let excess = idle.len().saturating_sub(limit);
-    idle[..excess].iter().map(|revision| name(revision)).collect()
-}
-
-fn name(revision: &ControllerRevision) -> String {
-    revision.metadata.name.clone().unwrap_or_default()
+    history::superfluous(limit, revisions, |revision| live.contains(history::name_of(revision)))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::history::template;
 
     fn set(image: &str, current: Option<&str>, limit: i32) -> StatefulSet {
         serde_json::from_value(json!({
@@ -151,7 +92,7 @@ mod tests {
         assert_eq!(meta.annotations.as_ref().expect("copied")["why"], "because");
         let labels = meta.labels.as_ref().expect("labels");
         assert_eq!(
-            (labels["app"].as_str(), format!("web-{}", labels[history::HASH_LABEL])),
+            (labels["app"].as_str(), format!("web-{}", labels[HASH_LABEL])),
             ("web", named(two).into())
         );
         assert_eq!(template(two), Some(set("two", None, 10).spec.template));
@@ -171,6 +112,32 @@ mod tests {
         let decision = decide(&set("one", Some(named(&two)), 10), &[two.clone(), one.clone()], 0);
         assert_eq!(decision.update, Update::Bump { name: named(&one).into(), number: 3 });
         assert_eq!(decision.current, named(&two));
+    }
+
+    #[test]
+    fn the_typed_template_keeps_what_the_server_stored() {
+        let stored = json!({
+            "metadata": {"labels": {"app": "web"}},
+            "spec": {
+                "containers": [{
+                    "image": "nginx:1.21", "imagePullPolicy": "IfNotPresent", "name": "nginx",
+                    "ports": [{"containerPort": 80, "name": "web", "protocol": "TCP"}],
+                    "readinessProbe": {
+                        "failureThreshold": 3, "periodSeconds": 1, "successThreshold": 1,
+                        "tcpSocket": {"port": 80}, "timeoutSeconds": 1,
+                    },
+                    "resources": {}, "terminationMessagePath": "/dev/termination-log",
+                    "terminationMessagePolicy": "File",
+                    "volumeMounts": [{"mountPath": "/usr/share/nginx/html", "name": "www"}],
+                }],
+                "dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "schedulerName": "default-scheduler",
+                "securityContext": {}, "terminationGracePeriodSeconds": 10,
+            },
+        });
+        let typed = serde_json::from_value(stored.clone()).expect("a template");
+        let mut patch = stored;
+        patch["$patch"] = "replace".into();
+        assert_eq!(history::data(&typed), json!({"spec": {"template": patch}}));
     }
 
     #[test]
