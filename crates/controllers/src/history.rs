@@ -26,7 +26,11 @@ pub(crate) struct Revisions<'a> {
 
 impl Revisions<'_> {
     /// Brings the revision about that `decide` asks for, given the number of collisions so far; how many there were.
-    pub(crate) async fn settle<D>(&self, before: i32, decide: impl Fn(i32) -> (Update, D)) -> Result<(Update, D, i32), Error> {
+    pub(crate) async fn settle<D>(
+        &self,
+        before: i32,
+        decide: impl Fn(i32) -> (Update, D),
+    ) -> Result<(Update, D, i32), Error> {
         for collisions in before..before.saturating_add(COLLISIONS_PER_RUN_MAX) {
             let (update, decision) = decide(collisions);
             let settled = match &update {
@@ -80,4 +84,3 @@ impl Revisions<'_> {
         }
     }
 }
-

@@ -36,7 +36,8 @@ impl fmt::Debug for Entry {
 pub fn all() -> Vec<Entry> {
     vec![
         entry::<StatefulSets>(),
-        entry::<DaemonSets>(), entry::<Deployments>(),
+        entry::<DaemonSets>(),
+        entry::<Deployments>(),
         entry::<ReplicaSets>(),
         entry::<EndpointsObjects>(),
         entry::<Slices>(),

@@ -42,8 +42,8 @@ async fn follows_the_nodes_and_rolls_out() {
             }},
         }))
         .await;
-    let on = |wanted: &'static [&str]| move |pods: &stead_informer::Cache<Pod>| {
-        (targets(&pods.list()) == wanted).then_some(())
+    let on = |wanted: &'static [&str]| {
+        move |pods: &stead_informer::Cache<Pod>| (targets(&pods.list()) == wanted).then_some(())
     };
     cluster.until(&cluster.pods, on(&["n1"])).await;
     node(&cluster, "n2").await;
@@ -54,15 +54,20 @@ async fn follows_the_nodes_and_rolls_out() {
     let taint = json!({"spec": {"taints": [{"key": "k", "effect": "NoExecute"}]}});
     nodes.patch("n2", &PatchParams::default(), &Patch::Merge(taint)).await.expect("patched");
     cluster.until(&cluster.pods, on(&["n1"])).await;
-    nodes.patch("n2", &PatchParams::default(), &Patch::Merge(json!({"spec": {"taints": null}}))).await.expect("patched");
+    nodes
+        .patch("n2", &PatchParams::default(), &Patch::Merge(json!({"spec": {"taints": null}})))
+        .await
+        .expect("patched");
     cluster.until(&cluster.pods, on(&["n1", "n2"])).await;
 
     let sets = cluster.caches.of::<DaemonSet>();
-    let done = |updated: i32| move |sets: &stead_informer::Cache<DaemonSet>| {
-        let set = sets.get(NS, "ds")?;
-        let status = set.status.clone()?;
-        let all = status.updated_number_scheduled == Some(updated) && status.number_available == Some(updated);
-        (all && status.observed_generation == set.metadata.generation).then_some(())
+    let done = |updated: i32| {
+        move |sets: &stead_informer::Cache<DaemonSet>| {
+            let set = sets.get(NS, "ds")?;
+            let status = set.status.clone()?;
+            let all = status.updated_number_scheduled == Some(updated) && status.number_available == Some(updated);
+            (all && status.observed_generation == set.metadata.generation).then_some(())
+        }
     };
     cluster.until(&sets, done(2)).await;
     let before: Vec<_> = cluster.pods.list().iter().map(|pod| pod.metadata.uid.clone()).collect();

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration,
+    Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint,
+    Toleration,
 };
 
 /// What a node means to a DaemonSet.
@@ -77,7 +78,8 @@ fn is_tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
         let effect = given(&toleration.effect).is_none_or(|effect| effect == taint.effect);
         let key = given(&toleration.key).is_none_or(|key| key == taint.key);
         let exists = toleration.operator.as_deref() == Some("Exists");
-        let value = exists || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default();
+        let value =
+            exists || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default();
         effect && key && value && (exists || given(&toleration.key).is_some())
     })
 }
@@ -176,7 +178,8 @@ mod tests {
                 "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms},
             }}})
         };
-        let more_than = |cores: &str| json!([{"matchExpressions": [{"key": "cores", "operator": "Gt", "values": [cores]}]}]);
+        let more_than =
+            |cores: &str| json!([{"matchExpressions": [{"key": "cores", "operator": "Gt", "values": [cores]}]}]);
         assert_eq!(fits(affinity(more_than("4")), node(None)), (true, true));
         assert_eq!(fits(affinity(more_than("8")), node(None)), (false, false));
         assert_eq!(fits(affinity(json!([{}])), node(None)), (false, false), "an empty term meets nothing");

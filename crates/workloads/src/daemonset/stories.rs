@@ -33,7 +33,9 @@ fn world(set: &DaemonSet, text: &str) -> (Vec<Arc<Node>>, Vec<Arc<Pod>>) {
             1 => json!([{"key": "k", "effect": "NoSchedule"}]),
             _ => json!([{"key": "k", "effect": "NoExecute"}]),
         };
-        nodes.push(Arc::new(serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"taints": taints}})).expect("a node")));
+        nodes.push(Arc::new(
+            serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"taints": taints}})).expect("a node"),
+        ));
         let (mut going, mut failed) = (false, false);
         for letter in there.chars() {
             match letter {

@@ -91,10 +91,7 @@ mod tests {
         let meta = &two.metadata;
         assert_eq!(meta.annotations.as_ref().expect("copied")["why"], "because");
         let labels = meta.labels.as_ref().expect("labels");
-        assert_eq!(
-            (labels["app"].as_str(), format!("web-{}", labels[HASH_LABEL])),
-            ("web", named(two).into())
-        );
+        assert_eq!((labels["app"].as_str(), format!("web-{}", labels[HASH_LABEL])), ("web", named(two).into()));
         assert_eq!(template(two), Some(set("two", None, 10).spec.template));
     }
 
