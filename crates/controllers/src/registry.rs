@@ -11,6 +11,9 @@ use crate::daemonset::DaemonSets;
 use crate::deployment::Deployments;
 use crate::endpoints::{EndpointsObjects, MirroredSlices, Slices};
 use crate::frame::run_one;
+use crate::gc::Garbage;
+use crate::namespace::Namespaces;
+use crate::podgc::PodGarbage;
 use crate::replicaset::ReplicaSets;
 use crate::rootca::RootCertificates;
 use crate::serviceaccount::ServiceAccounts;
@@ -46,6 +49,9 @@ pub fn all() -> Vec<Entry> {
         entry::<LocalStorage>(),
         entry::<ServiceAccounts>(),
         entry::<RootCertificates>(),
+        entry::<Garbage>(),
+        entry::<Namespaces>(),
+        entry::<PodGarbage>(),
     ]
 }
 

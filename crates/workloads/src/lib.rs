@@ -9,9 +9,12 @@
 pub mod claims;
 pub mod daemonset;
 pub mod deployment;
+pub mod gc;
 pub mod history;
+pub mod namespace;
 pub mod owner;
 pub mod pod;
+pub mod podgc;
 pub mod provision;
 pub mod replicaset;
 pub mod rootca;
