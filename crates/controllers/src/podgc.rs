@@ -34,7 +34,9 @@ impl Controller for PodGarbage {
         sources::wake(&pods, queue, |change| {
             // Its own progress is of no interest: only that it came, was placed, or is to go.
             let state = |pod: &Option<Arc<Pod>>| {
-                pod.as_ref().map(|p| (p.metadata.deletion_timestamp.is_some(), p.spec.as_ref().and_then(|s| s.node_name.clone())))
+                pod.as_ref().map(|p| {
+                    (p.metadata.deletion_timestamp.is_some(), p.spec.as_ref().and_then(|s| s.node_name.clone()))
+                })
             };
             let moved = change.new.is_some() && state(&change.old) != state(&change.new);
             moved.then(|| change.key.clone()).into_iter().collect()

@@ -91,12 +91,16 @@ async fn a_set_goes_with_its_pods_and_leaves_its_claims() {
     until(&plane.of::<ServiceAccount>("default"), "default", |a| a.is_some()).await;
     let sets = plane.of::<StatefulSet>("default");
     let labels = json!({"app": "web"});
-    create(&sets, json!({"metadata": {"name": "web"}, "spec": {
-        "serviceName": "web", "replicas": 3, "podManagementPolicy": "Parallel", "selector": {"matchLabels": labels},
-        "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}},
-        "volumeClaimTemplates": [{"metadata": {"name": "www"}, "spec": {
-            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}],
-    }})).await;
+    create(
+        &sets,
+        json!({"metadata": {"name": "web"}, "spec": {
+            "serviceName": "web", "replicas": 3, "podManagementPolicy": "Parallel", "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}},
+            "volumeClaimTemplates": [{"metadata": {"name": "www"}, "spec": {
+                "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}],
+        }}),
+    )
+    .await;
     let pods = plane.of::<Pod>("default");
     until_all(&pods, |all| all.len() == 3).await;
     sets.delete("web", &DeleteParams::background()).await.expect("a deletion");
@@ -107,7 +111,12 @@ async fn a_set_goes_with_its_pods_and_leaves_its_claims() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_is_emptied_and_goes() {
-    let names = ["namespace-controller", "garbage-collector-controller", "service-account-controller", "root-ca-cert-publisher"];
+    let names = [
+        "namespace-controller",
+        "garbage-collector-controller",
+        "service-account-controller",
+        "root-ca-cert-publisher",
+    ];
     let plane = Plane::start(&names).await;
     let namespaces = plane.all::<Namespace>();
     create(&namespaces, map("dying")).await;
@@ -120,7 +129,12 @@ async fn a_namespace_is_emptied_and_goes() {
     namespaces.delete("dying", &DeleteParams::default()).await.expect("a deletion");
     let said = |n: &Namespace| {
         let conditions = n.status.clone().and_then(|s| s.conditions).unwrap_or_default();
-        conditions.iter().any(|c| c.message.as_deref() == Some("Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"))
+        conditions.iter().any(|c| {
+            c.message.as_deref()
+                == Some(
+                    "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances",
+                )
+        })
     };
     until(&namespaces, "dying", |n| n.is_some_and(said)).await;
     let bare = Patch::Merge(json!({"metadata": {"finalizers": null}}));

@@ -125,8 +125,7 @@ mod tests {
             (&[W], &[CIRCLE], Plan::UnblockAndDelete),
         ];
         for (owners, dependents, expected) in stories {
-            let snapshot =
-                Snapshot { owners: owners.to_vec(), dependents: dependents.to_vec(), ..Snapshot::default() };
+            let snapshot = Snapshot { owners: owners.to_vec(), dependents: dependents.to_vec(), ..Snapshot::default() };
             assert_eq!(plan(&snapshot), *expected, "{owners:?} {dependents:?}");
         }
         let kept = Snapshot { owners: vec![A], orphan: true, ..Snapshot::default() };

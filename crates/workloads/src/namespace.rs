@@ -70,17 +70,32 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
 /// The namespace with its conditions; `None` when they say this already.
 fn with_conditions(snapshot: &Snapshot, there: &[&Remaining]) -> Option<Namespace> {
     let mut wanted = vec![
-        ("NamespaceDeletionDiscoveryFailure", false, "ResourcesDiscovered", "All resources successfully discovered".to_owned()),
-        ("NamespaceDeletionGroupVersionParsingFailure", false, "ParsedGroupVersions", "All legacy kube types successfully parsed".to_owned()),
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            false,
+            "ResourcesDiscovered",
+            "All resources successfully discovered".to_owned(),
+        ),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            false,
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed".to_owned(),
+        ),
     ];
     wanted.push(if snapshot.failures.is_empty() {
         let text = "All content successfully deleted, may be waiting on finalization".to_owned();
         ("NamespaceDeletionContentFailure", false, "ContentDeleted", text)
     } else {
-        let text = format!("Failed to delete all resource types, {} remaining: {}", snapshot.failures.len(), snapshot.failures.join(", "));
+        let text = format!(
+            "Failed to delete all resource types, {} remaining: {}",
+            snapshot.failures.len(),
+            snapshot.failures.join(", ")
+        );
         ("NamespaceDeletionContentFailure", true, "ContentDeletionFailed", text)
     });
-    let list: Vec<String> = there.iter().map(|r| format!("{} has {} resource instances", with_dot(&r.resource), r.count)).collect();
+    let list: Vec<String> =
+        there.iter().map(|r| format!("{} has {} resource instances", with_dot(&r.resource), r.count)).collect();
     wanted.push(if list.is_empty() {
         ("NamespaceContentRemaining", false, "ContentRemoved", "All content successfully removed".to_owned())
     } else {
@@ -112,7 +127,14 @@ fn with_dot(resource: &str) -> String {
     if resource.contains('.') { resource.to_owned() } else { format!("{resource}.") }
 }
 
-fn set(conditions: &mut Vec<NamespaceCondition>, kind: &str, status: bool, reason: &str, message: String, now: Timestamp) {
+fn set(
+    conditions: &mut Vec<NamespaceCondition>,
+    kind: &str,
+    status: bool,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) {
     let status = if status { "True" } else { "False" };
     let fresh = NamespaceCondition {
         type_: kind.to_owned(),
@@ -124,7 +146,11 @@ fn set(conditions: &mut Vec<NamespaceCondition>, kind: &str, status: bool, reaso
     match conditions.iter_mut().find(|condition| condition.type_ == kind) {
         None => conditions.push(fresh),
         Some(old) => {
-            let since = if old.status == fresh.status { old.last_transition_time.clone() } else { fresh.last_transition_time.clone() };
+            let since = if old.status == fresh.status {
+                old.last_transition_time.clone()
+            } else {
+                fresh.last_transition_time.clone()
+            };
             *old = NamespaceCondition { last_transition_time: since, ..fresh };
         }
     }
@@ -157,14 +183,21 @@ mod tests {
         let stories: &[(&[Remaining], &[&str], bool)] = &[
             (&[some("pods", 2, 0), some("configmaps", 1, 0)], &["pods"], false),
             (&[some("pods", 2, 2), some("configmaps", 1, 0)], &[], false),
-            (&[some("pods", 0, 0), some("configmaps", 1, 0), some("statefulsets.apps", 1, 0)], &["configmaps", "statefulsets.apps"], false),
+            (
+                &[some("pods", 0, 0), some("configmaps", 1, 0), some("statefulsets.apps", 1, 0)],
+                &["configmaps", "statefulsets.apps"],
+                false,
+            ),
             (&[some("persistentvolumeclaims", 1, 1)], &[], false),
             (&[some("pods", 0, 0)], &[], true),
             (&[], &[], true),
         ];
         for (remaining, delete, finalize) in stories {
             let plan = decide(remaining);
-            assert_eq!((plan.delete.as_slice(), plan.finalize.is_some()), (&delete.iter().map(|d| (*d).to_owned()).collect::<Vec<_>>()[..], *finalize));
+            assert_eq!(
+                (plan.delete.as_slice(), plan.finalize.is_some()),
+                (&delete.iter().map(|d| (*d).to_owned()).collect::<Vec<_>>()[..], *finalize)
+            );
         }
         let finalized = decide(&[]).finalize.expect("final").spec.expect("a spec").finalizers;
         assert_eq!(finalized, Some(vec![]));
@@ -178,13 +211,25 @@ mod tests {
     fn conditions() {
         let mut claims = some("persistentvolumeclaims", 1, 1);
         claims.finalizers.insert("kubernetes.io/pvc-protection".to_owned(), 1);
-        let snapshot = Snapshot { namespace: ending(), remaining: vec![some("pods", 2, 2), claims], ..Snapshot::default() };
+        let snapshot =
+            Snapshot { namespace: ending(), remaining: vec![some("pods", 2, 2), claims], ..Snapshot::default() };
         let written = plan(&snapshot).status.expect("conditions");
-        let texts: Vec<String> = written.status.as_ref().and_then(|s| s.conditions.as_ref()).expect("conditions").iter()
+        let texts: Vec<String> = written
+            .status
+            .as_ref()
+            .and_then(|s| s.conditions.as_ref())
+            .expect("conditions")
+            .iter()
             .map(|c| format!("{}={} {}", c.type_, c.status, c.message.as_deref().unwrap_or_default()))
             .collect();
-        assert_eq!(texts[3], "NamespaceContentRemaining=True Some resources are remaining: pods. has 2 resource instances, persistentvolumeclaims. has 1 resource instances");
-        assert_eq!(texts[4], "NamespaceFinalizersRemaining=True Some content in the namespace has finalizers remaining: kubernetes.io/pvc-protection in 1 resource instances");
+        assert_eq!(
+            texts[3],
+            "NamespaceContentRemaining=True Some resources are remaining: pods. has 2 resource instances, persistentvolumeclaims. has 1 resource instances"
+        );
+        assert_eq!(
+            texts[4],
+            "NamespaceFinalizersRemaining=True Some content in the namespace has finalizers remaining: kubernetes.io/pvc-protection in 1 resource instances"
+        );
         let again = Snapshot { namespace: written, ..snapshot };
         assert_eq!(plan(&again).status, None, "written once");
     }

@@ -25,9 +25,13 @@ pub enum Plan {
     /// The node may come back: look again then.
     Wait(Timestamp),
     /// Ask the server whether the node is really gone, then do what the last plan says.
-    GiveUp { mark: Option<Pod> },
+    GiveUp {
+        mark: Option<Pod>,
+    },
     /// Remove it at once: there is nothing that could still run.
-    Remove { mark: Option<Pod> },
+    Remove {
+        mark: Option<Pod>,
+    },
 }
 
 /// Decides about one pod; `node` is `None` when it has none.
