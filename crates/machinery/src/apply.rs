@@ -100,18 +100,16 @@ pub fn track(target: &Target<'_>, live: Option<&Value>, new: &mut Value, write: 
     let empty = json!({});
     let live = live.unwrap_or(&empty);
     let managers = managers_of_update(live, new, !write.subresource.is_empty());
-    let (old, bare) = (without_managers(live), without_managers(new));
     let created = live["metadata"]["uid"].as_str().unwrap_or_default().is_empty();
-    let managers = if managers.is_empty() && !created {
-        // nobody has tracked this object so far, and an update is no reason to begin
+    // when nobody has tracked an object so far, an update is no reason to begin
+    let tracked = if managers.is_empty() && !created {
         managers
     } else {
-        let mut managers = updated(target, &old, &bare, managers, write);
+        let mut managers = updated(target, live, new, managers, write);
         managers.cap();
         managers
     };
-    *new = bare;
-    put_managers(new, &managers);
+    put_managers(new, &tracked);
 }
 
 /// Those that the request gives, when it gives any; those of the live object otherwise.
@@ -253,18 +251,11 @@ fn stripped(set: Set) -> Set {
     set.difference(&strip)
 }
 
-fn without_managers(object: &Value) -> Value {
-    let mut bare = object.clone();
-    if let Some(metadata) = bare.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-    }
-    bare
-}
-
 fn put_managers(object: &mut Value, managers: &Managers) {
-    let fields = managers.encode();
-    if let (false, Some(metadata)) = (fields.is_null(), object.get_mut("metadata").and_then(Value::as_object_mut)) {
-        metadata.insert("managedFields".to_owned(), fields);
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    match managers.encode() {
+        Value::Null => _ = metadata.remove("managedFields"),
+        fields => _ = metadata.insert("managedFields".to_owned(), fields),
     }
 }
 
@@ -286,23 +277,22 @@ pub fn apply(
     let Some(mut managers) = Managers::decode(&live["metadata"]["managedFields"]) else {
         return Err(ApiError::new(Reason::Unknown, "failed to decode managed fields: not well formed"));
     };
-    let bare = without_managers(live);
     if managers.is_empty() {
         let before = Write { manager: BEFORE_FIRST_APPLY, ..write };
-        managers = updated(target, &json!({}), &bare, managers, before);
+        managers = updated(target, &json!({}), live, managers, before);
     }
     let id = Id::apply(write.manager, write.subresource);
     let first = managers.get(&id).is_none();
-    let (mut object, mut managers) = merged(target, &bare, config, managers, &id);
-    let mut found = conflicts(target, &bare, &object, &managers, &id, write.subresource);
+    let (mut object, mut managers) = merged(target, live, config, managers, &id);
+    let mut found = conflicts(target, live, &object, &managers, &id, write.subresource);
     if write.manager == KUBECTL && !found.is_empty() {
-        let allowed = last_applied_fields(target, &bare);
+        let allowed = last_applied_fields(target, live);
         found.retain(|(_, path)| !allowed.has(path));
     }
     if !force && !found.is_empty() {
         return Err(conflict_error(&found));
     }
-    yield_fields(target, &bare, &object, &mut managers, Some(&id), write.subresource);
+    yield_fields(target, live, &object, &mut managers, Some(&id), write.subresource);
     if let Some(entry) = managers.remove(&id) {
         let set = stripped(without_ignored(target, write.subresource, entry.set));
         if !set.is_empty() {
@@ -310,7 +300,7 @@ pub fn apply(
         }
     }
     refresh_last_applied(&mut object, config, write.manager);
-    let changed = object != bare;
+    let changed = object != *live;
     if changed || first {
         managers.touch(&id, write.now);
     }

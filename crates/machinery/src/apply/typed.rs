@@ -150,6 +150,9 @@ fn compare_at(
     path: &mut Vec<Element>,
     out: &mut Comparison,
 ) {
+    if old.is_some() && old == new {
+        return;
+    }
     let leaf = match place.parts() {
         Parts::Leaf => true,
         Parts::Map => {
