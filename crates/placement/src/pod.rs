@@ -142,6 +142,11 @@ impl PodInfo {
         owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
     }
 
+    /// Uid of the controller whose pods this one counts among.
+    pub(crate) fn spread_by(&self) -> Option<&str> {
+        self.controller().filter(|_| !self.is_terminating())
+    }
+
     pub(crate) fn has_affinity(&self) -> bool {
         !(self.affinity.is_empty() && self.anti_affinity.is_empty() && self.preferred.is_empty())
     }

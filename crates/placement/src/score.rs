@@ -1,6 +1,6 @@
 //! Which of the nodes that can run the pod is best: upstream's score plugins and their weights.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{Node, TopologySpreadConstraint};
 
@@ -103,15 +103,15 @@ fn spread(view: &View, pod: &PodInfo, nodes: &[&NodeInfo]) -> Vec<f64> {
         .into_iter()
         .map(|constraint| {
             let key = constraint.topology_key.as_str();
-            let is = move |other: &PodInfo| is_spread(constraint, pod, other);
+            let here = move |info: &NodeInfo| info.pods.values().filter(|o| is_spread(constraint, pod, o)).count();
             let on = move |node: &Node| counts(constraint, pod, node);
-            Wish { key, skew: constraint.max_skew, strict: true, is: Box::new(is), on: Box::new(on) }
+            Wish { key, skew: constraint.max_skew, strict: true, here: Box::new(here), on: Box::new(on) }
         })
         .collect();
     if let (false, Some(controller)) = (has_any, pod.controller()) {
-        let sibling = move |other: &PodInfo| !other.is_terminating() && other.controller() == Some(controller);
+        let here = move |info: &NodeInfo| info.siblings(controller);
         for (key, skew) in [(HOSTNAME, 3), (ZONE, 5)] {
-            wishes.push(Wish { key, skew, strict: false, is: Box::new(sibling), on: Box::new(|_| true) });
+            wishes.push(Wish { key, skew, strict: false, here: Box::new(here), on: Box::new(|_| true) });
         }
     }
     if wishes.is_empty() { vec![0.0; nodes.len()] } else { skewed(view, nodes, &wishes) }
@@ -122,31 +122,26 @@ struct Wish<'a> {
     skew: i32,
     /// Nodes without the key are worth nothing.
     strict: bool,
-    is: Box<dyn Fn(&PodInfo) -> bool + 'a>,
+    /// How many of the pods are on a node.
+    here: Box<dyn Fn(&NodeInfo) -> usize + 'a>,
     on: Box<dyn Fn(&Node) -> bool + 'a>,
 }
 
 fn skewed(view: &View, nodes: &[&NodeInfo], wishes: &[Wish<'_>]) -> Vec<f64> {
     let mut sums: Vec<Option<f64>> = vec![Some(0.0); nodes.len()];
     for wish in wishes {
-        let mut domains: BTreeMap<&str, f64> = BTreeMap::new();
+        let mut domains: HashMap<&str, usize> = HashMap::new();
         for info in view.nodes() {
             let Some(node) = node_of(info).filter(|node| (wish.on)(node)) else { continue };
             let Some(value) = label(node, wish.key) else { continue };
-            *domains.entry(value).or_default() += count(info.pods.values().filter(|other| (wish.is)(other)));
+            *domains.entry(value).or_default() += (wish.here)(info);
         }
-        let size = count(
-            nodes
-                .iter()
-                .filter_map(|info| label(node_of(info)?, wish.key))
-                .collect::<std::collections::BTreeSet<_>>()
-                .iter(),
-        );
-        let weight = (size + 2.0).ln();
-        for (sum, info) in sums.iter_mut().zip(nodes) {
-            let here = node_of(info).and_then(|node| label(node, wish.key)).and_then(|value| domains.get(value));
-            match here {
-                Some(pods) => *sum = sum.map(|sum| sum + pods * weight + f64::from(wish.skew - 1)),
+        let values: Vec<Option<&str>> = nodes.iter().map(|info| label(node_of(info)?, wish.key)).collect();
+        let weight = (count(values.iter().flatten().collect::<HashSet<_>>().iter()) + 2.0).ln();
+        for (sum, value) in sums.iter_mut().zip(values) {
+            match value.and_then(|value| domains.get(value)) {
+                #[expect(clippy::cast_precision_loss, reason = "counts of things in memory")]
+                Some(pods) => *sum = sum.map(|sum| sum + *pods as f64 * weight + f64::from(wish.skew - 1)),
                 None if wish.strict => *sum = None,
                 None => {}
             }
@@ -164,13 +159,17 @@ fn skewed(view: &View, nodes: &[&NodeInfo], wishes: &[Wish<'_>]) -> Vec<f64> {
 
 /// Wishes of the pod for others and of others for the pod, summed up by domain.
 fn affinity(view: &View, pod: &PodInfo, nodes: &[&NodeInfo]) -> Vec<f64> {
-    let mut domains: BTreeMap<(String, &str), i64> = BTreeMap::new();
+    let mut domains: HashMap<String, HashMap<&str, i64>> = HashMap::new();
     let own = view.namespace_labels(pod.namespace());
     for info in view.nodes().filter(|info| !pod.preferred.is_empty() || info.with_affinity > 0) {
         let Some(node) = node_of(info) else { continue };
         let mut add = |weight: i64, term: &Term| {
-            if let Some(value) = label(node, term.topology_key()) {
-                *domains.entry((term.topology_key().to_owned(), value)).or_default() += weight;
+            let Some(value) = label(node, term.topology_key()) else { return };
+            if !domains.contains_key(term.topology_key()) {
+                domains.insert(term.topology_key().to_owned(), HashMap::new());
+            }
+            if let Some(values) = domains.get_mut(term.topology_key()) {
+                *values.entry(value).or_default() += weight;
             }
         };
         for other in info.pods.values().filter(|other| other.uid() != pod.uid()) {
@@ -181,9 +180,9 @@ fn affinity(view: &View, pod: &PodInfo, nodes: &[&NodeInfo]) -> Vec<f64> {
         }
     }
     let worth = |info: &&NodeInfo| {
-        let here = domains.iter().filter(|((key, value), _)| node_of(info).and_then(|n| label(n, key)) == Some(*value));
+        let here = domains.iter().filter_map(|(key, values)| values.get(label(node_of(info)?, key)?));
         #[expect(clippy::cast_precision_loss, reason = "weights are small")]
-        here.map(|(_, weight)| *weight as f64).sum()
+        here.map(|weight| *weight as f64).sum()
     };
     nodes.iter().map(worth).collect()
 }

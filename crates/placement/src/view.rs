@@ -1,6 +1,6 @@
 //! What a placement looks at: nodes with the pods on them, and what there is of storage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
@@ -34,6 +34,8 @@ pub struct NodeInfo {
     pub(crate) scored: Amounts,
     /// How many of the pods have inter-pod affinity of any form: most nodes have none, and are skipped.
     pub(crate) with_affinity: usize,
+    /// Pods that stay, by the uid of their controller: what siblings are spread by.
+    siblings: HashMap<String, usize>,
 }
 
 impl NodeInfo {
@@ -45,6 +47,7 @@ impl NodeInfo {
             requested: Amounts::default(),
             scored: Amounts::default(),
             with_affinity: 0,
+            siblings: HashMap::new(),
         }
     }
 
@@ -57,6 +60,9 @@ impl NodeInfo {
         self.requested.add(&pod.requests);
         self.scored.add(&pod.scored);
         self.with_affinity += usize::from(pod.has_affinity());
+        if let Some(controller) = pod.spread_by() {
+            *self.siblings.entry(controller.to_owned()).or_default() += 1;
+        }
         self.pods.insert(pod.uid().into(), pod);
     }
 
@@ -65,7 +71,20 @@ impl NodeInfo {
             self.requested.sub(&pod.requests);
             self.scored.sub(&pod.scored);
             self.with_affinity -= usize::from(pod.has_affinity());
+            if let Some(controller) = pod.spread_by()
+                && let Some(count) = self.siblings.get_mut(controller)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.siblings.remove(controller);
+                }
+            }
         }
+    }
+
+    /// How many pods of this controller are here and stay.
+    pub(crate) fn siblings(&self, controller: &str) -> usize {
+        self.siblings.get(controller).copied().unwrap_or(0)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Required affinity and anti-affinity between pods, in both directions.
 
-use std::collections::BTreeSet;
+use std::collections::{HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::Node;
 
@@ -9,18 +9,32 @@ use crate::pick::label;
 use crate::pod::{PodInfo, Term};
 use crate::view::View;
 
-/// A topology domain: key and value of a label of nodes.
-type Domain<'a> = (&'a str, &'a str);
+/// Topology domains: values of labels of nodes, by the label's key.
+#[derive(Debug, Default)]
+struct Domains<'a>(HashMap<&'a str, HashSet<&'a str>>);
+
+impl<'a> Domains<'a> {
+    /// Adds the domain that the node is in for this term.
+    fn add(&mut self, term: &'a Term, node: &'a Node) {
+        if let Some(value) = label(node, term.topology_key()) {
+            self.0.entry(term.topology_key()).or_default().insert(value);
+        }
+    }
+
+    fn has(&self, key: &str, node: &Node) -> bool {
+        self.0.get(key).is_some_and(|values| label(node, key).is_some_and(|value| values.contains(value)))
+    }
+}
 
 /// Domains that matter for one pod.
 #[derive(Debug, Default)]
 pub(super) struct Affinity<'a> {
     /// Where there are pods that the pod wants to be near.
-    near: BTreeSet<Domain<'a>>,
+    near: Domains<'a>,
     /// Where there are pods that the pod wants to be away from.
-    away: BTreeSet<Domain<'a>>,
+    away: Domains<'a>,
     /// Where there are pods that want to be away from this one.
-    unwanted: BTreeSet<Domain<'a>>,
+    unwanted: Domains<'a>,
     /// The pod is the first of those that want to be near each other.
     first: bool,
 }
@@ -34,38 +48,34 @@ impl<'a> Affinity<'a> {
                 continue;
             }
             let Some(node) = info.node.as_deref() else { continue };
-            let domain = |term: &'a Term| label(node, term.topology_key()).map(|value| (term.topology_key(), value));
             for other in info.pods.values().filter(|other| other.uid() != pod.uid()) {
                 let theirs = view.namespace_labels(other.namespace());
                 if !pod.affinity.is_empty() && pod.affinity.iter().all(|term| term.matches(other, theirs)) {
-                    found.near.extend(pod.affinity.iter().filter_map(domain));
+                    pod.affinity.iter().for_each(|term| found.near.add(term, node));
                 }
                 let away = pod.anti_affinity.iter().filter(|term| term.matches(other, theirs));
-                found.away.extend(away.filter_map(domain));
+                away.for_each(|term| found.away.add(term, node));
                 let unwanted = other.anti_affinity.iter().filter(|term| term.matches(pod, own));
-                found.unwanted.extend(unwanted.filter_map(domain));
+                unwanted.for_each(|term| found.unwanted.add(term, node));
             }
         }
-        found.first = found.near.is_empty() && pod.affinity.iter().all(|term| term.matches(pod, own));
+        found.first = found.near.0.is_empty() && pod.affinity.iter().all(|term| term.matches(pod, own));
         found
     }
 
     pub(super) fn check(&self, pod: &PodInfo, node: &Node) -> Result<(), Refusal> {
         let refuse = |reason: &str| Refusal::new(Cause::InterPodAffinity, reason);
-        let is_in = |domains: &BTreeSet<Domain<'_>>, key: &str| {
-            label(node, key).is_some_and(|value| domains.contains(&(key, value)))
-        };
         let has_key = |term: &Term| label(node, term.topology_key()).is_some();
-        let near = pod.affinity.iter().all(|term| is_in(&self.near, term.topology_key()));
+        let near = pod.affinity.iter().all(|term| self.near.has(term.topology_key(), node));
         let begins = self.first && pod.affinity.iter().all(has_key);
         if !(near || begins) {
             let reason = "node(s) didn't match pod affinity rules";
             return Err(Refusal { helpless: true, ..refuse(reason) });
         }
-        if pod.anti_affinity.iter().any(|term| is_in(&self.away, term.topology_key())) {
+        if pod.anti_affinity.iter().any(|term| self.away.has(term.topology_key(), node)) {
             return Err(refuse("node(s) didn't match pod anti-affinity rules"));
         }
-        if self.unwanted.iter().any(|(key, value)| label(node, key) == Some(value)) {
+        if self.unwanted.0.keys().any(|key| self.unwanted.has(key, node)) {
             return Err(refuse("node(s) didn't satisfy existing pods anti-affinity rules"));
         }
         Ok(())
