@@ -1,9 +1,11 @@
 //! Bodies of requests into objects, and the bookkeeping of who manages which field.
 
+use http::header;
 use jiff::Timestamp;
 use serde_json::Value;
 use stead_api::{Kind, Subresource};
 use stead_machinery::ApiError;
+use stead_machinery::apply::{self, Write};
 use stead_machinery::decode::{self, Content, Target};
 use stead_machinery::protobuf;
 
@@ -56,25 +58,33 @@ pub(crate) fn yaml(text: &[u8]) -> Result<Value, ApiError> {
         .map_err(|e| ApiError::bad_request(format!("error decoding YAML: error converting YAML to JSON: yaml: {e}")))
 }
 
-/// Notes in a new object who made which field.
-pub(crate) fn manage_created(
-    _kind: &Kind,
-    _object: &mut Value,
-    _options: &WriteOptions,
-    _call: &Call,
-    _now: Timestamp,
-) -> Result<(), ApiError> {
-    Ok(())
+/// The write that a request is, as far as the record of field managers is concerned.
+pub(crate) fn written<'a>(manager: &'a str, subresource: &'a str) -> Write<'a> {
+    Write { manager, subresource, now: Timestamp::now() }
+}
+
+/// The name of a request's field manager.
+pub(crate) fn manager(options: &WriteOptions, call: &Call) -> String {
+    let agent = call.headers().get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    apply::manager_name(&options.field_manager, agent)
+}
+
+/// Notes in a new object who made which field. Defaults count as made by the request, as upstream.
+pub(crate) fn manage_created(kind: &Kind, object: &mut Value, options: &WriteOptions, call: &Call) {
+    stead_admission::default(kind, object);
+    apply::track(&Target::of(kind), None, object, written(&manager(options, call), ""));
 }
 
 /// Notes in a changed object who changed which field.
 pub(crate) fn manage_updated(
-    _kind: &Kind,
-    _sub: Option<Subresource>,
-    _old: &Value,
-    _new: &mut Value,
-    _options: &WriteOptions,
-    _call: &Call,
-) -> Result<(), ApiError> {
-    Ok(())
+    kind: &Kind,
+    sub: Option<Subresource>,
+    old: &Value,
+    new: &mut Value,
+    options: &WriteOptions,
+    call: &Call,
+) {
+    stead_admission::default(kind, new);
+    let subresource = sub.map_or("", Subresource::name);
+    apply::track(&Target::of(kind), Some(old), new, written(&manager(options, call), subresource));
 }

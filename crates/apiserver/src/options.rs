@@ -42,6 +42,9 @@ impl WriteOptions {
         if field_manager.len() > FIELD_MANAGER_BYTES_MAX {
             errors.too_long(&Path::new("fieldManager"), FIELD_MANAGER_BYTES_MAX);
         }
+        if field_manager.chars().any(char::is_control) {
+            errors.invalid(&Path::new("fieldManager"), &field_manager, "should only contain printable characters");
+        }
         let dry_run = dry_run(query.all("dryRun"), &mut errors);
         let wanted = query.get("fieldValidation");
         let field_validation = FieldValidation::parse(wanted).unwrap_or_else(|| {

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
+use stead_machinery::apply;
 use stead_machinery::decode::Target as Schema;
 use stead_machinery::selector::Selector;
 use stead_machinery::{ApiError, FieldErrors, Path};
@@ -18,6 +19,9 @@ use crate::verbs::Target;
 use crate::verbs::patch::{PatchKind, patched};
 use crate::verbs::update::Change;
 
+/// The name of the sub-resource, for the record of managers.
+const SCALE: &str = "scale";
+
 pub(super) async fn get(server: &ApiServer, target: &Target, call: &Call) -> Result<Answer, ApiError> {
     let form = negotiate::resource(call.headers(), &call.query, false, false)?;
     let object = present(server, target).await?;
@@ -33,7 +37,7 @@ pub(super) async fn update(server: &ApiServer, target: &Target, call: &Call) -> 
         let text = format!("the name of the object ({name}) does not match the name on the URL ({})", target.name);
         return Err(ApiError::bad_request(text));
     }
-    change(server, target, call, form, &options, &mut |_| Ok(wanted.clone())).await
+    change(server, target, call, form, &options, &mut |_| Ok((wanted.clone(), false))).await
 }
 
 pub(super) async fn patch(server: &ApiServer, target: &Target, call: &Call) -> Result<Answer, ApiError> {
@@ -41,9 +45,16 @@ pub(super) async fn patch(server: &ApiServer, target: &Target, call: &Call) -> R
     let how = PatchKind::read(call)?;
     let options = WriteOptions::read("PatchOptions", &call.query, how == PatchKind::Apply)?;
     let schema = schema()?;
-    change(server, target, call, form, &options, &mut |old| {
-        let scale = scale_of(old);
-        patched(how, &schema, &scale, &call.body, &options).map(|(scale, _)| scale)
+    if how == PatchKind::Apply {
+        let config = decode::yaml(&call.body)?;
+        let write = decode::written(&options.field_manager, SCALE);
+        return change(server, target, call, form, &options, &mut |scale| {
+            Ok((apply::apply(&schema, Some(scale), &config, write, options.force)?.object, true))
+        })
+        .await;
+    }
+    change(server, target, call, form, &options, &mut |scale| {
+        patched(how, &schema, scale, &call.body, &options).map(|(scale, _)| (scale, false))
     })
     .await
 }
@@ -52,35 +63,57 @@ fn schema() -> Result<Schema<'static>, ApiError> {
     Schema::named("autoscaling", "v1", "Scale").ok_or_else(|| ApiError::internal("there is no schema of Scale"))
 }
 
-/// Sets the replicas that `wanted` makes of the present object.
+/// Makes the wanted Scale from the present one, and says whether its managers are noted already.
+type Wanted<'a> = &'a mut (dyn FnMut(&Value) -> Result<(Value, bool), ApiError> + Send);
+
+/// Sets the replicas of the object that is scaled.
 async fn change(
     server: &ApiServer,
     target: &Target,
     call: &Call,
     form: Form,
     options: &WriteOptions,
-    wanted: &mut (dyn FnMut(&Value) -> Result<Value, ApiError> + Send),
+    wanted: Wanted<'_>,
 ) -> Result<Answer, ApiError> {
     let change = Change { target, sub: None, user: &call.user, dry_run: options.dry_run };
+    let schema = schema()?;
+    let manager = decode::manager(options, call);
     let done = change
         .run(server, &mut |old| {
-            let scale = wanted(old)?;
+            let managers = &old["metadata"]["managedFields"];
+            let mut present = scale_of(old);
+            put(&mut present["metadata"], "managedFields", apply::to_scale(managers));
+            let (mut scale, noted) = wanted(&present)?;
             let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
             judge(&target.name, replicas)?;
+            if !noted {
+                apply::track(&schema, Some(&present), &mut scale, decode::written(&manager, SCALE));
+            }
             let mut new = old.clone();
+            let managers =
+                apply::to_parent(managers, &scale["metadata"]["managedFields"], &target.kind.api_version());
+            put(&mut new["metadata"], "managedFields", managers);
             new["spec"]["replicas"] = replicas.into();
             for key in ["resourceVersion", "uid"] {
                 if let Some(text) = scale["metadata"][key].as_str().filter(|v| !v.is_empty()) {
                     new["metadata"][key] = text.into();
                 }
             }
-            decode::manage_updated(target.kind, None, old, &mut new, options, call)?;
             Ok(new)
         })
         .await?;
     let object =
         objects::decode(&done.entry.value, done.entry.modified).map_err(|e| ApiError::internal(&e.to_string()))?;
     Ok(response::json_value(StatusCode::OK, form, &scale_of(&object)))
+}
+
+/// Sets a field, or removes it when there is nothing to set.
+fn put(object: &mut Value, key: &str, value: Value) {
+    match object.as_object_mut() {
+        Some(map) if value.is_null() => drop(map.remove(key)),
+        Some(map) => drop(map.insert(key.to_owned(), value)),
+        None => {}
+    }
 }
 
 fn judge(name: &str, replicas: i64) -> Result<(), ApiError> {

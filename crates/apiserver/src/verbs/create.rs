@@ -26,8 +26,9 @@ const GENERATED_SUFFIX_LENGTH: usize = 5;
 pub(crate) async fn create(server: &ApiServer, target: Target, call: &Call) -> Result<Answer, ApiError> {
     let form = negotiate::resource(call.headers(), &call.query, false, true)?;
     let options = WriteOptions::read("CreateOptions", &call.query, false)?;
-    let (object, mut warnings) = decode::object(target.kind, call, &options)?;
+    let (mut object, mut warnings) = decode::object(target.kind, call, &options)?;
     let kind = target.kind;
+    decode::manage_created(kind, &mut object, &options, call);
     let created = make(server, target, object, &options, call).await?;
     warnings.extend(created.warnings);
     let mut answer = render::object(StatusCode::CREATED, form, kind, &created.entry, call)?;
@@ -41,7 +42,7 @@ pub(crate) struct Created {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Creates a decoded object.
+/// Creates a decoded object; who manages its fields is noted in it.
 pub(crate) async fn make(
     server: &ApiServer,
     mut target: Target,
@@ -83,7 +84,6 @@ async fn admit_and_put(
     let _turn = write::quota_turn(server, &target.namespace).await;
     let warnings =
         write::admit(server, &call.user, options.dry_run, |ctx| stead_admission::create(kind, &mut object, ctx))?;
-    decode::manage_created(target.kind, &mut object, options, call, now)?;
     let put = write::Put { kind, key: target.key(), expect: Expect::Absent, dry_run: options.dry_run };
     match write::put(server, put, &object).await? {
         Outcome::Done(entry) => Ok(Created { entry, warnings }),

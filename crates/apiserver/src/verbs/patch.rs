@@ -4,12 +4,13 @@ use http::{StatusCode, header};
 use serde_json::Value;
 use stead_api::Subresource;
 use stead_machinery::ApiError;
-use stead_machinery::decode::{Content, Target as Schema, decode_as};
+use stead_machinery::apply;
+use stead_machinery::decode::Target as Schema;
 use stead_machinery::patch::{PatchType, apply_as};
 use stead_machinery::status::Reason;
 
 use super::update::Change;
-use super::{Target, create, render};
+use super::{Target, create, render, write};
 use crate::chain::Call;
 use crate::decode;
 use crate::negotiate;
@@ -62,19 +63,22 @@ pub(crate) async fn patch(
     let change = Change { target, sub, user: &call.user, dry_run: options.dry_run };
     let done = change
         .run(server, &mut |old: &Value| {
+            if how == PatchKind::Apply {
+                let write = decode::written(&options.field_manager, sub.map_or("", Subresource::name));
+                return Ok(apply::apply(&schema, Some(old), &wanted, write, options.force)?.object);
+            }
             let (mut new, dropped) = patched(how, &schema, old, &call.body, &options)?;
             warnings = dropped;
             same_name(target, &new)?;
-            decode::manage_updated(target.kind, sub, old, &mut new, &options, call)?;
+            decode::manage_updated(target.kind, sub, old, &mut new, &options, call);
             Ok(new)
         })
         .await;
     let (code, entry, more) = match done {
         Ok(done) => (StatusCode::OK, done.entry, done.warnings),
         Err(error) if how == PatchKind::Apply && sub.is_none() && error.reason == Reason::NotFound => {
-            let (object, dropped) = decode_as(&schema, Content::Value(wanted), options.field_validation)?;
-            warnings = dropped;
-            same_name(target, &object)?;
+            let write = decode::written(&options.field_manager, "");
+            let object = apply::apply(&schema, None, &wanted, write, options.force)?.object;
             let created = create::make(server, target.clone(), object, &options, call).await?;
             (StatusCode::CREATED, created.entry, created.warnings)
         }
@@ -86,17 +90,17 @@ pub(crate) async fn patch(
     Ok(answer)
 }
 
-/// What an apply wants, when it is for this kind.
+/// The configuration of an apply, which need not repeat what the URL says.
 fn applied(target: &Target, call: &Call) -> Result<Value, ApiError> {
-    let patch = decode::yaml(&call.body)?;
-    let version = patch["apiVersion"].as_str().unwrap_or("");
-    if version != target.kind.api_version() {
-        return Err(ApiError::bad_request(format!(
-            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
-            target.kind.api_version()
-        )));
+    let mut config = decode::yaml(&call.body)?;
+    same_name(target, &config)?;
+    if config["metadata"].is_object() || config["metadata"].is_null() && config.is_object() {
+        config["metadata"]["name"] = target.name.clone().into();
+        if target.kind.namespaced() {
+            write::check_namespace(target, &mut config["metadata"])?;
+        }
     }
-    Ok(patch)
+    Ok(config)
 }
 
 /// The object after the patch, and warnings about fields that were dropped from it.
@@ -111,11 +115,7 @@ pub(crate) fn patched(
         PatchKind::Json => PatchType::Json,
         PatchKind::Merge => PatchType::Merge,
         PatchKind::Strategic => PatchType::Strategic,
-        PatchKind::Apply => {
-            let mut new = old.clone();
-            stead_machinery::patch::merge::apply(&mut new, decode::yaml(patch)?);
-            return decode_as(schema, Content::Value(new), options.field_validation);
-        }
+        PatchKind::Apply => return Err(ApiError::internal("an apply is no patch")),
     };
     apply_as(schema, kind, old, patch, options.field_validation)
 }

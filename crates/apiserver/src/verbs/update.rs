@@ -43,7 +43,7 @@ pub(crate) async fn update(
     let done = change
         .run(server, &mut |old: &Value| {
             let mut new = object.clone();
-            decode::manage_updated(target.kind, sub, old, &mut new, &options, call)?;
+            decode::manage_updated(target.kind, sub, old, &mut new, &options, call);
             Ok(new)
         })
         .await?;
