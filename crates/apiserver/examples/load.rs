@@ -43,9 +43,8 @@ fn door(path: &PathBuf) -> Result<Door, Failure> {
         let line = text.lines().find(|l| l.trim().starts_with(key)).ok_or("the kubeconfig lacks a field")?;
         Ok(line.trim()[key.len()..].trim().to_owned())
     };
-    let pem = |key: &str| -> Result<Vec<u8>, Failure> {
-        Ok(base64::engine::general_purpose::STANDARD.decode(value(key)?)?)
-    };
+    let pem =
+        |key: &str| -> Result<Vec<u8>, Failure> { Ok(base64::engine::general_purpose::STANDARD.decode(value(key)?)?) };
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(&pem("certificate-authority-data:")?)?)?;
     let cert = CertificateDer::from_pem_slice(&pem("client-certificate-data:")?)?;
@@ -98,7 +97,14 @@ fn cpu(pid: u32) -> f64 {
 
 fn resident(pid: u32) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    status.lines().find(|l| l.starts_with("VmRSS")).unwrap_or("").split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    status
+        .lines()
+        .find(|l| l.starts_with("VmRSS"))
+        .unwrap_or("")
+        .split_whitespace()
+        .skip(1)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 async fn phase<F, Fut>(what: &str, arguments: &Arguments, door: &Door, work: F) -> Result<(), Failure>
@@ -140,7 +146,9 @@ async fn main() -> Result<(), Failure> {
         let data = "x".repeat(900);
         let mut delays = Vec::new();
         for n in 0..each {
-            let body = format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"c-{i}-{n}"}},"data":{{"k":"{data}"}}}}"#);
+            let body = format!(
+                r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"c-{i}-{n}"}},"data":{{"k":"{data}"}}}}"#
+            );
             let began = Instant::now();
             send(&mut sender, "POST", "/api/v1/namespaces/default/configmaps", body.into()).await?;
             delays.push(began.elapsed());
@@ -162,8 +170,13 @@ async fn main() -> Result<(), Failure> {
     let mut sender = door.open().await?;
     for what in ["", "?labelSelector=a%3Db", "?limit=500"] {
         let began = Instant::now();
-        let size = send(&mut sender, "GET", &format!("/api/v1/namespaces/default/configmaps{what}"), Bytes::new()).await?;
-        println!("list of {} ConfigMaps {what}: {size} bytes in {:.1} ms", arguments.clients * each, began.elapsed().as_secs_f64() * 1e3);
+        let size =
+            send(&mut sender, "GET", &format!("/api/v1/namespaces/default/configmaps{what}"), Bytes::new()).await?;
+        println!(
+            "list of {} ConfigMaps {what}: {size} bytes in {:.1} ms",
+            arguments.clients * each,
+            began.elapsed().as_secs_f64() * 1e3
+        );
     }
     Ok(())
 }

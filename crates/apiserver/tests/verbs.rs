@@ -372,35 +372,68 @@ async fn server_side_apply() {
     let url = format!("{CM}/ssa");
     w.ok(&format!("POST {SETS}"), SET).await;
     for (query, body, want) in [
-        ("", one, "422 PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"),
+        (
+            "",
+            one,
+            "422 PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ),
         ("?fieldManager=one", one, "201"),
         ("?fieldManager=one", one, "200"),
         ("?fieldManager=two", &two, "409 Apply failed with 1 conflict: conflict with \"one\": .data.a"),
         ("?fieldManager=two", one, "200"),
         ("?fieldManager=two&force=true", &two, "200"),
-        ("?fieldManager=two", &one.replace("ssa", "other"), "400 the name of the object (other) does not match the name on the URL (ssa)"),
-        ("?fieldManager=two", r#"{"data":{}}"#, "400 Incorrect version specified in apply patch. Specified patch version: , expected: v1"),
-        ("?fieldManager=two", r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"ssa","managedFields":[{"manager":"x"}]}}"#, "400 metadata.managedFields must be nil"),
-        ("?fieldManager=two", r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"ssa"},"nothere":1}"#, "500 failed to create typed patch object (http/ssa; /v1, Kind=ConfigMap): .nothere: field not declared in schema"),
+        (
+            "?fieldManager=two",
+            &one.replace("ssa", "other"),
+            "400 the name of the object (other) does not match the name on the URL (ssa)",
+        ),
+        (
+            "?fieldManager=two",
+            r#"{"data":{}}"#,
+            "400 Incorrect version specified in apply patch. Specified patch version: , expected: v1",
+        ),
+        (
+            "?fieldManager=two",
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"ssa","managedFields":[{"manager":"x"}]}}"#,
+            "400 metadata.managedFields must be nil",
+        ),
+        (
+            "?fieldManager=two",
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"ssa"},"nothere":1}"#,
+            "500 failed to create typed patch object (http/ssa; /v1, Kind=ConfigMap): .nothere: field not declared in schema",
+        ),
     ] {
         let got = w.ask_with(&format!("PATCH {url}{query}"), &apply, body).await;
         assert_eq!(got.line(), want, "{query} {body}");
     }
     let object = w.get(&url).await;
     let managers = object["metadata"]["managedFields"].as_array().unwrap();
-    assert_eq!((managers.len(), &managers[0]["manager"], &managers[0]["operation"]), (1, &json!("two"), &json!("Apply")));
+    assert_eq!(
+        (managers.len(), &managers[0]["manager"], &managers[0]["operation"]),
+        (1, &json!("two"), &json!("Apply"))
+    );
     assert_eq!(managers[0]["fieldsV1"], json!({"f:data": {"f:a": {}}}));
     // Nothing new: nothing written.
     let again = w.ask_with(&format!("PATCH {url}?fieldManager=two"), &apply, &two).await;
     assert_eq!(again.json(), object);
     // A plain update says who made it.
     let changed = w.merge(&format!("{url}?fieldManager=me"), r#"{"data":{"b":"3"}}"#).await;
-    assert!(changed["metadata"]["managedFields"].as_array().unwrap().iter().any(|m| m["manager"] == "me" && m["operation"] == "Update"));
+    assert!(
+        changed["metadata"]["managedFields"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|m| m["manager"] == "me" && m["operation"] == "Update")
+    );
     // A Scale is managed as the one field that it is.
     w.merge(&format!("{SETS}/web/scale?fieldManager=scaler"), r#"{"spec":{"replicas":3}}"#).await;
     let set = w.get(&format!("{SETS}/web")).await;
-    let scaler = set["metadata"]["managedFields"].as_array().unwrap().iter().find(|m| m["manager"] == "scaler").unwrap();
-    assert_eq!((&scaler["subresource"], &scaler["fieldsV1"]), (&json!("scale"), &json!({"f:spec": {"f:replicas": {}}})));
+    let scaler =
+        set["metadata"]["managedFields"].as_array().unwrap().iter().find(|m| m["manager"] == "scaler").unwrap();
+    assert_eq!(
+        (&scaler["subresource"], &scaler["fieldsV1"]),
+        (&json!("scale"), &json!({"f:spec": {"f:replicas": {}}}))
+    );
 }
 
 #[tokio::test]
@@ -408,7 +441,10 @@ async fn a_created_set_says_who_made_what() {
     let w = World::new().await;
     let answer = w.ask_with(&format!("POST {SETS}"), &[("user-agent", "curl/7.88.1")], SET).await.json();
     let managed = &answer["metadata"]["managedFields"];
-    assert_eq!((managed.as_array().unwrap().len(), &managed[0]["manager"], &managed[0]["operation"]), (1, &json!("curl"), &json!("Update")));
+    assert_eq!(
+        (managed.as_array().unwrap().len(), &managed[0]["manager"], &managed[0]["operation"]),
+        (1, &json!("curl"), &json!("Update"))
+    );
     let fields = &managed[0]["fieldsV1"]["f:spec"];
     assert_eq!(fields["f:template"]["f:spec"]["f:containers"]["k:{\"name\":\"c\"}"]["f:image"], json!({}));
     assert_eq!((&fields["f:podManagementPolicy"], &fields["f:volumeClaimTemplates"]), (&json!({}), &json!({})));

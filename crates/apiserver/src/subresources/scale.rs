@@ -90,8 +90,7 @@ async fn change(
                 apply::track(&schema, Some(&present), &mut scale, decode::written(&manager, SCALE));
             }
             let mut new = old.clone();
-            let managers =
-                apply::to_parent(managers, &scale["metadata"]["managedFields"], &target.kind.api_version());
+            let managers = apply::to_parent(managers, &scale["metadata"]["managedFields"], &target.kind.api_version());
             put(&mut new["metadata"], "managedFields", managers);
             new["spec"]["replicas"] = replicas.into();
             for key in ["resourceVersion", "uid"] {
