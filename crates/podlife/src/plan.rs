@@ -212,8 +212,9 @@ impl<'a> Planner<'a, '_> {
     fn stop_until(&mut self, container: &Container, until: Timestamp) {
         let least = later(self.s.now, SignedDuration::from_secs(GRACE_SECONDS_MIN));
         if let Some(Work::Stop { until: known, .. }) = self.stopping(&container.id) {
-            // Only a shorter grace is news.
-            if *known <= until || *known <= least {
+            // Only a shorter grace is news. Graces are whole seconds; less is the time between plan and deed.
+            let news = later(until, SignedDuration::from_secs(1));
+            if *known <= news || *known <= least {
                 return;
             }
         }

@@ -101,7 +101,7 @@ pub(crate) fn host_path(path: &Path, kind: &str) -> std::result::Result<(), Stri
 
 /// Mount points below a directory (and itself), deepest first.
 fn mounts_below(dir: &Path) -> Vec<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|text| PathBuf::from(unescape(text)));
     let mut below: Vec<PathBuf> = points.filter(|point| point.starts_with(dir)).collect();
     below.sort_by_key(|point| std::cmp::Reverse(point.components().count()));

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod engine;
+pub mod real;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Event, Namespace, P
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use stead_apiserver::{ApiServer, Config, Identity, NoNodes};
+use stead_apiserver::{ApiServer, Config, Identity, NoNodes, NodeDialer};
 use stead_informer::{Cache, Caches, system_clock};
 use stead_node::{Node, NodeConfig};
 use stead_runtime::Engine;
@@ -35,8 +36,14 @@ pub struct World {
     stop: CancellationToken,
 }
 
+/// What the node says goes to the output of the test.
+pub fn trace() {
+    let level = tracing_subscriber::EnvFilter::new("warn,stead_node=debug");
+    let _ = tracing_subscriber::fmt().with_env_filter(level).with_test_writer().try_init();
+}
+
 /// An API server in memory, with the namespace `ns` and what a pod needs of it.
-pub async fn api(dir: &std::path::Path) -> Client {
+pub async fn api(dir: &std::path::Path, nodes: Arc<dyn NodeDialer>) -> Client {
     let config = Config {
         bind: (Ipv4Addr::LOCALHOST, 6443).into(),
         advertise: IpAddr::from([192, 0, 2, 2]),
@@ -46,7 +53,7 @@ pub async fn api(dir: &std::path::Path) -> Client {
         cluster_domain: "cluster.local".to_owned(),
         cluster_dns: IpAddr::from([10, 43, 0, 10]),
     };
-    let server = ApiServer::open(config, stead_store::memory(), Arc::new(NoNodes)).await.expect("an API server");
+    let server = ApiServer::open(config, stead_store::memory(), nodes).await.expect("an API server");
     let client = stead_client::in_process(server.in_process(Identity::admin()), "default");
     let namespace: Namespace = from(json!({"metadata": {"name": NAMESPACE}}));
     Api::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
@@ -75,8 +82,9 @@ where
 
 impl World {
     pub async fn new() -> World {
+        trace();
         let dir = tempfile::Builder::new().prefix("stead-node-").tempdir().expect("a directory");
-        let client = api(dir.path()).await;
+        let client = api(dir.path(), Arc::new(NoNodes)).await;
         let caches = Caches::new(client.clone());
         let (engine, network) = (FakeEngine::new(), Arc::new(MemoryNetwork::new()));
         let stop = CancellationToken::new();
@@ -155,6 +163,16 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.stop.cancel();
+        unmount_below(self.dir.path());
+    }
+}
+
+/// A test that ends leaves pods, and these have mounts.
+pub fn unmount_below(dir: &std::path::Path) {
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| point.starts_with(&*dir.to_string_lossy()));
+    for point in points.collect::<Vec<_>>().into_iter().rev() {
+        let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
     }
 }
 
@@ -178,7 +196,10 @@ pub async fn until(cache: &Cache<Pod>, name: &str, mut what: impl FnMut(&Pod) ->
     };
     match tokio::time::timeout(LONG, waiting).await {
         Ok(Some(pod)) => pod,
-        _ => panic!("the pod is: {:#?}", cache.get(NAMESPACE, name).map(|pod| pod.status.clone())),
+        _ => {
+            let status = cache.get(NAMESPACE, name).map(|pod| serde_json::to_string(&pod.status).expect("JSON"));
+            panic!("the pod {name} is: {}", status.unwrap_or_default())
+        }
     }
 }
 
