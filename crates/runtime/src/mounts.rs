@@ -129,7 +129,7 @@ pub(crate) fn unmount(path: &Path) -> io::Result<()> {
 
 /// Every mount point below `dir`, innermost first.
 pub(crate) fn mounts_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let text = std::fs::read_to_string("/proc/thread-self/mountinfo")?;
     let mut points: Vec<PathBuf> = text
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
