@@ -170,7 +170,10 @@ impl Drop for World {
 /// A test that ends leaves pods, and these have mounts.
 pub fn unmount_below(dir: &std::path::Path) {
     let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| point.starts_with(&*dir.to_string_lossy()));
+    let points = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|point| point.starts_with(&*dir.to_string_lossy()));
     for point in points.collect::<Vec<_>>().into_iter().rev() {
         let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
     }
