@@ -259,6 +259,20 @@ async fn claims_are_owned_as_the_retention_policy_says() {
 }
 
 #[tokio::test]
+async fn an_ordered_deletion_goes_from_the_top_and_then_the_set_is_gone() {
+    let cluster = Cluster::start().await;
+    let mut set = web(3, json!({"podManagementPolicy": "Parallel"}));
+    set["metadata"]["annotations"] = json!({"stead.dev/ordered-delete": "true"});
+    cluster.create::<StatefulSet>(set).await;
+    cluster.settled("web").await;
+    cluster.take_log();
+    cluster.delete::<StatefulSet>("web").await;
+    let sets = cluster.caches.of::<StatefulSet>();
+    cluster.until(&sets, |sets| sets.is_empty().then_some(())).await;
+    assert_eq!(cluster.take_log(), "~web-2 -web-2 ~web-1 -web-1 ~web-0 -web-0");
+}
+
+#[tokio::test]
 async fn a_pod_that_is_refused_is_told_in_an_event() {
     let cluster = Cluster::start().await;
     let set = json!({"template": {

@@ -51,13 +51,14 @@ impl StatefulSets {
 /// Steps of one phase do not depend on each other; those of the next wait for them.
 fn phase(action: Action) -> u8 {
     match action {
+        Action::HoldDeletion | Action::ReleaseDeletion => 4,
         Action::CreatePod { .. }
         | Action::CreateClaims { .. }
         | Action::RefuseClaims { .. }
         | Action::RepairPod { .. }
         | Action::DeletePod { why: Why::Finished, .. } => 0,
         Action::RepairClaims { .. } => 1,
-        Action::DeletePod { why: Why::ScaleDown, .. } => 2,
+        Action::DeletePod { why: Why::ScaleDown | Why::SetDeleted, .. } => 2,
         Action::DeletePod { why: Why::Outdated, .. } => 3,
     }
 }
@@ -120,6 +121,8 @@ impl Work {
             Action::RepairPod { ordinal } => self.repair_pod(ordinal).await,
             Action::RepairClaims { ordinal } => self.repair_claims(ordinal, true).await.map(|_| ()),
             Action::DeletePod { ordinal, .. } => self.delete_pod(ordinal).await,
+            Action::HoldDeletion => self.hold(true).await,
+            Action::ReleaseDeletion => self.hold(false).await,
         }
     }
 
@@ -260,6 +263,19 @@ impl Work {
                 Ok(())
             }
         }
+    }
+
+    /// Puts the finalizer on the set, or takes it away.
+    async fn hold(&self, held: bool) -> Result<(), Error> {
+        let api: Api<StatefulSet> = Api::namespaced(self.inner.cx.client.clone(), &self.key.namespace);
+        let meta = &self.set.metadata;
+        let patch = json!({"metadata": {
+            "finalizers": identity::finalizers(&self.set, held), "uid": meta.uid, "resourceVersion": meta.resource_version,
+        }});
+        let written = api.patch(&self.key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let written = written.map_err(doing("set the finalizers of StatefulSet", &self.key.name))?;
+        self.inner.writes.wrote(&self.key, &self.inner.sets, &written);
+        Ok(())
     }
 
     /// Tells in an event how `verb` went for a pod.

@@ -66,6 +66,10 @@ impl Controller for StatefulSets {
         let Some(seen) = self.observe(key, set).await? else { return Ok(Next::Done) };
         let plan = plan(&seen.snapshot);
         let (done, result) = self.execute(&seen, &plan.actions).await;
+        if done.iter().any(|action| matches!(action, Action::HoldDeletion | Action::ReleaseDeletion)) {
+            // The set itself changed, or is gone: its own event brings the key back for the status.
+            return result.map(|()| Next::Done);
+        }
         self.publish(key, &seen, &done).await?;
         result?;
         self.truncate_history(key, &seen).await?;

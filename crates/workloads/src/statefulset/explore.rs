@@ -98,7 +98,9 @@ fn assert_safe(world: &World) {
             Action::CreateClaims { .. }
             | Action::RefuseClaims { .. }
             | Action::RepairPod { .. }
-            | Action::RepairClaims { .. } => panic!("claims are in order: {}", context()),
+            | Action::RepairClaims { .. }
+            | Action::HoldDeletion
+            | Action::ReleaseDeletion => panic!("claims are in order, nothing is deleted: {}", context()),
         }
     }
     if world.policy == Policy::OrderedReady {
@@ -123,6 +125,7 @@ fn assert_may_delete(world: &World, ordinal: u32, why: Why, context: &dyn Fn() -
                 assert_eq!(highest, Some(&ordinal), "not from the top: {}", context());
             }
         }
+        Why::SetDeleted => panic!("the set is not deleted: {}", context()),
         Why::Outdated => {
             let Strategy::RollingUpdate { partition, .. } = world.strategy else { panic!("OnDelete: {}", context()) };
             assert!(ordinal >= partition, "below the partition: {}", context());

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use super::snapshot::Deletion;
 use crate::owner::controller_ref;
 
 pub const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
@@ -18,6 +19,13 @@ pub const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
 pub const REVISION_LABEL: &str = "controller-revision-hash";
 /// On a set: `"true"` holds its roll-outs, as `kubectl rollout pause` does for a Deployment. Not upstream's.
 pub const PAUSED_ANNOTATION: &str = "stead.dev/paused";
+
+/// On a set: `"true"` takes its pods down in reverse order, one by one, when it is deleted. Not upstream's.
+pub const ORDERED_DELETE_ANNOTATION: &str = "stead.dev/ordered-delete";
+/// The finalizer by which the deletion of such a set waits for its pods.
+pub const ORDERED_DELETE_FINALIZER: &str = "stead.dev/ordered-delete";
+/// The finalizer of a deletion that is to leave the pods alone.
+const ORPHAN_FINALIZER: &str = "orphan";
 
 /// `spec.replicas`.
 #[must_use]
@@ -35,7 +43,41 @@ pub fn start(set: &StatefulSet) -> u32 {
 
 #[must_use]
 pub fn is_paused(set: &StatefulSet) -> bool {
-    set.metadata.annotations.as_ref().and_then(|all| all.get(PAUSED_ANNOTATION)).is_some_and(|value| value == "true")
+    is_true(set, PAUSED_ANNOTATION)
+}
+
+#[must_use]
+pub fn wants_ordered_delete(set: &StatefulSet) -> bool {
+    is_true(set, ORDERED_DELETE_ANNOTATION)
+}
+
+/// Whether the set has [`ORDERED_DELETE_FINALIZER`].
+#[must_use]
+pub fn is_held(set: &StatefulSet) -> bool {
+    has_finalizer(set, ORDERED_DELETE_FINALIZER)
+}
+
+/// The set's finalizers with or without [`ORDERED_DELETE_FINALIZER`].
+#[must_use]
+pub fn finalizers(set: &StatefulSet, held: bool) -> Vec<String> {
+    let others = set.metadata.finalizers.iter().flatten().filter(|f| *f != ORDERED_DELETE_FINALIZER).cloned();
+    others.chain(held.then(|| ORDERED_DELETE_FINALIZER.to_owned())).collect()
+}
+
+pub(super) fn deletion(set: &StatefulSet) -> Deletion {
+    match set.metadata.deletion_timestamp {
+        None => Deletion::No,
+        Some(_) if is_held(set) && !has_finalizer(set, ORPHAN_FINALIZER) => Deletion::InOrder,
+        Some(_) => Deletion::ByOthers,
+    }
+}
+
+fn has_finalizer(set: &StatefulSet, name: &str) -> bool {
+    set.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name)
+}
+
+fn is_true(set: &StatefulSet, annotation: &str) -> bool {
+    set.metadata.annotations.as_ref().and_then(|all| all.get(annotation)).is_some_and(|value| value == "true")
 }
 
 #[must_use]

@@ -24,5 +24,5 @@ mod stories;
 mod world;
 
 pub use plan::{Action, Plan, Wait, Why, plan};
-pub use snapshot::{Claims, Observed, Pod, Policy, Revision, Slot, Snapshot, Strategy};
+pub use snapshot::{Claims, Deletion, Observed, Pod, Policy, Revision, Slot, Snapshot, Strategy};
 pub use status::{Counts, count, status};

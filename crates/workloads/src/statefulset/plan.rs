@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Pod, Policy, Revision, Slot, Snapshot, Strategy};
+use super::{Deletion, Pod, Policy, Revision, Slot, Snapshot, Strategy};
 use crate::pod::Health;
 
 /// One step. Steps of a plan are done in order and the first failure ends it.
@@ -33,6 +33,10 @@ pub enum Action {
         ordinal: u32,
         why: Why,
     },
+    /// Make the deletion of the set wait for this controller.
+    HoldDeletion,
+    /// Let the set go, or do without its wait.
+    ReleaseDeletion,
 }
 
 /// Why a pod is deleted.
@@ -44,6 +48,8 @@ pub enum Why {
     ScaleDown,
     /// It is of an old revision.
     Outdated,
+    /// Its set is deleted, in order.
+    SetDeleted,
 }
 
 /// What the set waits for; the first such thing.
@@ -78,8 +84,20 @@ pub struct Plan {
 #[must_use]
 pub fn plan(set: &Snapshot) -> Plan {
     let mut plan = Plan { wake_at: wake_at(set), ..Plan::default() };
-    if set.deleting {
-        return plan;
+    match set.deletion {
+        Deletion::No if set.ordered_delete && !set.held => plan.act(Action::HoldDeletion),
+        Deletion::No if !set.ordered_delete && set.held => plan.act(Action::ReleaseDeletion),
+        Deletion::No => {}
+        Deletion::ByOthers => {
+            if set.held {
+                plan.act(Action::ReleaseDeletion);
+            }
+            return plan;
+        }
+        Deletion::InOrder => {
+            take_down(set, &mut plan);
+            return plan;
+        }
     }
     if scale_up(set, &mut plan) == Flow::Stop {
         return plan;
@@ -95,6 +113,15 @@ pub fn plan(set: &Snapshot) -> Plan {
 enum Flow {
     Continue,
     Stop,
+}
+
+/// The highest pod first, each only after the one above it is gone for good; healthy or not. Then the set itself.
+fn take_down(set: &Snapshot, plan: &mut Plan) {
+    match set.condemned.first() {
+        None => plan.act(Action::ReleaseDeletion),
+        Some(slot) if slot.pod.is_some_and(|pod| pod.terminating) => plan.wait_for(Wait::ToBeGone(slot.ordinal)),
+        Some(slot) => plan.act(Action::DeletePod { ordinal: slot.ordinal, why: Why::SetDeleted }),
+    }
 }
 
 /// Every wanted ordinal, lowest first.

@@ -29,6 +29,17 @@ pub enum Strategy {
     },
 }
 
+/// Whether the set is being deleted, and who removes its pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Deletion {
+    /// It is not being deleted.
+    No,
+    /// Its pods are the garbage collector's business, or are to be left alone.
+    ByOthers,
+    /// This controller takes the pods down in reverse order before it lets the set go.
+    InOrder,
+}
+
 /// Which pod template a pod was made from. Only equality matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Revision(pub u8);
@@ -88,8 +99,11 @@ pub struct Slot {
 pub struct Snapshot {
     pub policy: Policy,
     pub strategy: Strategy,
-    /// The set has a deletion timestamp.
-    pub deleting: bool,
+    pub deletion: Deletion,
+    /// The set asks for [`Deletion::InOrder`] by [`identity::ORDERED_DELETE_ANNOTATION`].
+    pub ordered_delete: bool,
+    /// The set has the finalizer that makes its deletion wait for this controller.
+    pub held: bool,
     /// Roll-outs are held by [`identity::PAUSED_ANNOTATION`].
     pub paused: bool,
     /// Pods below the partition are made from this revision; equal to [`Revision::UPDATE`] when no roll-out is under way.
@@ -136,12 +150,19 @@ impl Observed<'_> {
                 None => condemned.push(Slot { pod: Some(pod), ..self.slot(ordinal) }),
             }
         }
+        let deletion = identity::deletion(set);
+        if deletion == Deletion::InOrder {
+            condemned.extend(replicas.drain(..).filter(|slot| slot.pod.is_some()));
+        } else {
+            self.look_at_claims(&mut replicas, &mut condemned);
+        }
         condemned.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.ordinal));
-        self.look_at_claims(&mut replicas, &mut condemned);
         Snapshot {
             policy: policy(set),
             strategy: strategy(set),
-            deleting: set.metadata.deletion_timestamp.is_some(),
+            deletion,
+            ordered_delete: identity::wants_ordered_delete(set),
+            held: identity::is_held(set),
             paused: identity::is_paused(set),
             current: if self.current == self.update { Revision::UPDATE } else { Revision::CURRENT },
             replicas,

@@ -43,7 +43,9 @@ pub fn count(set: &Snapshot, done: &[Action]) -> Counts {
             Action::CreateClaims { .. }
             | Action::RefuseClaims { .. }
             | Action::RepairPod { .. }
-            | Action::RepairClaims { .. } => {}
+            | Action::RepairClaims { .. }
+            | Action::HoldDeletion
+            | Action::ReleaseDeletion => {}
         }
     }
     counts

@@ -4,7 +4,7 @@
 //! available, `R` available, `F` finished, `x` terminating; then the number of the template.
 
 use super::world::{Miniature, World, words};
-use super::{Claims, Plan, Policy, Strategy, Wait, plan};
+use super::{Claims, Deletion, Plan, Policy, Strategy, Wait, plan};
 use crate::pod::Health;
 
 /// The one place that knows the types. Every test is a table: the left column is the story, the rest is expected.
@@ -47,7 +47,10 @@ fn happen(world: &mut World, event: &str) {
         "start" => world.start = n,
         "pause" => world.paused = true,
         "resume" => world.paused = false,
-        "delete-set" => world.deleting = true,
+        "delete-set" if world.held => world.deletion = Deletion::InOrder,
+        "delete-set" | "orphan-set" => world.deletion = Deletion::ByOthers,
+        "ordered-delete" => world.ordered_delete = true,
+        "plain-delete" => world.ordered_delete = false,
         "start-from" => world.start = n,
         "run" => pod(world, n).health = Health::Starting,
         "warm" => pod(world, n).health = Health::Ready,
@@ -328,6 +331,33 @@ mod ordered {
         tell(
             "scale 3             |    | create 0 new
              ready 0, delete-set | R0 | settled",
+        );
+    }
+
+    #[test]
+    fn an_ordered_deletion_takes_the_pods_down_in_reverse_whatever_their_health() {
+        tell(
+            "ordered-delete, scale 1 |          | hold deletion, create 0 new
+             ready 0, scale 2        | R0       | create 1 new
+             ready 1, scale 3        | R0 R0    | create 2 new
+             unready 0, delete-set   | s0 R0 p0 | delete 2 (set deleted)
+             tick                    | s0 R0 x0 | wait gone 2
+             gone 2                  | s0 R0    | delete 1 (set deleted)
+             gone 1                  | s0       | delete 0 (set deleted)
+             gone 0                  |          | release deletion",
+        );
+    }
+
+    #[test]
+    fn an_orphaning_deletion_leaves_the_pods_alone_also_where_order_was_asked_for() {
+        tell(
+            "ordered-delete, scale 1 |    | hold deletion, create 0 new
+             ready 0, orphan-set     | R0 | release deletion
+             tick                    | R0 | settled",
+        );
+        tell(
+            "ordered-delete, scale 1 |    | hold deletion, create 0 new
+             ready 0, plain-delete   | R0 | release deletion",
         );
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Claims, Plan, Pod, Policy, Revision, Slot, Snapshot, Strategy, Why, count};
+use super::{Action, Claims, Deletion, Plan, Pod, Policy, Revision, Slot, Snapshot, Strategy, Why, count};
 use crate::pod::Health;
 
 /// A pod: health, whether it is terminating, and the number of its template.
@@ -24,7 +24,9 @@ pub(super) struct World {
     pub(super) current: u8,
     pub(super) update: u8,
     pub(super) paused: bool,
-    pub(super) deleting: bool,
+    pub(super) deletion: Deletion,
+    pub(super) ordered_delete: bool,
+    pub(super) held: bool,
     pub(super) pods: BTreeMap<u32, Miniature>,
     pub(super) claims: BTreeMap<u32, Claims>,
 }
@@ -39,14 +41,17 @@ impl World {
             current: 0,
             update: 0,
             paused: false,
-            deleting: false,
+            deletion: Deletion::No,
+            ordered_delete: false,
+            held: false,
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
         }
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        let wanted = self.start..self.start + self.replicas;
+        let replicas = if self.deletion == Deletion::InOrder { 0 } else { self.replicas };
+        let wanted = self.start..self.start + replicas;
         let slot = |ordinal: u32| Slot {
             ordinal,
             pod: self.pods.get(&ordinal).map(|pod| Pod {
@@ -61,7 +66,9 @@ impl World {
         Snapshot {
             policy: self.policy,
             strategy: self.strategy,
-            deleting: self.deleting,
+            deletion: self.deletion,
+            ordered_delete: self.ordered_delete,
+            held: self.held,
             paused: self.paused,
             current: self.revision(self.current),
             replicas: wanted.clone().map(slot).collect(),
@@ -95,6 +102,8 @@ impl World {
                     self.claims.remove(&ordinal);
                 }
                 Action::RefuseClaims { .. } => {}
+                Action::HoldDeletion => self.held = true,
+                Action::ReleaseDeletion => self.held = false,
             }
         }
         let counts = count(&snapshot, &plan.actions);
@@ -125,5 +134,8 @@ pub(super) fn words(action: Action) -> String {
         Action::DeletePod { ordinal, why: Why::Finished } => format!("delete {ordinal} (finished)"),
         Action::DeletePod { ordinal, why: Why::ScaleDown } => format!("delete {ordinal} (scale)"),
         Action::DeletePod { ordinal, why: Why::Outdated } => format!("delete {ordinal} (outdated)"),
+        Action::DeletePod { ordinal, why: Why::SetDeleted } => format!("delete {ordinal} (set deleted)"),
+        Action::HoldDeletion => "hold deletion".to_owned(),
+        Action::ReleaseDeletion => "release deletion".to_owned(),
     }
 }
