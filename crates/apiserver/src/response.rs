@@ -3,6 +3,8 @@
 use std::io::Write as _;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 use stead_machinery::ApiError;
@@ -85,10 +87,34 @@ pub(crate) fn compress(request: &HeaderMap, answer: &mut Answer) {
     if bytes.len() < GZIP_BYTES_MIN || !takes_gzip(request) || answer.headers().contains_key(header::CONTENT_ENCODING) {
         return;
     }
-    let mut encoder =
-        flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 4), flate2::Compression::new(GZIP_LEVEL));
-    let Ok(small) = encoder.write_all(bytes).and_then(|()| encoder.finish()) else { return };
-    *answer.body_mut() = ApiBody::full(small);
+    *answer.body_mut() = gzip(std::iter::once(bytes.clone()));
+    mark_gzip(answer);
+}
+
+/// Frames compressed one by one as they are sent: neither form is ever in memory as a whole.
+pub(crate) fn gzip(frames: impl Iterator<Item = Bytes> + Send + 'static) -> ApiBody {
+    let mut encoder = Some(GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL)));
+    let mut frames = frames;
+    let next = move || {
+        loop {
+            let mut open = encoder.take()?;
+            let Some(frame) = frames.next() else {
+                return open.finish().ok().filter(|last| !last.is_empty()).map(Bytes::from);
+            };
+            // Writing to memory does not fail; if it did, the stream ends and the caller sees that it is cut short.
+            open.write_all(&frame).ok()?;
+            let ready = std::mem::take(open.get_mut());
+            encoder = Some(open);
+            if !ready.is_empty() {
+                return Some(Bytes::from(ready));
+            }
+        }
+    };
+    ApiBody::frames(futures::stream::iter(std::iter::from_fn(next)))
+}
+
+/// Says that the body is compressed.
+pub(crate) fn mark_gzip(answer: &mut Answer) {
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));

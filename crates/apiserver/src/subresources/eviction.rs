@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use stead_machinery::ApiError;
 use stead_machinery::decode::Target as Schema;
 
-use super::success;
+use super::{budget, present, success};
 use crate::chain::Call;
 use crate::decode;
 use crate::negotiate;
@@ -29,6 +29,8 @@ pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> 
     let body: Value = if eviction["deleteOptions"].is_object() { eviction["deleteOptions"].clone() } else { json!({}) };
     let mut delete_options = DeleteOptions::read(&Query::default(), Some(&body))?;
     delete_options.dry_run |= options.dry_run;
+    let pod = present(server, target).await?;
+    budget::spend(server, target, &pod, delete_options.dry_run, &call.user).await?;
     delete::remove(server, target, &delete_options, &call.user).await?;
     Ok(success(StatusCode::CREATED, form))
 }

@@ -1,6 +1,7 @@
 //! Sub-resources: each is served once, for every kind that lists it.
 
 mod binding;
+mod budget;
 mod eviction;
 mod node;
 mod review;

@@ -142,10 +142,15 @@ pub(crate) fn list(
         state: State::Head,
     };
     let size: usize = joiner.entries.as_slice().iter().map(|entry| entry.value.len()).sum();
-    let plain = form.media == Media::Json && !form.pretty && !response::takes_gzip(call.headers());
-    if plain && size > AT_ONCE_BYTES {
-        let frames = futures::stream::iter(std::iter::from_fn(move || joiner.frame(FRAME_BYTES)));
-        return Ok(response::with_type(StatusCode::OK, form.media.content_type(), ApiBody::frames(frames)));
+    if form.media == Media::Json && !form.pretty && size > AT_ONCE_BYTES {
+        let frames = std::iter::from_fn(move || joiner.frame(FRAME_BYTES));
+        let zip = response::takes_gzip(call.headers());
+        let body = if zip { response::gzip(frames) } else { ApiBody::frames(futures::stream::iter(frames)) };
+        let mut answer = response::with_type(StatusCode::OK, form.media.content_type(), body);
+        if zip {
+            response::mark_gzip(&mut answer);
+        }
+        return Ok(answer);
     }
     let whole = joiner.frame(usize::MAX).unwrap_or_default();
     Ok(response::json_bytes(StatusCode::OK, form, whole))

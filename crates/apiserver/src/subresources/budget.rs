@@ -1,0 +1,107 @@
+//! Disruption budgets: an eviction takes one disruption from the budget that covers the pod, or is refused.
+//!
+//! Source of the rules and texts: `k8s.io/kubernetes/pkg/registry/core/pod/storage/eviction.go`.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use stead_admission::Lookup as _;
+use stead_api::{Subresource, kinds};
+use stead_machinery::ApiError;
+use stead_machinery::selector::Selector;
+use stead_machinery::status::Reason;
+
+use crate::chain::Identity;
+use crate::server::ApiServer;
+use crate::verbs::Target;
+use crate::verbs::update::Change;
+use crate::verbs::write::seconds;
+
+/// Pods that a budget remembers as being disrupted, at most (upstream's limit).
+const DISRUPTED_PODS_MAX: usize = 2000;
+
+/// Takes one disruption for the pod.
+///
+/// # Errors
+/// Too many requests (429) when the budget has none left, or has not seen the newest change yet.
+pub(super) async fn spend(
+    server: &ApiServer,
+    target: &Target,
+    pod: &Value,
+    dry_run: bool,
+    user: &Identity,
+) -> Result<(), ApiError> {
+    if free_to_go(pod) {
+        return Ok(());
+    }
+    let labels = &pod["metadata"]["labels"];
+    let budgets = server.lookup().list("policy", "poddisruptionbudgets", Some(&target.namespace));
+    let covers = |budget: &Value| {
+        Selector::from_object(&budget["spec"]["selector"]).is_ok_and(|selector| selector.matches_labels(labels))
+    };
+    let mut covering = budgets.iter().filter(|budget| covers(budget));
+    let Some(budget) = covering.next() else { return Ok(()) };
+    if covering.next().is_some() {
+        let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+        return Err(ApiError::internal(why));
+    }
+    if unhealthy_may_go(pod, budget) {
+        return Ok(());
+    }
+    let name = budget["metadata"]["name"].as_str().unwrap_or("").to_owned();
+    let kind = kinds::by_resource("policy", "v1", "poddisruptionbudgets")
+        .ok_or_else(|| ApiError::internal("there are no disruption budgets"))?;
+    let of_budget = Target { kind, namespace: target.namespace.clone(), name };
+    let change = Change { target: &of_budget, sub: Some(Subresource::Status), user, dry_run };
+    change.run(server, &mut |budget| taken(budget, &target.name)).await?;
+    Ok(())
+}
+
+/// Pods that are done, or go already, disrupt nothing.
+fn free_to_go(pod: &Value) -> bool {
+    pod["metadata"]["deletionTimestamp"].is_string()
+        || matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"))
+}
+
+/// A pod that is not ready may go without a disruption, when the budget says so or enough others are healthy.
+fn unhealthy_may_go(pod: &Value, budget: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    let ready = conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True");
+    let number = |key: &str| budget["status"][key].as_i64().unwrap_or(0);
+    let enough = number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0;
+    !ready && (budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" || enough)
+}
+
+/// The budget with one disruption less.
+fn taken(budget: &Value, pod: &str) -> Result<Value, ApiError> {
+    let number = |value: &Value| value.as_i64().unwrap_or(0);
+    let status = &budget["status"];
+    let name = budget["metadata"]["name"].as_str().unwrap_or("");
+    let allowed = number(&status["disruptionsAllowed"]);
+    if number(&status["observedGeneration"]) < number(&budget["metadata"]["generation"]) {
+        let why = format!("The disruption budget {name} is still being processed by the server.");
+        return Err(refused(&why, Some(10)));
+    }
+    if allowed <= 0 {
+        let (needs, healthy) = (number(&status["desiredHealthy"]), number(&status["currentHealthy"]));
+        let why = format!("The disruption budget {name} needs {needs} healthy pods and has {healthy} currently");
+        return Err(refused(&why, None));
+    }
+    if status["disruptedPods"].as_object().map_or(0, serde_json::Map::len) > DISRUPTED_PODS_MAX {
+        let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
+        return Err(ApiError::new(Reason::Forbidden, why));
+    }
+    let mut budget = budget.clone();
+    budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
+    budget["status"]["disruptedPods"][pod] = seconds(Timestamp::now()).into();
+    Ok(budget)
+}
+
+fn refused(why: &str, retry_after: Option<u64>) -> ApiError {
+    let mut error =
+        ApiError::new(Reason::TooManyRequests, "Cannot evict pod as it would violate the pod's disruption budget.");
+    error.details = json!({"causes": [{"reason": "DisruptionBudget", "message": why}]});
+    if let Some(seconds) = retry_after {
+        error.details["retryAfterSeconds"] = seconds.into();
+    }
+    error
+}
