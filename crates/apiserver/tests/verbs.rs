@@ -455,21 +455,35 @@ async fn an_eviction_asks_the_disruption_budget() {
     let w = World::new().await;
     for name in ["a", "b"] {
         w.ok(&format!("POST {PODS}"), &pod(name)).await;
-        w.merge(&format!("{PODS}/{name}/status"), r#"{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}"#).await;
+        w.merge(
+            &format!("{PODS}/{name}/status"),
+            r#"{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}"#,
+        )
+        .await;
     }
     let budget = "/apis/policy/v1/namespaces/http/poddisruptionbudgets";
-    w.ok(&format!("POST {budget}"), r#"{"metadata":{"name":"p"},"spec":{"minAvailable":1,"selector":{"matchLabels":{"app":"web"}}}}"#).await;
+    w.ok(
+        &format!("POST {budget}"),
+        r#"{"metadata":{"name":"p"},"spec":{"minAvailable":1,"selector":{"matchLabels":{"app":"web"}}}}"#,
+    )
+    .await;
     let evict = async |name: &str| {
         let body = format!(r#"{{"apiVersion":"policy/v1","kind":"Eviction","metadata":{{"name":"{name}"}}}}"#);
         w.ask(&format!("POST {PODS}/{name}/eviction"), &body).await
     };
     let early = evict("a").await;
-    assert_eq!((early.code, &early.json()["details"]["causes"][0]["message"]), (429, &json!("The disruption budget p is still being processed by the server.")));
+    assert_eq!(
+        (early.code, &early.json()["details"]["causes"][0]["message"]),
+        (429, &json!("The disruption budget p is still being processed by the server."))
+    );
     w.merge(&format!("{budget}/p/status"), r#"{"status":{"observedGeneration":1,"disruptionsAllowed":1,"currentHealthy":2,"desiredHealthy":1,"expectedPods":2}}"#).await;
     assert_eq!(evict("a").await.code, 201);
     let refused = evict("b").await;
     assert_eq!(refused.line(), "429 Cannot evict pod as it would violate the pod's disruption budget.");
-    assert_eq!(refused.json()["details"]["causes"][0]["message"], "The disruption budget p needs 1 healthy pods and has 2 currently");
+    assert_eq!(
+        refused.json()["details"]["causes"][0]["message"],
+        "The disruption budget p needs 1 healthy pods and has 2 currently"
+    );
     let status = w.get(&format!("{budget}/p")).await["status"].clone();
     assert_eq!((&status["disruptionsAllowed"], status["disruptedPods"]["a"].is_string()), (&json!(0), true));
 }
