@@ -24,6 +24,7 @@ use crate::{netns, route};
 
 pub mod overlay;
 mod spare;
+mod watch;
 
 use spare::{Pool, Spare};
 
@@ -118,7 +119,7 @@ impl Settings {
 /// # Errors
 /// When the configuration cannot be used, or this process may not administer the network.
 pub fn open(config: KernelConfig) -> Result<Arc<dyn Network>, WireError> {
-    Ok(Arc::new(KernelNetwork { core: Core::open(&config)? }))
+    Ok(Arc::new(KernelNetwork { core: Core::open(&config)?, watch: Mutex::default() }))
 }
 
 /// What one pod has in the kernel. `None` in its slot: nothing.
@@ -133,6 +134,18 @@ type Slot = Arc<Mutex<Option<Attached>>>;
 #[derive(Debug)]
 struct KernelNetwork {
     core: Arc<Core>,
+    /// Ends the watch over the rules together with this.
+    watch: Mutex<Option<AbortOnDrop>>,
+}
+
+/// A task that ends with its owner.
+#[derive(Debug)]
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 #[derive(Debug)]
@@ -523,7 +536,11 @@ impl KernelNetwork {
 #[async_trait]
 impl Network for KernelNetwork {
     async fn prepare(&self) -> Result<(), WireError> {
-        self.run(Core::prepare).await
+        let events = watch::events().map_err(|e| io_error("listen to changes of the packet filter", e))?;
+        self.run(Core::prepare).await?;
+        let task = tokio::spawn(watch::keep(Arc::downgrade(&self.core), events));
+        *self.watch.lock() = Some(AbortOnDrop(task));
+        Ok(())
     }
 
     async fn attach(&self, pod: &PodNet) -> Result<PodLink, WireError> {
@@ -551,6 +568,7 @@ impl Network for KernelNetwork {
     }
 
     async fn remove_all(&self) -> Result<(), WireError> {
+        *self.watch.lock() = None;
         self.run(Core::remove_all).await
     }
 }

@@ -4,6 +4,9 @@
 //! instance's mark, so that two instances live side by side and each removes only its own; no thread of the async
 //! runtime ever enters another network namespace.
 
+#[cfg(test)]
+extern crate self as stead_wire;
+
 pub mod cidr;
 pub mod kernel;
 pub mod memory;

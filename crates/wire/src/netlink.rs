@@ -227,6 +227,15 @@ impl Socket {
         Ok(socket)
     }
 
+    /// A socket that is told of every change in a multicast group, for use with an event loop.
+    pub(crate) fn open_for_group(protocol: isize, group: u32) -> io::Result<RawSocket> {
+        let mut raw = RawSocket::new(protocol)?;
+        raw.bind_auto()?;
+        raw.add_membership(group)?;
+        raw.set_non_blocking(true)?;
+        Ok(raw)
+    }
+
     /// Waits for the next change, whatever it is.
     pub(crate) fn changed(&self) -> io::Result<()> {
         read(&self.0.lock().raw, 0).map(drop)
@@ -340,6 +349,19 @@ fn collect(raw: &RawSocket, first: u32, wanted: usize) -> Result<(), Refused> {
         return Err(Refused::io(io::Error::other("the kernel did not acknowledge the request")));
     }
     outcome
+}
+
+/// Takes everything that waits in an event socket. What it says does not matter: whoever listens looks for himself.
+pub(crate) fn drain(raw: &RawSocket) -> io::Result<()> {
+    loop {
+        match read(raw, nix::libc::MSG_DONTWAIT) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            // More events than the buffer holds: they are lost, and were only to say "look".
+            Err(e) if e.raw_os_error() == Some(nix::libc::ENOBUFS) => {}
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 fn read(raw: &RawSocket, flags: i32) -> io::Result<Vec<u8>> {

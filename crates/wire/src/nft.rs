@@ -1,8 +1,11 @@
 //! Service rules in the kernel's packet filter: one table for each instance, changed by difference in one transaction.
 
 mod conntrack;
+mod foreign;
 mod layout;
 mod message;
+#[cfg(test)]
+mod root_others;
 mod state;
 
 use std::net::IpAddr;
@@ -20,7 +23,7 @@ use message::{Target, begin, delete_table, end, list_chains, list_elements};
 use state::State;
 
 /// `NETLINK_NETFILTER` of linux/netlink.h.
-const NETFILTER: isize = 12;
+pub(crate) const NETFILTER: isize = 12;
 
 /// The rules of one instance.
 #[derive(Debug)]
@@ -41,7 +44,32 @@ impl Rules {
 
     /// Makes sure that the fixed rules are there. What an earlier process put into them stays.
     pub(crate) fn prepare(&self) -> Result<(), WireError> {
-        self.change(Clone::clone)
+        self.change(Clone::clone)?;
+        self.admit()
+    }
+
+    /// Puts right what others did to the rules since: a table that they flushed, a firewall that they set up.
+    pub(crate) fn mend(&self) -> Result<(), WireError> {
+        let mut known = self.known.lock();
+        let Some(state) = known.as_ref() else { return Ok(()) };
+        if self.look_for_mark().map_err(|e| self.failed(&e))? {
+            drop(known);
+            return self.admit();
+        }
+        tracing::warn!("the service rules were removed by somebody else, making them anew");
+        let (messages, _, wanted) = self.anew(&Clone::clone, state.clone());
+        self.send(messages).map_err(|e| self.failed(&e))?;
+        *known = Some(wanted);
+        drop(known);
+        self.admit()
+    }
+
+    fn admit(&self) -> Result<(), WireError> {
+        let (instance, link) = (&self.surroundings.instance, &self.surroundings.link_prefix);
+        foreign::admit(&self.socket, instance, link).map_err(|error| WireError::Kernel {
+            object: "a firewall that drops forwarded packets".into(),
+            cause: error.to_string(),
+        })
     }
 
     /// Makes the rules equal to `table`.
@@ -71,6 +99,7 @@ impl Rules {
     pub(crate) fn remove(&self) -> Result<(), WireError> {
         let mut known = self.known.lock();
         *known = None;
+        foreign::withdraw(&self.socket, &self.surroundings.instance).map_err(|e| self.failed(&e))?;
         match self.send(vec![delete_table(&self.surroundings.table())]) {
             Err(error) if !error.is(Errno::ENOENT) => Err(self.failed(&error)),
             _ => Ok(()),
@@ -141,6 +170,16 @@ impl Rules {
             object: format!("service rules (table {})", self.surroundings.table()),
             cause: error.to_string(),
         }
+    }
+
+    /// Whether the table is there, in today's layout.
+    fn look_for_mark(&self) -> Result<bool, Refused> {
+        let (table, mark) = (self.surroundings.table(), self.surroundings.mark());
+        let is_mark = |item: &Vec<u8>| {
+            let attributes = Reader(item.get(4..).unwrap_or_default());
+            attributes.text(1).as_ref() == Some(&table) && attributes.text(3).as_ref() == Some(&mark)
+        };
+        Ok(self.socket.dump(list_chains())?.iter().any(is_mark))
     }
 
     /// Reads what is in the kernel; `None` when there is no table of today's layout.

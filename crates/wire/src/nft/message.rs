@@ -13,6 +13,8 @@ const NEW_CHAIN: u16 = 3;
 const GET_CHAIN: u16 = 4;
 const DEL_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
+const GET_RULE: u16 = 7;
+const DEL_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENTS: u16 = 12;
 const GET_ELEMENTS: u16 = 13;
@@ -31,21 +33,25 @@ const fn register(n: u32) -> u32 {
     8 + n
 }
 
-fn header(resource: u16) -> [u8; 4] {
+fn header(family: u8, resource: u16) -> [u8; 4] {
     let [high, low] = resource.to_be_bytes();
-    [FAMILY, 0, high, low]
+    [family, 0, high, low]
 }
 
 fn message(kind: u16, flags: u16) -> Msg {
-    Msg::new(SUBSYSTEM << 8 | kind, flags, &header(0))
+    message_of(FAMILY, kind, flags)
+}
+
+fn message_of(family: u8, kind: u16, flags: u16) -> Msg {
+    Msg::new(SUBSYSTEM << 8 | kind, flags, &header(family, 0))
 }
 
 pub(super) fn begin() -> Msg {
-    Msg::new(BATCH_BEGIN, 0, &header(SUBSYSTEM))
+    Msg::new(BATCH_BEGIN, 0, &header(FAMILY, SUBSYSTEM))
 }
 
 pub(super) fn end() -> Msg {
-    Msg::new(BATCH_END, 0, &header(SUBSYSTEM))
+    Msg::new(BATCH_END, 0, &header(FAMILY, SUBSYSTEM))
 }
 
 pub(super) fn new_table(table: &str) -> Msg {
@@ -208,11 +214,45 @@ fn verdict_data(code: i32, chain: Option<&str>) -> Attrs {
 }
 
 pub(super) fn new_rule(table: &str, chain: &str, expressions: &[Expression]) -> Msg {
+    new_rule_in(&NewRule { family: FAMILY, table, chain }, F_APPEND, expressions, None)
+}
+
+/// Flags of a rule that goes to the head of its chain.
+pub(super) const F_REQUEST_ONLY: u16 = 0;
+
+/// Where a rule goes.
+#[derive(Debug)]
+pub(super) struct NewRule<'a> {
+    pub(super) family: u8,
+    pub(super) table: &'a str,
+    pub(super) chain: &'a str,
+}
+
+/// A rule in any table, with a comment by which it is known again.
+pub(super) fn new_rule_in(place: &NewRule<'_>, flags: u16, expressions: &[Expression], mark: Option<&[u8]>) -> Msg {
     let mut list = Attrs::new();
     for expression in expressions {
         list.push(LIST_ITEM, &Attrs::new().text(1, expression.name).nest(2, expression.data.clone()));
     }
-    message(NEW_RULE, F_CREATE | F_APPEND).text(1, table).text(2, chain).nest(4, list)
+    let rule =
+        message_of(place.family, NEW_RULE, F_CREATE | flags).text(1, place.table).text(2, place.chain).nest(4, list);
+    match mark {
+        Some(mark) => rule.attr(7, mark),
+        None => rule,
+    }
+}
+
+pub(super) fn list_rules(family: u8, table: &str, chain: &str) -> Msg {
+    message_of(family, GET_RULE, 0).text(1, table).text(2, chain)
+}
+
+pub(super) fn delete_rule(family: u8, table: &str, chain: &str, handle: &[u8]) -> Msg {
+    message_of(family, DEL_RULE, 0).text(1, table).text(2, chain).attr(3, handle)
+}
+
+/// The chains of all families.
+pub(super) fn list_chains_of_all() -> Msg {
+    message_of(0, GET_CHAIN, 0)
 }
 
 /// One step of a rule.
@@ -396,6 +436,16 @@ fn verdict(code: i32, chain: Option<&str>) -> Expression {
 
 pub(super) fn jump(chain: &str) -> Expression {
     verdict(JUMP, Some(chain))
+}
+
+pub(super) fn accept() -> Expression {
+    const ACCEPT: i32 = 1;
+    verdict(ACCEPT, None)
+}
+
+/// Counts, as every rule of the `iptables` program does.
+pub(super) fn counter() -> Expression {
+    expression("counter", Attrs::new())
 }
 
 pub(super) fn discard() -> Expression {
