@@ -250,7 +250,8 @@ mod tests {
 
     #[test]
     fn good_and_bad_names() {
-        let stories: &[(fn(&str) -> Vec<String>, &[&str], &[&str])] = &[
+        type Story<'a> = (fn(&str) -> Vec<String>, &'a [&'a str], &'a [&'a str]);
+        let stories: &[Story<'_>] = &[
             (dns_label, &["a", "a-b", "1"], &["", "-a", "a-", "A", "a.b", "a_b"]),
             (dns_subdomain, &["a", "a.b", "1.2"], &["", "a..b", "web.", "Web_1"]),
             (dns_1035_label, &["a1"], &["1a", "a.b", ""]),

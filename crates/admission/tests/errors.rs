@@ -1,6 +1,8 @@
 //! What is refused, with upstream's texts: base object | what is merged into it | the 422.
 //! The stories are those of the records of a real server (1.24), in the words of the newest.
 
+#![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "tables of stories")]
+
 mod support;
 
 use serde_json::{Value, json};

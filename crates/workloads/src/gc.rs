@@ -211,7 +211,9 @@ mod tests {
                     self.0.get_mut(&n).expect("there").0.retain(|o| !lost.contains(o));
                 }
                 Plan::LetDependentsGo => {
-                    self.0.values_mut().for_each(|(owners, ..)| drop(owners.remove(&n)));
+                    for (owners, ..) in self.0.values_mut() {
+                        owners.remove(&n);
+                    }
                     self.0.remove(&n);
                 }
                 Plan::DropForeground => drop(self.0.remove(&n)),

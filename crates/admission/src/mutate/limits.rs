@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 use stead_api::Kind;
 use stead_machinery::ApiError;
-use stead_machinery::quantity::Quantity;
 
 use crate::context::Context;
 use crate::view::{Fill, View, quantity};
@@ -109,8 +108,8 @@ pub(super) fn total(pod: &Value, of: &str) -> Value {
     let mut sum = Amounts::new();
     for container in pod.items("spec.containers") {
         for (name, value) in container.at("resources").entries(of) {
-            let before = sum.get(name).and_then(quantity).unwrap_or(Quantity::default());
-            let amount = quantity(value).unwrap_or(Quantity::default());
+            let before = sum.get(name).and_then(quantity).unwrap_or_default();
+            let amount = quantity(value).unwrap_or_default();
             sum.insert(name.clone(), (before + amount).to_string().into());
         }
     }

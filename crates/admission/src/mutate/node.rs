@@ -57,7 +57,7 @@ pub(super) fn restrict_create(kind: &Kind, object: &Value, ctx: &Context<'_>) ->
         ("", "Node") => labels(kind, object, &Value::Null, node),
         ("coordination.k8s.io", "Lease") => lease(kind, object, node),
         ("storage.k8s.io", "CSINode") if name != node => {
-            refuse(format!("can only access CSINode with the same name as the requesting node"))
+            refuse("can only access CSINode with the same name as the requesting node".to_string())
         }
         _ => Ok(()),
     }

@@ -302,8 +302,12 @@ fn mounts(container: &Value, shared: &Shared<'_>, path: &Path, judge: &mut Judge
             }
         }
     }
+    block_devices(container, shared, &path.child("volumeDevices"), judge);
+}
+
+fn block_devices(container: &Value, shared: &Shared<'_>, path: &Path, judge: &mut Judge<'_>) {
     for (i, device) in container.items("volumeDevices").iter().enumerate() {
-        let here = path.child("volumeDevices").index(i);
+        let here = path.index(i);
         let (name, target) = (device.text("name"), device.text("devicePath"));
         if name.is_empty() {
             judge.errors.required(&here.child("name"), "");

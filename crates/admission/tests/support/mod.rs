@@ -1,6 +1,6 @@
 //! A small world for admission: objects to look up, an address pool that gives what a story expects.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! A whole control plane in this process: store in memory, API server, chosen controllers; no node.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -40,6 +40,7 @@ pub struct Snapshot {
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a plan has few of them and lives for a moment")]
 pub enum Act {
     /// Write metadata and spec of the claim.
     Update(PersistentVolumeClaim),

@@ -44,7 +44,7 @@ fn settled(mut world: World) {
         let free = world.volumes.values().any(|v| {
             claim_ref(v).is_none() && v.metadata.deletion_timestamp.is_none() && volume_phase(v) == "Available"
         });
-        assert!(!free || super::volume_name(claim) != "", "a claim waits beside a free volume: {}", world.draw());
+        assert!(!free || !super::volume_name(claim).is_empty(), "a claim waits beside a free volume: {}", world.draw());
     }
     let mut served = HashSet::new();
     for volume in world.volumes.values().filter(|volume| volume_phase(volume) == "Bound") {
