@@ -115,7 +115,9 @@ fn containers(spec: &Value, shared: &Shared<'_>, path: &Path, judge: &mut Judge<
     for (i, one) in spec.items("containers").iter().enumerate() {
         container(one, Role::Main, shared, &at.index(i), judge);
         unique(one.text("name"), &mut seen, &at.index(i), judge);
-        if !one.text("restartPolicy").is_empty() && !["Always", "OnFailure", "Never"].contains(&one.text("restartPolicy")) {
+        if !one.text("restartPolicy").is_empty()
+            && !["Always", "OnFailure", "Never"].contains(&one.text("restartPolicy"))
+        {
             let supported = ["Always", "Never", "OnFailure"];
             judge.errors.not_supported(&at.index(i).child("restartPolicy"), &one.text("restartPolicy"), &supported);
         }

@@ -136,9 +136,11 @@ fn affinity(spec: &Value, path: &Path, judge: &mut Judge<'_>) {
     one_of(kind, &["ClientIP", "None"], &path.child("sessionAffinity"), judge);
     let at = path.child("sessionAffinityConfig").child("clientIP").child("timeoutSeconds");
     if let Some(seconds) = spec.int("sessionAffinityConfig.clientIP.timeoutSeconds")
-        && kind == "ClientIP" && !(1..=86_400).contains(&seconds) {
-            judge.errors.invalid(&at, &seconds, "must be greater than 0 and less than or equal to 86400");
-        }
+        && kind == "ClientIP"
+        && !(1..=86_400).contains(&seconds)
+    {
+        judge.errors.invalid(&at, &seconds, "must be greater than 0 and less than or equal to 86400");
+    }
 }
 
 fn external_ip(ip: &str, path: &Path, judge: &mut Judge<'_>) {
