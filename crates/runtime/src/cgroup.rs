@@ -2,10 +2,12 @@
 //!
 //! A group is named by its path below every hierarchy's mount point, without a leading slash.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,6 +20,17 @@ pub(crate) struct Hierarchy {
     mount: PathBuf,
     /// Version 1: its controllers (or `name=...`); `None` for version 2.
     controllers: Option<Vec<String>>,
+}
+
+impl Hierarchy {
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.as_ref().is_some_and(|list| list.iter().any(|name| name == controller))
+    }
+
+    /// Version 1 with controllers, not just a name.
+    fn is_controlled(&self) -> bool {
+        self.controllers.as_ref().is_some_and(|list| list.iter().all(|name| !name.starts_with("name=")))
+    }
 }
 
 /// All hierarchies of this machine.
@@ -45,8 +58,7 @@ impl Cgroups {
     }
 
     fn dir(&self, controller: &str, group: &str) -> Option<PathBuf> {
-        let has = |h: &&Hierarchy| h.controllers.as_ref().is_some_and(|list| list.iter().any(|c| c == controller));
-        let found = self.hierarchies.iter().find(has);
+        let found = self.hierarchies.iter().find(|hierarchy| hierarchy.has(controller));
         let found = if self.is_unified() { self.hierarchies.first() } else { found };
         found.map(|hierarchy| hierarchy.mount.join(group))
     }
@@ -107,6 +119,45 @@ impl Cgroups {
         set("cpu.max", cpu_max(resources))?;
         set("memory.max", positive(resources.memory_limit_bytes))?;
         set("pids.max", positive(resources.pids_limit))
+    }
+
+    /// Version 1: moves the calling process, which must have one thread, to the group in all hierarchies with controllers.
+    ///
+    /// By `tasks`, because a write to `cgroup.procs` waits for all forks of the machine to pause (an RCU grace period: 5 to 50
+    /// milliseconds), which a thread that moves itself need not.
+    pub(crate) fn enter_v1(&self, group: &str) -> io::Result<()> {
+        for hierarchy in self.controlled() {
+            let dir = hierarchy.mount.join(group);
+            std::fs::create_dir_all(&dir)?;
+            if hierarchy.has("cpuset") {
+                fill_cpuset(&hierarchy.mount, group)?;
+            }
+            std::fs::write(dir.join("tasks"), "0")?;
+        }
+        Ok(())
+    }
+
+    /// Version 2: the group's directory, made with its controllers, for a child to be born in.
+    pub(crate) fn birthplace(&self, group: &str) -> Option<File> {
+        if !self.is_unified() || self.limit_v2(group, &Resources::default()).is_err() {
+            return None;
+        }
+        File::open(self.hierarchies.first()?.mount.join(group)).ok()
+    }
+
+    /// Hides `cgroup.procs` of the group in the calling process's own mount namespace, so that libcontainer's writes to it,
+    /// which would only move a process to where it is, cost nothing.
+    pub(crate) fn cover_procs(&self, group: &str) -> io::Result<()> {
+        let unified = self.is_unified();
+        for hierarchy in self.hierarchies.iter().filter(|h| unified || h.is_controlled()) {
+            let procs = hierarchy.mount.join(group).join("cgroup.procs");
+            mount(Some("/dev/null"), &procs, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        }
+        Ok(())
+    }
+
+    fn controlled(&self) -> impl Iterator<Item = &Hierarchy> {
+        self.hierarchies.iter().filter(|hierarchy| hierarchy.is_controlled())
     }
 
     /// Kills every process in the group and below it and waits until they are gone.
@@ -171,18 +222,32 @@ impl Cgroups {
     }
 }
 
-/// Moves the calling process to the group in every hierarchy that lets it.
+/// Moves the calling process, which must have one thread, to the group in every hierarchy that lets it.
 pub(crate) fn join_everywhere(group: &str) {
     let Ok(cgroups) = Cgroups::read() else { return };
     for hierarchy in &cgroups.hierarchies {
         let dir = hierarchy.mount.join(group);
-        if std::fs::create_dir_all(&dir).is_ok() {
-            if hierarchy.controllers.as_ref().is_some_and(|list| list.iter().any(|name| name == "cpuset")) {
-                continue; // a new cpuset group takes nobody before it is filled, and a shim needs none
-            }
-            let _ = std::fs::write(dir.join("cgroup.procs"), "0");
+        // A new cpuset group takes nobody before it is filled, and a shim needs none.
+        if !hierarchy.has("cpuset") && std::fs::create_dir_all(&dir).is_ok() {
+            let file = if hierarchy.controllers.is_some() { "tasks" } else { "cgroup.procs" };
+            let _ = std::fs::write(dir.join(file), "0");
         }
     }
+}
+
+/// A new cpuset group is empty and takes no process: it gets what its parent has.
+fn fill_cpuset(mount: &Path, group: &str) -> io::Result<()> {
+    let mut dir = mount.to_owned();
+    for part in Path::new(group).components() {
+        let parent = dir.clone();
+        dir.push(part);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if std::fs::read_to_string(dir.join(file))?.trim().is_empty() {
+                std::fs::write(dir.join(file), std::fs::read_to_string(parent.join(file))?.trim())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn parse(mountinfo: &str) -> Cgroups {

@@ -4,11 +4,12 @@
 
 mod support;
 
-use std::io::Read;
 use std::time::{Duration, Instant};
 
 use stead_runtime::*;
 use support::*;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 
 const ROUNDS: usize = 20;
 
@@ -21,10 +22,9 @@ fn median(mut times: Vec<Duration>) -> Duration {
 async fn first_byte(world: &World, sandbox: &str, round: usize) -> (Duration, Duration, Duration) {
     let fifo = world.dir.path().join(format!("fifo-{round}"));
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-    let path = fifo.clone();
-    let reader = tokio::task::spawn_blocking(move || {
-        let mut byte = [0u8];
-        std::fs::File::open(path).unwrap().read_exact(&mut byte).unwrap();
+    let mut receiver = pipe::OpenOptions::new().read_write(true).open_receiver(&fifo).unwrap();
+    let reader = tokio::spawn(async move {
+        receiver.read_u8().await.unwrap();
         Instant::now()
     });
     let mount = Mount { host_path: fifo, container_path: "/fifo".into(), ..Mount::default() };

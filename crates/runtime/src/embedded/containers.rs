@@ -15,7 +15,7 @@ use super::spec::{self, Device, Plan};
 use super::{
     ContainerEntry, ContainerRecord, Inner, SandboxEntry, blocking, capabilities, context, copy, new_id, rootfs, user,
 };
-use crate::engine::{ContainerConfig, ContainerId, ContainerState, EngineError, EngineEvent, Exit, Security};
+use crate::engine::{ContainerConfig, ContainerId, ContainerState, EngineError, EngineEvent, Exit, Propagation, Security};
 use crate::image::{ImageRecord, ImageStore};
 use crate::mounts::{self, Overlay};
 use crate::shim::process::unix_nanos;
@@ -148,6 +148,8 @@ impl Inner {
             stdin: record.config.stdin,
             stdin_once: record.config.stdin_once,
             kill_rest: sandbox.record.config.host_pid || sandbox.pause_pid.is_some(),
+            own_mounts: !record.config.security.privileged
+                && record.config.mounts.iter().all(|mount| mount.propagation != Propagation::Bidirectional),
             payload: record.payload.clone(),
         };
         let (answer, _) = shim.call(Op::Start(Box::new(start)), vec![]).await?;

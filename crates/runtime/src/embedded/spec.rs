@@ -30,9 +30,6 @@ const READ_ONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc
 
 const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
-/// Character devices every container may use, `major:minor` (-1: all).
-const ALLOWED_DEVICES: [(i64, i64); 9] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, -1)];
-
 /// A device node for the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Device {
@@ -235,18 +232,12 @@ fn resources(plan: &Plan<'_>) -> Value {
     value
 }
 
+/// libcontainer adds the devices that every container has.
 fn device_rules(plan: &Plan<'_>) -> Value {
     if plan.container.security.privileged {
         return json!([{"allow": true, "access": "rwm"}]);
     }
     let mut rules = vec![json!({"allow": false, "access": "rwm"})];
-    rules.extend(ALLOWED_DEVICES.iter().map(|(major, minor)| {
-        let mut rule = json!({"allow": true, "type": "c", "major": major, "access": "rwm"});
-        if *minor >= 0 {
-            rule["minor"] = json!(minor);
-        }
-        rule
-    }));
     rules.extend(plan.devices.iter().map(|device| {
         let kind = if device.block { "b" } else { "c" };
         json!({"allow": true, "type": kind, "major": device.major, "minor": device.minor, "access": "rwm"})

@@ -6,6 +6,7 @@
 //! that the program runs (the last holder is closed by `execve`).
 
 use std::ffi::c_int;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -16,11 +17,14 @@ use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
 use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::{ForkResult, Pid, fork};
 
 use super::payload::{PayloadExecutor, report, set_process_name};
 use super::protocol::Payload;
+use crate::cgroup::Cgroups;
 use crate::seccomp;
 
 /// The three streams of a process, or the socket that will bring its terminal.
@@ -30,9 +34,17 @@ pub(crate) enum Streams {
     Terminal(UnixListener, PathBuf),
 }
 
-/// What the helper shall make.
+/// What the helper shall make, and in which cgroup.
 #[derive(Debug)]
-pub(crate) enum Work<'a> {
+pub(crate) struct Work<'a> {
+    pub what: What<'a>,
+    pub cgroup: &'a str,
+    /// The helper may have a mount namespace of its own: the container neither sees all cgroups nor passes mounts on.
+    pub own_mounts: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum What<'a> {
     Container { bundle: &'a Path },
     Exec { process: &'a Path },
 }
@@ -64,6 +76,7 @@ impl Launch {
 
 /// Starts the helper. `oci_root` is libcontainer's state directory for this sandbox.
 pub(crate) fn launch(
+    cgroups: &Cgroups,
     oci_root: &Path,
     container: &str,
     work: &Work<'_>,
@@ -71,8 +84,9 @@ pub(crate) fn launch(
     streams: Streams,
 ) -> io::Result<Launch> {
     let (status, status_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let birthplace = if work.own_mounts { cgroups.birthplace(work.cgroup) } else { None };
     // SAFETY: this process has one thread, so the child may do anything a new process may.
-    match unsafe { fork() }? {
+    match unsafe { fork_into(birthplace.as_ref()) }? {
         ForkResult::Parent { .. } => {
             let terminal = match streams {
                 Streams::Terminal(listener, _) => Some(listener),
@@ -83,8 +97,12 @@ pub(crate) fn launch(
         ForkResult::Child => {
             set_process_name(c"stead-runc");
             let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-            let result = helper(oci_root, container, work, payload, streams, status_end.as_raw_fd());
-            match result {
+            let enter = || {
+                if work.own_mounts {
+                    enter_cgroup(cgroups, work.cgroup, birthplace.is_some());
+                }
+            };
+            match helper(oci_root, container, work, payload, streams, status_end.as_raw_fd(), enter) {
                 Ok(()) => exit(0),
                 Err(text) => {
                     report(status_end.as_raw_fd(), 'E', &text);
@@ -93,6 +111,60 @@ pub(crate) fn launch(
             }
         }
     }
+}
+
+/// Goes to the container's cgroup before libcontainer does, which takes the slow way. Where this fails, that way is left.
+fn enter_cgroup(cgroups: &Cgroups, group: &str, born_there: bool) {
+    if !born_there && (cgroups.is_unified() || cgroups.enter_v1(group).is_err()) {
+        return;
+    }
+    let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+    let separated =
+        unshare(CloneFlags::CLONE_NEWNS).and_then(|()| mount(None::<&str>, "/", None::<&str>, slave, None::<&str>));
+    if separated.is_ok() {
+        let _ = cgroups.cover_procs(group);
+    }
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Forks, on cgroup version 2 into the given group: a process that is born in a group need not be moved to it.
+///
+/// # Safety
+/// The process must have one thread.
+unsafe fn fork_into(group: Option<&File>) -> nix::Result<ForkResult> {
+    if let Some(group) = group {
+        let arguments = CloneArguments {
+            flags: CLONE_INTO_CGROUP,
+            exit_signal: libc::SIGCHLD as u64,
+            cgroup: group.as_raw_fd() as u64,
+            ..CloneArguments::default()
+        };
+        // SAFETY: like fork, without sharing anything; with one thread there is no lock that the child could find held.
+        match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>()) } {
+            0 => return Ok(ForkResult::Child),
+            pid if pid > 0 => return Ok(ForkResult::Parent { child: Pid::from_raw(pid as i32) }),
+            _ => {}
+        }
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { fork() }
 }
 
 fn exit(code: c_int) -> ! {
@@ -107,6 +179,7 @@ fn helper(
     payload: Payload,
     streams: Streams,
     status: c_int,
+    enter_cgroup: impl FnOnce(),
 ) -> Result<(), String> {
     if let Some(score) = payload.oom_score_adj {
         // Without CAP_SYS_RESOURCE it can be raised only: then the process keeps what it inherits.
@@ -122,9 +195,11 @@ fn helper(
         Streams::Pipes { stdin, stdout, stderr } => builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr),
         Streams::Terminal(_, path) => builder.with_console_socket(Some(path)),
     };
-    let done = match work {
-        Work::Container { bundle } => make_container(builder, bundle, status),
-        Work::Exec { process } => builder
+    // As late as possible, so that little of the helper's memory counts as the container's.
+    enter_cgroup();
+    let done = match work.what {
+        What::Container { bundle } => make_container(builder, bundle, status),
+        What::Exec { process } => builder
             .as_tenant()
             .with_detach(true)
             .with_process(Some(process))

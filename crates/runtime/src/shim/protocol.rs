@@ -61,6 +61,8 @@ pub(crate) struct StartContainer {
     pub stdin_once: bool,
     /// Kill what is left in the cgroup when the main process ends (it does not have a PID namespace of its own).
     pub kill_rest: bool,
+    /// See `launch::Work`.
+    pub own_mounts: bool,
     pub payload: Payload,
 }
 

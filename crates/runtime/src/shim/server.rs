@@ -13,7 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 
 use super::OCI;
-use super::launch::{Launch, Outcome, Streams, Work, launch};
+use super::launch::{Launch, Outcome, Streams, What, Work, launch};
 use super::log::LogFile;
 use super::process::{
     Container, Exec, READ_BYTES, Sink, console_listener, container_streams, receive_terminal, set_nonblocking,
@@ -329,8 +329,9 @@ impl Server {
         let failed = |error: io::Error| Answer::StartFailed(format!("{START_FAILED}: {error}: unknown"));
         let log = LogFile::open(&start.log).map_err(failed)?;
         let (streams, own) = container_streams(&start, &self.oci_root).map_err(failed)?;
-        let work = Work::Container { bundle: &start.bundle };
-        let launch = launch(&self.oci_root, &id, &work, start.payload.clone(), streams).map_err(failed)?;
+        let what = What::Container { bundle: &start.bundle };
+        let work = Work { what, cgroup: &start.cgroup, own_mounts: start.own_mounts };
+        let launch = launch(&self.cgroups, &self.oci_root, &id, &work, start.payload.clone(), streams).map_err(failed)?;
         let container = Container { start, log, streams: own.streams, stdin: own.stdin, pid: None, phase: None };
         self.containers.insert(id.clone(), container);
         self.pending.push(Pending { launch, connection, request, what: Target::Container(id) });
@@ -339,15 +340,16 @@ impl Server {
 
     fn exec(&mut self, connection: u64, request: u64, exec: StartExec, fds: Vec<OwnedFd>) -> Result<(), Answer> {
         let container = self.containers.get(&exec.container).filter(|container| container.running().is_some());
-        if container.is_none() || self.shutdown.is_some() {
+        let Some(container) = container.filter(|_| self.shutdown.is_none()) else {
             return Err(refused(&exec.container, "does not run"));
-        }
+        };
         let failed = |error: io::Error| Answer::StartFailed(format!("{EXEC_FAILED}: {error}: unknown"));
         let streams = self.exec_streams(&exec, fds).map_err(failed)?;
         let process = self.oci_root.join(format!("{}.process.json", exec.exec));
         std::fs::write(&process, process_json(&exec)).map_err(failed)?;
-        let work = Work::Exec { process: &process };
-        let launch = launch(&self.oci_root, &exec.container, &work, exec.payload, streams).map_err(failed)?;
+        let what = What::Exec { process: &process };
+        let work = Work { what, cgroup: &container.start.cgroup, own_mounts: true };
+        let launch = launch(&self.cgroups, &self.oci_root, &exec.container, &work, exec.payload, streams).map_err(failed)?;
         self.execs.insert(exec.exec.clone(), Exec { pid: None, connection });
         self.pending.push(Pending { launch, connection, request, what: Target::Exec(exec.exec) });
         Ok(())
