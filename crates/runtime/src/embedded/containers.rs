@@ -15,7 +15,9 @@ use super::spec::{self, Device, Plan};
 use super::{
     ContainerEntry, ContainerRecord, Inner, SandboxEntry, blocking, capabilities, context, copy, new_id, rootfs, user,
 };
-use crate::engine::{ContainerConfig, ContainerId, ContainerState, EngineError, EngineEvent, Exit, Propagation, Security};
+use crate::engine::{
+    ContainerConfig, ContainerId, ContainerState, EngineError, EngineEvent, Exit, Propagation, Security,
+};
 use crate::image::{ImageRecord, ImageStore};
 use crate::mounts::{self, Overlay};
 use crate::shim::process::unix_nanos;

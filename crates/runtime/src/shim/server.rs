@@ -331,7 +331,8 @@ impl Server {
         let (streams, own) = container_streams(&start, &self.oci_root).map_err(failed)?;
         let what = What::Container { bundle: &start.bundle };
         let work = Work { what, cgroup: &start.cgroup, own_mounts: start.own_mounts };
-        let launch = launch(&self.cgroups, &self.oci_root, &id, &work, start.payload.clone(), streams).map_err(failed)?;
+        let launch =
+            launch(&self.cgroups, &self.oci_root, &id, &work, start.payload.clone(), streams).map_err(failed)?;
         let container = Container { start, log, streams: own.streams, stdin: own.stdin, pid: None, phase: None };
         self.containers.insert(id.clone(), container);
         self.pending.push(Pending { launch, connection, request, what: Target::Container(id) });
@@ -349,7 +350,8 @@ impl Server {
         std::fs::write(&process, process_json(&exec)).map_err(failed)?;
         let what = What::Exec { process: &process };
         let work = Work { what, cgroup: &container.start.cgroup, own_mounts: true };
-        let launch = launch(&self.cgroups, &self.oci_root, &exec.container, &work, exec.payload, streams).map_err(failed)?;
+        let launch =
+            launch(&self.cgroups, &self.oci_root, &exec.container, &work, exec.payload, streams).map_err(failed)?;
         self.execs.insert(exec.exec.clone(), Exec { pid: None, connection });
         self.pending.push(Pending { launch, connection, request, what: Target::Exec(exec.exec) });
         Ok(())
