@@ -81,10 +81,10 @@ pub(crate) fn warn(headers: &mut HeaderMap, warnings: &[String]) {
     }
 }
 
-/// Compresses a large body when the caller takes gzip.
-pub(crate) fn compress(request: &HeaderMap, answer: &mut Answer) {
+/// Compresses a large body.
+pub(crate) fn compress(answer: &mut Answer) {
     let ApiBody::Full(Some(bytes)) = answer.body() else { return };
-    if bytes.len() < GZIP_BYTES_MIN || !takes_gzip(request) || answer.headers().contains_key(header::CONTENT_ENCODING) {
+    if bytes.len() < GZIP_BYTES_MIN || answer.headers().contains_key(header::CONTENT_ENCODING) {
         return;
     }
     *answer.body_mut() = gzip(std::iter::once(bytes.clone()));

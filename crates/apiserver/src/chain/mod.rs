@@ -96,14 +96,14 @@ where
     let (parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query());
     let audit_id = parts.headers.get(AUDIT_ID).cloned();
-    let encoding = response::takes_gzip(&parts.headers).then(|| parts.headers.clone());
+    let takes_gzip = response::takes_gzip(&parts.headers);
     let form = negotiate::fallback(&parts.headers, &query);
     let mut answer = match route(server, peer, parts, query, body, upgrade).await {
         Ok(answer) => answer,
         Err(error) => response::error(form, &error),
     };
-    if let Some(headers) = encoding {
-        response::compress(&headers, &mut answer);
+    if takes_gzip {
+        response::compress(&mut answer);
     }
     finish(&mut answer, audit_id);
     metrics.inflight.fetch_sub(1, Ordering::Relaxed);
