@@ -63,6 +63,8 @@ mod history;
 pub mod namespace;
 pub mod podgc;
 pub mod registry;
+pub mod nodelife;
+mod registry;
 pub mod replicaset;
 pub mod rootca;
 pub mod serviceaccount;

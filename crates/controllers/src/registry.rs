@@ -14,6 +14,7 @@ use crate::frame::run_one;
 use crate::gc::Garbage;
 use crate::namespace::Namespaces;
 use crate::podgc::PodGarbage;
+use crate::nodelife::NodeLife;
 use crate::replicaset::ReplicaSets;
 use crate::rootca::RootCertificates;
 use crate::serviceaccount::ServiceAccounts;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Entry> {
         entry::<Garbage>(),
         entry::<Namespaces>(),
         entry::<PodGarbage>(),
+        entry::<NodeLife>(),
     ]
 }
 

@@ -8,7 +8,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use crate::handshake::{base64_decode, base64_encode};
 use crate::{FRAME_DATA_BYTES_MAX, STREAM_BUFFER_BYTES};
@@ -17,6 +18,11 @@ use crate::{FRAME_DATA_BYTES_MAX, STREAM_BUFFER_BYTES};
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// The close that clients take for a regular end; without a code some report an error.
+fn farewell() -> CloseFrame {
+    CloseFrame { code: CloseCode::Normal, reason: "".into() }
+}
 
 async fn open(connection: Upgraded) -> Socket {
     let config =
@@ -95,7 +101,7 @@ impl ChannelWriter {
     }
 
     pub(crate) async fn close(&mut self) {
-        let _ = self.sink.send(Message::Close(None)).await;
+        let _ = self.sink.send(Message::Close(Some(farewell()))).await;
         let _ = self.sink.close().await;
     }
 }
@@ -126,7 +132,7 @@ pub(crate) async fn tunnel(connection: Upgraded) -> DuplexStream {
                 break;
             }
         }
-        let _ = sink.send(Message::Close(None)).await;
+        let _ = sink.send(Message::Close(Some(farewell()))).await;
         let _ = sink.close().await;
     });
     theirs

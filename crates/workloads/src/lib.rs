@@ -12,6 +12,7 @@ pub mod deployment;
 pub mod gc;
 pub mod history;
 pub mod namespace;
+pub mod nodelife;
 pub mod owner;
 pub mod pod;
 pub mod podgc;
