@@ -31,9 +31,10 @@ const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Images that the status lists at most, the largest first (upstream's `nodeStatusMaxImages`).
 const IMAGES_MAX: usize = 50;
-/// Free memory and disk below which the node is under pressure (upstream's hard eviction thresholds).
+/// Free memory and disk below which the node is under pressure: upstream's hard threshold for memory, k3s' for the disk (10 % of a
+/// large disk is no pressure).
 const MEMORY_FREE_MIN_BYTES: u64 = 100 << 20;
-const DISK_FREE_MIN_PERCENT: u64 = 10;
+const DISK_FREE_MIN_PERCENT: u64 = 5;
 
 impl Node {
     /// Registers the node, and keeps its status true for ever.
