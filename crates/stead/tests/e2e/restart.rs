@@ -39,6 +39,7 @@ fn a_server_killed_in_mid_scale_up_loses_nothing_and_stops_nothing() {
     let (started, containers) = (kubectl.ok(STARTED), kubectl.ok(CONTAINERS));
     let pid = kubectl.ok("exec web-0 -- sh -c 'echo $PPID; cat /proc/1/stat'");
     let mut watch = kubectl.start("get pods -w");
+    watch.until(|line| line.starts_with("web-1 "));
     let _ = kubectl.ok("scale sts web --replicas=8");
     watch.until(|line| line.starts_with("web-3 "));
     let names: Vec<String> =

@@ -120,6 +120,7 @@ fn step_5_data(kubectl: &Kubectl) {
 
 fn step_6_scale(kubectl: &Kubectl) {
     let mut watch = kubectl.start("get pod -w -l app=redis");
+    watch.until(|line| line.starts_with("redis-2 "));
     assert_eq!(kubectl.ok("scale statefulset redis --replicas=5"), "statefulset.apps/redis scaled\n");
     let seen = watch.until(|line| line.starts_with("redis-4 ") && is_ready(line));
     assert_came_up_in_order(seen, &["redis-3", "redis-4"]);

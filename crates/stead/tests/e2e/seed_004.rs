@@ -72,6 +72,7 @@ fn seed_004_web_is_rolled_out_undone_and_mended() {
 
 fn roll_out_and_undo(kubectl: &Kubectl) {
     let mut watch = kubectl.start("get pods -w -l app=nginx");
+    watch.until(|line| line.starts_with("web-2 "));
     assert_eq!(kubectl.ok("set image statefulset/web nginx=nginx:1.22"), "statefulset.apps/web image updated\n");
     let _ = kubectl.ok("rollout status statefulset/web --timeout=60s");
     let seen = watch.until(|line| line.starts_with("web-0 ") && line.contains("Terminating"));

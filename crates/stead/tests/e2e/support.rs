@@ -10,19 +10,24 @@ use stead_testkit::registry::Registry;
 
 /// Runs an exercise once with each stock kubectl, each time on a server of its own.
 pub(crate) fn with_each_kubectl(exercise: impl Fn(&Cluster, &Kubectl)) {
-    for program in kubectl::programs(&root().join("target/tools")).unwrap() {
+    for program in programs() {
         eprintln!("--- with {}", program.display());
         let cluster = start(&[]);
-        exercise(&cluster, &cluster.kubectl(&program));
+        exercise(&cluster, &cluster.kubectl(program));
     }
 }
 
 /// A server, and the newest kubectl at hand.
 pub(crate) fn cluster() -> (Cluster, Kubectl) {
     let cluster = start(&[]);
-    let programs = kubectl::programs(&root().join("target/tools")).unwrap();
-    let kubectl = cluster.kubectl(&programs[0]);
+    let kubectl = cluster.kubectl(&programs()[0]);
     (cluster, kubectl)
+}
+
+/// The stock kubectls, looked for once.
+fn programs() -> &'static [PathBuf] {
+    static PROGRAMS: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    PROGRAMS.get_or_init(|| kubectl::programs(&root().join("target/tools")).unwrap())
 }
 
 pub(crate) fn start(flags: &[&str]) -> Cluster {
