@@ -27,6 +27,7 @@ pub fn create(kind: &Kind, object: &mut Value, ctx: &mut Context<'_>) -> Result<
     validate::create(kind, object, &mut errors, &mut warnings);
     judge(kind, object, &errors)?;
     mutate::after_create(kind, object, ctx)?;
+    warnings.extend(mutate::pod_security::warn(kind, object, ctx));
     Ok(warnings)
 }
 
@@ -53,6 +54,9 @@ pub fn update(
     validate::update(kind, new, old, sub, &mut errors, &mut warnings);
     judge(kind, new, &errors)?;
     mutate::after_update(kind, new, old, sub, ctx)?;
+    if sub.is_none() && kind.kind != "Pod" {
+        warnings.extend(mutate::pod_security::warn(kind, new, ctx));
+    }
     Ok(warnings)
 }
 

@@ -119,7 +119,7 @@ pub(crate) fn prepare_update(kind: &Kind, new: &mut Value, old: &Value, sub: Opt
 fn count_generation(kind: &Kind, new: &mut Value, old: &Value) {
     let before = old.int("metadata.generation").unwrap_or(0);
     let changed = counted(kind) && body_differs(new, old);
-    let now = if changed { before + 1 } else { before };
+    let now = if changed { before.saturating_add(1) } else { before };
     if let Some(metadata) = new.at_mut("metadata") {
         if now > 0 {
             metadata.put("generation", now);

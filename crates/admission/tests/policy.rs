@@ -184,6 +184,7 @@ fn of<'a>(group: &'a str, resource: &'a str, namespace: &'a str, name: &'a str) 
 
 fn authority() -> World {
     let mut world = World::new();
+    world.add(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "err"}}));
     bootstrap::objects().into_iter().for_each(|object| world.add(object));
     let bind = |name: &str, role: Value, subject: Value| {
         json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
@@ -295,4 +296,63 @@ fn a_node_sees_what_its_pods_need() {
     let question = ask("system:node:peer", &groups, "get", of("", "secrets", "obj", "other"));
     let decision = authorize(&question, &world);
     assert_eq!(decision, Decision::NoOpinion("no relationship found between node 'peer' and this object".to_owned()));
+}
+
+#[test]
+fn nobody_grants_what_he_has_not() {
+    let world = authority();
+    let as_vera = |mut object: Value| {
+        object["metadata"]["uid"] = "1".into();
+        let (groups, mut random) = (vec!["system:authenticated".to_owned()], |_: usize| String::new());
+        let fixed = Fixed::new("", 0);
+        let mut ctx = stead_admission::Context {
+            now: jiff::Timestamp::UNIX_EPOCH,
+            user: "vera",
+            groups: &groups,
+            lookup: &world,
+            random: &mut random,
+            addresses: &fixed,
+            dry_run: false,
+        };
+        create(kind_of(&object.clone()), &mut object, &mut ctx).map_err(|e| e.message)
+    };
+    let rbac = "rbac.authorization.k8s.io/v1";
+    let role = |verbs: Value| {
+        json!({"apiVersion": rbac, "kind": "Role", "metadata": {"name": "r", "namespace": "err"},
+            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}]})
+    };
+    let binding = |name: &str| {
+        json!({"apiVersion": rbac, "kind": "RoleBinding", "metadata": {"name": "b", "namespace": "err"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}]})
+    };
+    assert!(as_vera(role(json!(["get", "list"]))).is_ok());
+    assert_eq!(
+        as_vera(role(json!(["get", "delete"]))),
+        Err("roles.rbac.authorization.k8s.io \"r\" is forbidden: user \"vera\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"get\" \"delete\"]}".to_owned())
+    );
+    assert!(as_vera(binding("view")).is_ok());
+    assert!(as_vera(binding("cluster-admin")).is_err_and(|text| text.contains("not currently held")));
+    assert_eq!(as_vera(binding("none")), Err("clusterrole.rbac.authorization.k8s.io \"none\" not found".to_owned()));
+}
+
+#[test]
+fn pod_security() {
+    let mut world = World::default();
+    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "baseline"});
+    world.add(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "obj", "labels": labels}}));
+    world.add(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "obj"}}));
+    let text = refusal(made(&world, &pod("p", json!({}))));
+    assert_eq!(text, "pods \"p\" is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false (container \"c\" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \"c\" must set securityContext.capabilities.drop=[\"ALL\"]), runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")");
+    let mut tight = pod("p", json!({}));
+    tight["spec"]["securityContext"] = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    tight["spec"]["containers"][0]["securityContext"] = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    assert!(made(&world, &tight).is_ok());
+    let mut loose = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web", "namespace": "obj", "uid": "1"}, "spec": {
+        "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"hostNetwork": true,
+            "containers": [{"name": "c", "image": "i:1", "securityContext": {"privileged": true, "capabilities": {"add": ["NET_ADMIN"]}}}],
+            "volumes": [{"name": "h", "hostPath": {"path": "/x"}}]}}}});
+    let fixed = Fixed::new("", 0);
+    let warnings = with_context(&world, &fixed, "abcde", |ctx| create(kind_of(&loose.clone()), &mut loose, ctx)).unwrap();
+    assert_eq!(warnings, ["would violate PodSecurity \"baseline:latest\": non-default capabilities (container \"c\" must not include \"NET_ADMIN\" in securityContext.capabilities.add), host namespaces (hostNetwork=true), hostPath volumes (volume \"h\"), privileged (container \"c\" must not set securityContext.privileged=true)"]);
 }

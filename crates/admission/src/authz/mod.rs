@@ -78,6 +78,12 @@ pub fn authorize(attributes: &Attributes<'_>, lookup: &dyn Lookup) -> Decision {
     }
 }
 
+/// All rules that hold for a user, in a namespace too unless that is empty (`kubectl auth can-i --list`).
+#[must_use]
+pub fn rules_of(user: &str, groups: &[String], namespace: &str, lookup: &dyn Lookup) -> Vec<serde_json::Value> {
+    rbac::rules_of(user, groups, namespace, lookup)
+}
+
 /// The 403 that a refused request gets.
 #[must_use]
 pub fn forbidden(attributes: &Attributes<'_>, decision: &Decision) -> ApiError {

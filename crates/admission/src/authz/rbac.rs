@@ -72,6 +72,29 @@ fn granted(
     Some(format!("RBAC: allowed by {binding} of {role_kind} {role_name:?} to {}", describe(subject, namespace)))
 }
 
+/// The rules of every role that is bound to a user.
+pub(super) fn rules_of(user: &str, groups: &[String], namespace: &str, lookup: &dyn Lookup) -> Vec<Value> {
+    let attributes = Attributes { user, groups, verb: "", target: Target::Path("") };
+    let mut rules = Vec::new();
+    let mut collect = |binding: &Value, namespace: &str| {
+        if !binding.items("subjects").iter().any(|subject| applies(subject, &attributes, namespace)) {
+            return;
+        }
+        let (kind, name) = (binding.text("roleRef.kind"), binding.text("roleRef.name"));
+        let role = if kind == "Role" {
+            lookup.get(GROUP, "roles", namespace, name)
+        } else {
+            lookup.get(GROUP, "clusterroles", "", name)
+        };
+        rules.extend(role.iter().flat_map(|role| role.items("rules").to_vec()));
+    };
+    lookup.list(GROUP, "clusterrolebindings", None).iter().for_each(|binding| collect(binding, ""));
+    if !namespace.is_empty() {
+        lookup.list(GROUP, "rolebindings", Some(namespace)).iter().for_each(|binding| collect(binding, namespace));
+    }
+    rules
+}
+
 /// Whether a role that is the sum of others covers the request by one that was labelled after it was made.
 fn by_aggregation(role: &Value, attributes: &Attributes<'_>, lookup: &dyn Lookup) -> bool {
     let selectors = role.items("aggregationRule.clusterRoleSelectors");

@@ -1,10 +1,12 @@
 //! What the built-in admission plugins change or refuse, in upstream's order.
 
 mod allocate;
+mod escalation;
 pub(crate) mod lifecycle;
 mod limits;
 mod node;
 mod pod;
+pub(crate) mod pod_security;
 mod quota;
 mod storage;
 mod workload;
@@ -39,6 +41,7 @@ pub(crate) fn create(kind: &Kind, object: &mut Value, ctx: &mut Context<'_>) -> 
             storage::phase_time(object, None, ctx);
         }
         ("", "Node") => node::not_ready(object),
+        ("networking.k8s.io", "Ingress") => workload::default_ingress_class(object, ctx),
         ("batch", "Job") => workload::job_selector(object),
         ("apps", "DaemonSet") => workload::template_generation(object, None),
         ("", "Namespace") => workload::namespace_finalizer(object),
@@ -70,6 +73,10 @@ pub(crate) fn update(
 
 /// After validation of a create: what is only done for an object that is otherwise fine.
 pub(crate) fn after_create(kind: &Kind, object: &mut Value, ctx: &mut Context<'_>) -> Result<(), ApiError> {
+    escalation::check(kind, object, None, ctx)?;
+    if (kind.group, kind.kind) == ("", "Pod") {
+        pod_security::enforce(kind, object, ctx)?;
+    }
     quota::check(kind, object, None, ctx)?;
     if (kind.group, kind.kind) == ("", "Service") {
         allocate::create(kind, object, ctx)?;
@@ -85,7 +92,11 @@ pub(crate) fn after_update(
     sub: Option<Subresource>,
     ctx: &mut Context<'_>,
 ) -> Result<(), ApiError> {
+    if sub.is_none() {
+        escalation::check(kind, new, Some(old), ctx)?;
+    }
     match (kind.group, kind.kind, sub) {
+        ("", "Pod", Some(Subresource::EphemeralContainers)) => pod_security::enforce(kind, new, ctx),
         ("", "PersistentVolumeClaim", None) => {
             storage::resize(kind, new, old, ctx)?;
             quota::check(kind, new, Some(old), ctx)

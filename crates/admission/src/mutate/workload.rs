@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::context::Context;
 use crate::view::{Fill, View, same};
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -46,11 +47,28 @@ pub(super) fn template_generation(set: &mut Value, old: Option<&Value>) {
                 .get(TEMPLATE_GENERATION)
                 .and_then(|g| g.as_str()?.parse().ok())
                 .unwrap_or(1);
-            before + i64::from(!same(set.at("spec.template"), old.at("spec.template")))
+            before.saturating_add(i64::from(!same(set.at("spec.template"), old.at("spec.template"))))
         }
     };
     if let Some(annotations) = set.object("metadata.annotations") {
         annotations.insert(TEMPLATE_GENERATION.to_owned(), generation.to_string().into());
+    }
+}
+
+/// `DefaultIngressClass`: an Ingress that names no class gets the newest default, when there is one.
+pub(super) fn default_ingress_class(ingress: &mut Value, ctx: &Context<'_>) {
+    const DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
+    const OLD: &str = "kubernetes.io/ingress.class";
+    if ingress.has("spec.ingressClassName") || ingress.at("metadata.annotations").get(OLD).is_some() {
+        return;
+    }
+    let all = ctx.lookup.list("networking.k8s.io", "ingressclasses", None);
+    let default = |class: &&std::sync::Arc<Value>| {
+        class.at("metadata.annotations").get(DEFAULT).and_then(Value::as_str) == Some("true")
+    };
+    let newest = all.iter().filter(default).max_by_key(|class| class.text("metadata.creationTimestamp").to_owned());
+    if let (Some(class), Some(spec)) = (newest, ingress.at_mut("spec")) {
+        spec.put("ingressClassName", class.text("metadata.name"));
     }
 }
 
