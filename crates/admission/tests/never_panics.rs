@@ -91,7 +91,8 @@ fn damaged_objects() {
             let (mut new, mut old) = (sample.clone(), sample.clone());
             (0..=dice.roll(4)).for_each(|_| dice.damage(&mut new));
             (0..=dice.roll(2)).for_each(|_| dice.damage(&mut old));
-            let sub = [None, Some(Subresource::Status), Some(Subresource::Resize), Some(Subresource::EphemeralContainers)];
+            let sub =
+                [None, Some(Subresource::Status), Some(Subresource::Resize), Some(Subresource::EphemeralContainers)];
             let fixed = Fixed::new("10.96.1.1", 30001);
             let mut changed = new.clone();
             let sub = sub[dice.roll(sub.len())];

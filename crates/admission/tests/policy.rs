@@ -339,20 +339,33 @@ fn nobody_grants_what_he_has_not() {
 #[test]
 fn pod_security() {
     let mut world = World::default();
-    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "baseline"});
+    let labels =
+        json!({"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "baseline"});
     world.add(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "obj", "labels": labels}}));
-    world.add(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "obj"}}));
+    world.add(
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "obj"}}),
+    );
     let text = refusal(made(&world, &pod("p", json!({}))));
-    assert_eq!(text, "pods \"p\" is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false (container \"c\" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \"c\" must set securityContext.capabilities.drop=[\"ALL\"]), runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")");
+    assert_eq!(
+        text,
+        "pods \"p\" is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false (container \"c\" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \"c\" must set securityContext.capabilities.drop=[\"ALL\"]), runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")"
+    );
     let mut tight = pod("p", json!({}));
     tight["spec"]["securityContext"] = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
-    tight["spec"]["containers"][0]["securityContext"] = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    tight["spec"]["containers"][0]["securityContext"] =
+        json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
     assert!(made(&world, &tight).is_ok());
     let mut loose = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web", "namespace": "obj", "uid": "1"}, "spec": {
         "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"hostNetwork": true,
             "containers": [{"name": "c", "image": "i:1", "securityContext": {"privileged": true, "capabilities": {"add": ["NET_ADMIN"]}}}],
             "volumes": [{"name": "h", "hostPath": {"path": "/x"}}]}}}});
     let fixed = Fixed::new("", 0);
-    let warnings = with_context(&world, &fixed, "abcde", |ctx| create(kind_of(&loose.clone()), &mut loose, ctx)).unwrap();
-    assert_eq!(warnings, ["would violate PodSecurity \"baseline:latest\": non-default capabilities (container \"c\" must not include \"NET_ADMIN\" in securityContext.capabilities.add), host namespaces (hostNetwork=true), hostPath volumes (volume \"h\"), privileged (container \"c\" must not set securityContext.privileged=true)"]);
+    let warnings =
+        with_context(&world, &fixed, "abcde", |ctx| create(kind_of(&loose.clone()), &mut loose, ctx)).unwrap();
+    assert_eq!(
+        warnings,
+        [
+            "would violate PodSecurity \"baseline:latest\": non-default capabilities (container \"c\" must not include \"NET_ADMIN\" in securityContext.capabilities.add), host namespaces (hostNetwork=true), hostPath volumes (volume \"h\"), privileged (container \"c\" must not set securityContext.privileged=true)"
+        ]
+    );
 }

@@ -59,7 +59,8 @@ fn may(verb: &str, resource: &str, namespace: &str, name: &str, ctx: &Context<'_
 /// Every atom of every rule must be allowed to the caller.
 fn covered(kind: &Kind, object: &Value, rules: &[Value], ctx: &Context<'_>) -> Result<(), ApiError> {
     let own = authz::rules_of(ctx.user, ctx.groups, object.text("metadata.namespace"), ctx.lookup);
-    let missing: Vec<String> = rules.iter().filter(|rule| !atoms(rule).all(|atom| allowed(&own, &atom))).map(shown).collect();
+    let missing: Vec<String> =
+        rules.iter().filter(|rule| !atoms(rule).all(|atom| allowed(&own, &atom))).map(shown).collect();
     if missing.is_empty() {
         return Ok(());
     }

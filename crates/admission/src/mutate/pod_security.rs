@@ -229,18 +229,23 @@ fn host_paths(spec: &Value) -> Option<String> {
 }
 
 fn host_ports(spec: &Value) -> Option<String> {
-    let ports = |c: &Value| -> Vec<i64> { c.items("ports").iter().filter_map(|p| p.int("hostPort")).filter(|p| *p != 0).collect() };
+    let ports = |c: &Value| -> Vec<i64> {
+        c.items("ports").iter().filter_map(|p| p.int("hostPort")).filter(|p| *p != 0).collect()
+    };
     let names: Vec<&str> = containers(spec).filter(|c| !ports(c).is_empty()).map(|c| c.text("name")).collect();
     let mut all: Vec<i64> = containers(spec).flat_map(ports).collect();
     all.sort_unstable();
     all.dedup();
-    let (verb, word) = (if names.len() == 1 { "uses" } else { "use" }, if all.len() == 1 { "hostPort" } else { "hostPorts" });
+    let (verb, word) =
+        (if names.len() == 1 { "uses" } else { "use" }, if all.len() == 1 { "hostPort" } else { "hostPorts" });
     let list = all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     (!names.is_empty()).then(|| format!("hostPort ({} {verb} {word} {list})", named(&names)))
 }
 
 fn privileged(spec: &Value) -> Option<String> {
-    each(spec, "privileged", "not set securityContext.privileged=true", |c| c.flag("securityContext.privileged") == Some(true))
+    each(spec, "privileged", "not set securityContext.privileged=true", |c| {
+        c.flag("securityContext.privileged") == Some(true)
+    })
 }
 
 fn proc_mount(spec: &Value) -> Option<String> {
@@ -303,7 +308,9 @@ fn root_user(spec: &Value) -> Option<String> {
 fn selinux(spec: &Value) -> Option<String> {
     let bad = |holder: &Value| {
         let options = holder.at("securityContext.seLinuxOptions");
-        !SAFE_SELINUX.contains(&options.text("type")) || !options.text("user").is_empty() || !options.text("role").is_empty()
+        !SAFE_SELINUX.contains(&options.text("type"))
+            || !options.text("user").is_empty()
+            || !options.text("role").is_empty()
     };
     let names: Vec<&str> = containers(spec).filter(|c| bad(c)).map(|c| c.text("name")).collect();
     let mut parts = Vec::new();
@@ -313,7 +320,8 @@ fn selinux(spec: &Value) -> Option<String> {
     if !names.is_empty() {
         parts.push(named(&names));
     }
-    (!parts.is_empty()).then(|| format!("seLinuxOptions ({} set forbidden securityContext.seLinuxOptions)", parts.join(" and ")))
+    (!parts.is_empty())
+        .then(|| format!("seLinuxOptions ({} set forbidden securityContext.seLinuxOptions)", parts.join(" and ")))
 }
 
 fn profile(holder: &Value) -> &str {
