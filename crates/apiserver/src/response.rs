@@ -6,6 +6,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::Body as _;
 use serde_json::Value;
 use stead_machinery::ApiError;
 
@@ -55,11 +56,24 @@ pub(crate) fn page_not_found() -> Answer {
 #[must_use]
 pub(crate) fn error(form: Form, error: &ApiError) -> Answer {
     let code = StatusCode::from_u16(error.reason.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut answer = json_value(code, Form { shape: crate::negotiate::Shape::Object, ..form }, &error.to_status());
+    let mut answer = json_bytes(code, form, status_bytes(&error.to_status()));
     if let Some(seconds) = error.details.get("retryAfterSeconds").and_then(Value::as_u64) {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
+}
+
+/// A Status with its fields in upstream's order: what people look for comes before the details.
+fn status_bytes(status: &Value) -> Bytes {
+    let mut out = String::with_capacity(256);
+    for key in ["kind", "apiVersion", "metadata", "status", "message", "reason", "details", "code"] {
+        if !status[key].is_null() {
+            let comma = if out.is_empty() { '{' } else { ',' };
+            out.push_str(&format!("{comma}\"{key}\":{}", status[key]));
+        }
+    }
+    out.push('}');
+    out.into()
 }
 
 #[must_use]
@@ -111,6 +125,15 @@ pub(crate) fn gzip(frames: impl Iterator<Item = Bytes> + Send + 'static) -> ApiB
         }
     };
     ApiBody::frames(futures::stream::iter(std::iter::from_fn(next)))
+}
+
+/// Leaves only the head of an answer, with the length that the body would have.
+pub(crate) fn drop_body(answer: &mut Answer) {
+    let length = answer.body().size_hint().exact();
+    *answer.body_mut() = ApiBody::Empty;
+    if let Some(length) = length {
+        answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
 }
 
 /// Says that the body is compressed.

@@ -37,6 +37,9 @@ async fn tls_with_the_admins_certificate() {
     let (server, stop, task) = listening(dir.path()).await;
     let client = client_of(&server.admin_kubeconfig()).await;
     assert_eq!(client.apiserver_version().await.unwrap().minor, "37");
+    let head = http::Request::head("/api/v1/namespaces/default").body(kube::client::Body::empty()).unwrap();
+    let head = client.send(head).await.unwrap();
+    assert_eq!((head.status().as_u16(), head.headers().contains_key("content-length")), (405, true));
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
     let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "a"}, "data": {"k": "v"}})).unwrap();
     maps.create(&PostParams::default(), &map).await.unwrap();

@@ -97,6 +97,7 @@ where
     let query = Query::parse(parts.uri.query());
     let audit_id = parts.headers.get(AUDIT_ID).cloned();
     let takes_gzip = response::takes_gzip(&parts.headers);
+    let head = parts.method == http::Method::HEAD;
     let form = negotiate::fallback(&parts.headers, &query);
     let mut answer = match route(server, peer, parts, query, body, upgrade).await {
         Ok(answer) => answer,
@@ -104,6 +105,9 @@ where
     };
     if takes_gzip {
         response::compress(&mut answer);
+    }
+    if head {
+        response::drop_body(&mut answer);
     }
     finish(&mut answer, audit_id);
     metrics.inflight.fetch_sub(1, Ordering::Relaxed);

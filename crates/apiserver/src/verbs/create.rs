@@ -4,8 +4,8 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::Value;
 use stead_api::convert;
-use stead_machinery::ApiError;
 use stead_machinery::status::Reason;
+use stead_machinery::{ApiError, FieldErrors, Path};
 use stead_store::{Entry, Expect};
 
 use super::write::{self, Outcome};
@@ -81,9 +81,16 @@ async fn admit_and_put(
     metadata["uid"] = uuid::Uuid::new_v4().to_string().into();
     metadata["creationTimestamp"] = write::seconds(now).into();
     let mut object = convert::to_storage(target.kind, object);
+    let nameless = target.name.is_empty();
     let _turn = write::quota_turn(server, &target.namespace).await;
     let warnings =
         write::admit(server, &call.user, options.dry_run, |ctx| stead_admission::create(kind, &mut object, ctx))?;
+    if nameless {
+        // Validation says more when it finds more; a key without a name there cannot be.
+        let mut errors = FieldErrors::default();
+        errors.required(&Path::new("metadata").child("name"), "name or generateName is required");
+        return Err(ApiError::invalid(target.kind, "", &errors));
+    }
     let put = write::Put { kind, key: target.key(), expect: Expect::Absent, dry_run: options.dry_run };
     match write::put(server, put, &object).await? {
         Outcome::Done(entry) => Ok(Created { entry, warnings }),
@@ -102,16 +109,9 @@ fn place(target: &mut Target, object: &mut Value) -> Result<(), ApiError> {
     }
     write::check_namespace(target, metadata)?;
     target.name = metadata["name"].as_str().unwrap_or("").to_owned();
-    if target.name.is_empty() && metadata["generateName"].as_str().unwrap_or("").is_empty() {
-        let mut errors = stead_machinery::FieldErrors::default();
-        let path = stead_machinery::Path::new("metadata").child("name");
-        errors.required(&path, "name or generateName is required");
-        return Err(ApiError::invalid(target.kind, "", &errors));
-    }
     if target.name.contains('/') {
-        let mut errors = stead_machinery::FieldErrors::default();
-        let path = stead_machinery::Path::new("metadata").child("name");
-        errors.invalid(&path, &target.name, "may not contain '/'");
+        let mut errors = FieldErrors::default();
+        errors.invalid(&Path::new("metadata").child("name"), &target.name, "may not contain '/'");
         return Err(ApiError::invalid(target.kind, &target.name, &errors));
     }
     Ok(())

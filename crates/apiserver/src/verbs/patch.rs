@@ -94,11 +94,10 @@ pub(crate) async fn patch(
 fn applied(target: &Target, call: &Call) -> Result<Value, ApiError> {
     let mut config = decode::yaml(&call.body)?;
     same_name(target, &config)?;
-    if config["metadata"].is_object() || config["metadata"].is_null() && config.is_object() {
+    // Looked at, but not filled in: what the configuration does not say, the applier does not own.
+    write::check_namespace(target, &mut config["metadata"].clone())?;
+    if config.is_object() && config["metadata"].is_null() | config["metadata"].is_object() {
         config["metadata"]["name"] = target.name.clone().into();
-        if target.kind.namespaced() {
-            write::check_namespace(target, &mut config["metadata"])?;
-        }
     }
     Ok(config)
 }

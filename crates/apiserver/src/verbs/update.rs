@@ -143,7 +143,12 @@ impl Change<'_> {
         let text = |object: &Value, key: &str| object["metadata"][key].as_str().unwrap_or("").to_owned();
         let (uid, here) = (text(wanted, "uid"), text(old, "uid"));
         if !uid.is_empty() && uid != here {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {here}");
+            let Target { kind, namespace, name } = self.target;
+            let place = if namespace.is_empty() { name.clone() } else { format!("{namespace}/{name}") };
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: /registry/{}/{place}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {here}",
+                kind.plural
+            );
             return Err(ApiError::conflict(self.target.kind, &self.target.name, &why));
         }
         let version = text(wanted, "resourceVersion");

@@ -155,6 +155,8 @@ pub(crate) fn check_namespace(target: &Target, metadata: &mut Value) -> Result<(
         let text = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(ApiError::bad_request(text));
     }
-    metadata["namespace"] = target.namespace.clone().into();
+    if metadata.is_object() || metadata.is_null() {
+        metadata["namespace"] = target.namespace.clone().into();
+    }
     Ok(())
 }
