@@ -8,6 +8,7 @@ use kube::Resource;
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
 
 use crate::changes::Pending;
 use crate::store::{IndexFn, Store};
@@ -23,8 +24,12 @@ type Handler<K> = Box<dyn Fn(&Change<K>) + Send>;
 ///
 /// Objects are shared and without `managedFields`. A reader may see an old state, never a mixed one:
 /// who must not act on an old state waits with [`Cache::reached`].
+///
+/// The watch goes on as long as this, another cache of the same [`crate::Caches`] or that itself is held.
 pub struct Cache<K> {
     inner: Arc<Inner<K>>,
+    /// Ends the watches when the last holder goes; the watching task itself holds none.
+    alive: Option<Arc<DropGuard>>,
 }
 
 pub(crate) struct Inner<K> {
@@ -44,7 +49,7 @@ struct Listeners<K> {
 
 impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone() }
+        Self { inner: self.inner.clone(), alive: self.alive.clone() }
     }
 }
 
@@ -63,7 +68,12 @@ impl<K: Object> Cache<K> {
             listeners: Mutex::new(listeners),
             revision: watch::Sender::new(0),
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), alive: None }
+    }
+
+    /// The same cache for those who read it.
+    pub(crate) fn kept_alive_by(&self, guard: &Arc<DropGuard>) -> Self {
+        Self { inner: self.inner.clone(), alive: Some(guard.clone()) }
     }
 
     /// The URL path of the watched collection, for logs.
@@ -157,7 +167,8 @@ impl<K: Object> Cache<K> {
     }
 
     /// Calls `handler` for every object that is there and for every change to come, in order, from the watching task.
-    /// It has to be quick, and must neither wait nor listen to or index this cache.
+    /// It has to be quick, and must neither wait nor listen to or index this cache. Caches that it holds are watched
+    /// until [`crate::Caches::shut_down`].
     pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + 'static) {
         let mut listeners = self.inner.listeners.lock();
         self.replay(&handler);

@@ -17,7 +17,7 @@ use crate::{Cache, Object};
 /// Only the metadata of an object of any kind: what the garbage collector needs.
 pub type MetaObject = PartialObjectMeta<DynamicObject>;
 
-/// The shared caches. Cheap to clone; the watches end with the last clone.
+/// The shared caches. Cheap to clone; the watches end with the last clone and the last cache.
 #[derive(Clone)]
 pub struct Caches {
     inner: Arc<Inner>,
@@ -27,7 +27,7 @@ struct Inner {
     client: Client,
     open: Mutex<HashMap<(TypeId, String), Open>>,
     stop: CancellationToken,
-    _stop_with_us: DropGuard,
+    alive: Arc<DropGuard>,
 }
 
 struct Open {
@@ -45,8 +45,8 @@ impl Caches {
     #[must_use]
     pub fn new(client: Client) -> Self {
         let stop = CancellationToken::new();
-        let guard = stop.clone().drop_guard();
-        Self { inner: Arc::new(Inner { client, open: Mutex::new(HashMap::new()), stop, _stop_with_us: guard }) }
+        let alive = Arc::new(stop.clone().drop_guard());
+        Self { inner: Arc::new(Inner { client, open: Mutex::new(HashMap::new()), stop, alive }) }
     }
 
     #[must_use]
@@ -103,6 +103,7 @@ impl Caches {
             token.run_until_cancelled(reflector.run()).await;
             closing.close();
         });
+        let cache = cache.kept_alive_by(&self.inner.alive);
         open.insert(slot, Open { cache: Box::new(cache.clone()), stop });
         cache
     }
