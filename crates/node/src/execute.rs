@@ -79,10 +79,17 @@ fn told(context: &Context, what: &str, result: Result<(), EngineError>) -> Outco
 
 async fn mount(context: &Context) -> Outcome {
     let request = Request { node: &context.node, pod: &context.pod, inbox: &context.inbox, tokens: &context.tokens };
-    let mounted = tokio::select! {
-        mounted = request.mount() => mounted,
-        () = context.cancel.cancelled() => return Outcome::Cancelled,
+    // The network takes as long as the volumes and needs nothing of them. A failure is told when the sandbox asks again.
+    let host_network = spec::pod_spec(&context.pod).host_network.unwrap_or(false);
+    let attached = async {
+        if !host_network {
+            let _ = attach(context).await;
+        }
     };
+    // Carried through even when the mounts are given up: taking down must not meet a network that is half made.
+    let mounting = context.cancel.run_until_cancelled(request.mount());
+    let (mounted, ()) = futures::future::join(mounting, attached).await;
+    let Some(mounted) = mounted else { return Outcome::Cancelled };
     match mounted {
         Ok(mounted) => {
             *context.mounted.lock() = mounted;

@@ -104,6 +104,7 @@ async fn pull(context: &Context, container: &Container, reference: &str) -> Resu
 }
 
 fn invalid(context: &Context, container: &Container, reference: &str, cause: &str) -> NotStarted {
+    let cause = cause.rsplit("\": ").next().unwrap_or(cause);
     let text = format!(
         "Failed to apply default image tag \"{reference}\": couldn't parse image reference \"{reference}\": {cause}"
     );

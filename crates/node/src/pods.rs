@@ -40,6 +40,8 @@ struct Table {
 struct Entry {
     pod: Arc<Pod>,
     inbox: Arc<Inbox>,
+    /// Nothing of it runs or will run again: its name is free.
+    down: bool,
 }
 
 fn name_of(pod: &Pod) -> (&str, &str) {
@@ -58,8 +60,8 @@ impl Pods {
     #[must_use]
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         let table = self.table.lock();
-        let entry = table.live.values().find(|entry| name_of(&entry.pod) == (namespace, name));
-        entry.map(|entry| entry.pod.clone())
+        let named = table.live.values().filter(|entry| name_of(&entry.pod) == (namespace, name));
+        named.min_by_key(|entry| entry.down).map(|entry| entry.pod.clone())
     }
 
     fn inbox(&self, uid: &str) -> Option<Arc<Inbox>> {
@@ -127,7 +129,7 @@ impl Node {
             entry.pod = pod.clone();
             return entry.inbox.pod(pod);
         }
-        let taken = table.live.values().any(|entry| name_of(&entry.pod) == name_of(&pod));
+        let taken = table.live.values().any(|entry| !entry.down && name_of(&entry.pod) == name_of(&pod));
         if taken {
             table.waiting.insert(uid, pod);
         } else {
@@ -157,7 +159,7 @@ impl Node {
     fn work_on(self: &Arc<Self>, table: &mut Table, pod: Arc<Pod>, gone: bool) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let inbox = Arc::new(Inbox::default());
-        table.live.insert(uid.clone(), Entry { pod: pod.clone(), inbox: inbox.clone() });
+        table.live.insert(uid.clone(), Entry { pod: pod.clone(), inbox: inbox.clone(), down: false });
         let node = self.clone();
         let stop = self.stop.clone();
         tokio::spawn(async move {
@@ -168,18 +170,31 @@ impl Node {
         });
     }
 
-    /// A worker has ended: the next pod of its name may begin.
+    /// Nothing of the pod runs or will run again: the next pod of its name may begin.
+    pub(crate) fn release(self: &Arc<Self>, uid: &str) {
+        let mut table = self.pods.table.lock();
+        let Some(entry) = table.live.get_mut(uid).filter(|entry| !entry.down) else { return };
+        entry.down = true;
+        let pod = entry.pod.clone();
+        self.succeed(&mut table, &pod);
+    }
+
+    /// A worker has ended.
     fn retire(self: &Arc<Self>, uid: &str) {
         let mut table = self.pods.table.lock();
-        if let Some(entry) = table.live.remove(uid) {
-            let name = name_of(&entry.pod);
-            let next = table.waiting.iter().find(|(_, pod)| name_of(pod) == name).map(|(uid, _)| uid.clone());
-            if let Some(pod) = next.and_then(|uid| table.waiting.remove(&uid)) {
-                self.work_on(&mut table, pod, false);
-            }
+        if let Some(entry) = table.live.remove(uid).filter(|entry| !entry.down) {
+            self.succeed(&mut table, &entry.pod);
         }
         drop(table);
         self.pods.ended.notify_waiters();
+    }
+
+    /// Begins the next pod of this name.
+    fn succeed(self: &Arc<Self>, table: &mut Table, before: &Pod) {
+        let next = table.waiting.iter().find(|(_, pod)| name_of(pod) == name_of(before)).map(|(uid, _)| uid.clone());
+        if let Some(pod) = next.and_then(|uid| table.waiting.remove(&uid)) {
+            self.work_on(table, pod, false);
+        }
     }
 
     /// What an earlier process left behind of pods that no longer exist is taken down as if it had been seen to go.

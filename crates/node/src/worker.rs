@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use stead_client::{Class, classify};
 use stead_informer::Severity;
 use stead_podlife::backoff::{self, Backoff};
-use stead_podlife::{Action, Container, Memory, PodPlan, Sandbox, Snapshot, Waiting, Work, spec};
+use stead_podlife::{Action, Addresses, Container, Memory, PodPlan, Sandbox, Snapshot, Waiting, Work, spec};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -33,10 +33,10 @@ pub(crate) async fn run(node: Arc<Node>, pod: Arc<Pod>, gone: bool, inbox: Arc<I
     loop {
         let news = worker.context.inbox.take();
         worker.absorb(news);
-        let wake_at = worker.look().await;
         if worker.forgotten {
             return;
         }
+        let wake_at = worker.look().await;
         let pause = wake_at.map(|at| at.duration_since((worker.context.node.clock)()));
         let pause = pause.map_or(IDLE_MAX, |pause| Duration::try_from(pause).unwrap_or_default()).min(IDLE_MAX);
         let inbox = worker.context.inbox.clone();
@@ -186,8 +186,11 @@ impl Worker {
         self.memory.keep(&plan);
         self.observe_probes();
         self.tell_waiting(&plan);
-        let status = stead_podlife::status(&self.snapshot(), &plan, &self.context.node.addresses_of(&self.context.pod));
+        let status = stead_podlife::status(&self.snapshot(), &plan, &self.addresses());
         let settled = self.report(status);
+        if self.memory.torn_down && !self.sandboxes.iter().any(|sandbox| sandbox.ready) {
+            self.context.node.release(&self.context.uid);
+        }
         for action in &plan.actions {
             // The last word about the pod comes before its end.
             if settled || *action != Action::DeleteObject {
@@ -235,6 +238,15 @@ impl Worker {
             memory: &self.memory,
             now: self.now(),
         }
+    }
+
+    /// The pod's own address is told once there is a sandbox; before, it is only reserved.
+    fn addresses(&self) -> Addresses {
+        let mut addresses = self.context.node.addresses_of(&self.context.pod);
+        if self.sandboxes.is_empty() {
+            addresses.pod.clear();
+        }
+        addresses
     }
 
     /// One event for each new back-off.

@@ -234,7 +234,7 @@ async fn the_next_pod_of_a_name_waits_for_the_end_of_the_old_one() {
     world.until("web-0", is_ready).await;
     let log = world.engine.log();
     let at = |what: &str| log.iter().rposition(|line| line == what).unwrap_or_else(|| panic!("{what} in {log:?}"));
-    assert!(log.iter().position(|line| line == "remove sandbox") < Some(at("sandbox")), "{log:?}");
+    assert!(log.iter().position(|line| line == "stop sandbox") < Some(at("sandbox")), "{log:?}");
     assert!(at("stop c 2s") < at("sandbox"), "{log:?}");
 }
 
