@@ -63,6 +63,7 @@ mod history;
 pub mod namespace;
 pub mod nodelife;
 pub mod podgc;
+pub mod quota;
 pub mod registry;
 pub mod replicaset;
 pub mod rootca;

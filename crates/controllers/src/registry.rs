@@ -15,6 +15,7 @@ use crate::gc::Garbage;
 use crate::namespace::Namespaces;
 use crate::nodelife::NodeLife;
 use crate::podgc::PodGarbage;
+use crate::quota::Quotas;
 use crate::replicaset::ReplicaSets;
 use crate::rootca::RootCertificates;
 use crate::serviceaccount::ServiceAccounts;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Entry> {
         entry::<Garbage>(),
         entry::<Namespaces>(),
         entry::<PodGarbage>(),
+        entry::<Quotas>(),
         entry::<NodeLife>(),
     ]
 }

@@ -156,3 +156,23 @@ async fn a_pod_that_never_had_a_node_goes_at_once() {
     pods.patch("p", &PatchParams::default(), &bare).await.expect("a patch");
     until(&pods, "p", |p| p.is_none()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_says_what_is_used() {
+    use k8s_openapi::api::core::v1::ResourceQuota;
+    let plane = Plane::start(&["resourcequota-controller", "service-account-controller"]).await;
+    until(&plane.of::<ServiceAccount>("default"), "default", |a| a.is_some()).await;
+    let quotas = plane.of::<ResourceQuota>("default");
+    let hard = json!({"pods": "5", "requests.cpu": "2", "count/configmaps": "9", "services": "3"});
+    create(&quotas, json!({"metadata": {"name": "q"}, "spec": {"hard": hard}})).await;
+    let used = |quota: Option<&ResourceQuota>| json!(quota.and_then(|q| q.status.as_ref()?.used.clone()));
+    let nothing = json!({"pods": "0", "requests.cpu": "0", "count/configmaps": "0", "services": "1"});
+    until(&quotas, "q", |q| used(q) == nothing).await;
+    create(&plane.of::<ConfigMap>("default"), map("m")).await;
+    let container = json!({"name": "c", "image": "i:1", "resources": {"requests": {"cpu": "500m"}}});
+    create(&plane.of::<Pod>("default"), json!({"metadata": {"name": "p"}, "spec": {"containers": [container]}})).await;
+    let some = json!({"pods": "1", "requests.cpu": "500m", "count/configmaps": "1", "services": "1"});
+    until(&quotas, "q", |q| used(q)["pods"] == "1" && used(q)["count/configmaps"] == "1").await;
+    let last = until(&quotas, "q", |q| used(q)["requests.cpu"] == "500m").await;
+    assert_eq!(used(last.as_ref())["services"], some["services"]);
+}

@@ -13,6 +13,7 @@ mod workload;
 
 pub(crate) use pod::qos_class;
 pub use pod::waits_for_account;
+pub use quota::{counts as quota_counts, usage as quota_usage};
 
 use serde_json::Value;
 use stead_api::{Kind, Subresource};

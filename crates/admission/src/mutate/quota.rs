@@ -152,8 +152,15 @@ fn used(kind: &Kind, quota: &Value, namespace: &str, lookup: &dyn Lookup) -> Usa
     sum
 }
 
-/// What one object counts for. A pod that has ended counts for its object only.
-pub(crate) fn usage(kind: &Kind, object: &Value) -> Usage {
+/// Whether a quota speaks of an object: its scopes do.
+#[must_use]
+pub fn counts(quota: &Value, kind: &Kind, object: &Value) -> bool {
+    in_scope(quota, kind, object)
+}
+
+/// What one object counts for, by the names that a quota's `hard` uses. A pod that has ended counts for its object only.
+#[must_use]
+pub fn usage(kind: &Kind, object: &Value) -> BTreeMap<String, Quantity> {
     let one = units(1);
     let mut usage = Usage::from([(format!("count/{}", kind.group_resource()), one)]);
     match (kind.group, kind.kind) {

@@ -112,7 +112,8 @@ impl Inner {
     }
 
     async fn claim(&self, key: &Key) -> Result<Next, Error> {
-        let Some(snapshot) = self.observe_claim(key) else { return Ok(Next::Done) };
+        let Some(mut snapshot) = self.observe_claim(key) else { return Ok(Next::Done) };
+        self.complete(&mut snapshot).await?;
         let plan = claim::plan(&snapshot);
         self.execute_claim(key, &snapshot, plan).await?;
         Ok(Next::Done)

@@ -79,6 +79,19 @@ impl Inner {
         self.nodes.list().into_iter().map(place).collect()
     }
 
+    /// Asks the server for the volume of a bound claim that the cache does not have: it may lag behind the claim.
+    pub(super) async fn complete(&self, snapshot: &mut claim::Snapshot) -> Result<(), Error> {
+        let named = volume_name(&snapshot.claim);
+        let known = snapshot.volumes.iter().any(|volume| volume.metadata.name.as_deref() == Some(named));
+        if named.is_empty() || known {
+            return Ok(());
+        }
+        let api: Api<PersistentVolume> = Api::all(self.cx.client.clone());
+        let found = api.get_opt(named).await.map_err(Error::doing(format!("look up volume {named:?}")))?;
+        snapshot.volumes.extend(found.map(Arc::new));
+        Ok(())
+    }
+
     pub(super) fn observe_volume(&self, key: &Key) -> Option<volume::Snapshot> {
         let volume = self.volumes.by_key(key)?;
         let claim = claim_key(&volume).and_then(|key| self.claims.by_key(&key));

@@ -203,3 +203,21 @@ fn a_claim_grows_with_its_volume() {
     let volume = size(serde_json::to_value(&world.volumes["pvc-c1"].spec).expect("JSON"));
     assert_eq!((claim, volume), (json!("3Gi"), json!("3Gi")));
 }
+
+#[test]
+fn a_volume_is_given_up_only_on_the_servers_word() {
+    use super::volume;
+    let mut world = world();
+    world.claim("a", "1Gi", "now");
+    world.settle();
+    let volume = std::sync::Arc::new(world.volumes["pvc-c1"].clone());
+    // The cache may still have an older claim of that name, or none.
+    world.claim("a", "1Gi", "now");
+    let older = Some(std::sync::Arc::new(world.claims["a"].clone()));
+    for claim in [None, older] {
+        let snapshot = volume::Snapshot { volume: volume.clone(), claim };
+        assert_eq!(volume::plan(&snapshot, false).acts, [volume::Act::AskClaim]);
+        let asked = volume::plan(&snapshot, true);
+        assert!(matches!(asked.acts.as_slice(), [volume::Act::Status(v)] if super::volume_phase(v) == "Released"));
+    }
+}

@@ -55,7 +55,8 @@ pub fn plan(snapshot: &Snapshot, asked: bool) -> Plan {
         return plan;
     }
     match snapshot.claim.as_deref().filter(|claim| claim.metadata.uid.as_deref() == Some(uid)) {
-        None => claim_gone(volume, asked || snapshot.claim.is_some()),
+        // A claim of that name with another UID may be an old one that the cache has not seen go.
+        None => claim_gone(volume, asked),
         Some(claim) => claim_there(volume, claim),
     }
 }
