@@ -89,11 +89,7 @@ fn quotas_of(quotas: &Cache<ResourceQuota>, key: &Key) -> Vec<Key> {
 impl Quotas {
     fn whole(&self) -> &Whole {
         self.whole.get_or_init(|| {
-            let whole = Whole {
-                pods: self.cx.caches.of(),
-                services: self.cx.caches.of(),
-                claims: self.cx.caches.of(),
-            };
+            let whole = Whole { pods: self.cx.caches.of(), services: self.cx.caches.of(), claims: self.cx.caches.of() };
             self.follow(&whole.pods);
             self.follow(&whole.services);
             self.follow(&whole.claims);
