@@ -59,6 +59,7 @@ impl ForwardedConnection {
 ///
 /// # Errors
 /// [`StreamError::Handshake`] when the request is no upgrade to a protocol that is spoken here.
+#[allow(clippy::type_complexity, reason = "an opaque future cannot be given a name")]
 pub fn port_forward<B>(
     request: &mut Request<B>,
     ports: Vec<u16>,

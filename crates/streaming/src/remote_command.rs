@@ -74,6 +74,7 @@ impl Finish {
 ///
 /// # Errors
 /// [`StreamError::Handshake`] when the request is no upgrade to a protocol that is spoken here.
+#[allow(clippy::type_complexity, reason = "an opaque future cannot be given a name")]
 pub fn remote_command<B>(
     request: &mut Request<B>,
     wanted: Wanted,
@@ -208,10 +209,10 @@ fn sizes(mut stream: DuplexStream) -> mpsc::Receiver<(u16, u16)> {
             }
             while let Some(end) = pending.iter().position(|byte| *byte == b'}') {
                 let object: Vec<u8> = pending.drain(..=end).collect();
-                if let Some(size) = parse_size(&object) {
-                    if sender.send(size).await.is_err() {
-                        return;
-                    }
+                if let Some(size) = parse_size(&object)
+                    && sender.send(size).await.is_err()
+                {
+                    return;
                 }
             }
         }

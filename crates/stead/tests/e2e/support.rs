@@ -68,18 +68,6 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
 }
 
-/// The first word of each line, in the order of its first appearance among lines that `wanted` accepts.
-pub(crate) fn first_seen(lines: &[String], wanted: impl Fn(&str) -> bool) -> Vec<String> {
-    let mut seen: Vec<String> = Vec::new();
-    for line in lines.iter().filter(|line| wanted(line)) {
-        let name = line.split_whitespace().next().unwrap_or_default();
-        if !seen.iter().any(|known| known == name) {
-            seen.push(name.to_owned());
-        }
-    }
-    seen
-}
-
 /// Whether the line of `get pods` shows all containers ready.
 pub(crate) fn is_ready(line: &str) -> bool {
     line.contains(" 1/1 ") && line.contains(" Running ")
