@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Namespace, Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use stead_client::{Client, Ensured, create_if_absent};
+use stead_client::{Client, create_if_absent};
 use stead_informer::Caches;
 use stead_servicenet::endpoints::{MANAGED_BY, SERVICE_NAME};
 
@@ -40,11 +40,16 @@ pub(crate) async fn keep(caches: Caches, address: IpAddr) {
 /// Every API error but `AlreadyExists`.
 pub async fn ensure_service(client: &Client, address: IpAddr) -> Result<(), kube::Error> {
     let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
-    if matches!(create_if_absent(&services, &service(address)).await?, Ensured::Existed) {
-        let existing = services.get(NAME).await?;
-        let other = existing.spec.and_then(|s| s.cluster_ip).filter(|ip| *ip != address.to_string());
-        if let Some(other) = other {
-            tracing::warn!("service {NAMESPACE}/{NAME} has the address {other}, but pods are told {address}");
+    // Looked for first: creating it again would be refused for its address before it is refused for its name.
+    match services.get_opt(NAME).await? {
+        None => {
+            create_if_absent(&services, &service(address)).await?;
+        }
+        Some(existing) => {
+            let other = existing.spec.and_then(|s| s.cluster_ip).filter(|ip| *ip != address.to_string());
+            if let Some(other) = other {
+                tracing::warn!("service {NAMESPACE}/{NAME} has the address {other}, but pods are told {address}");
+            }
         }
     }
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), NAMESPACE);

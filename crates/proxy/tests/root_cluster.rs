@@ -184,6 +184,7 @@ fn a_ready_pod_is_reached_by_name_and_by_service() {
             assert_eq!(reverse, "web-1.web.ns.svc.cluster.local.");
             assert_eq!(a(&netns[0], "kube-dns.kube-system.svc.cluster.local."), "10.43.0.10");
         });
+        stead_dns::ensure_service(&world.client, ip("10.43.0.10")).await.expect("making it again is harmless");
         world.status("web-0", "10.42.0.5", false).await;
         tokio::task::block_in_place(|| {
             until(&"NXDomain".to_owned(), || a(&netns[1], named));
