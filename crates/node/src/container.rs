@@ -16,6 +16,9 @@ use crate::objects::{Kind, Reference};
 use crate::surroundings;
 use crate::volumes::{blocking, mount_subpath, unmount_below};
 
+/// Files that all containers of a pod share: name in the pod's directory, path in the container.
+pub(crate) const POD_FILES: [(&str, &str); 3] =
+    [("etc-hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname")];
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// Everything the engine has to know of the container.
@@ -219,8 +222,7 @@ async fn pod_files(context: &Context, container: &Container) -> Result<Vec<Mount
     })
     .await?;
     let own: Vec<PathBuf> = container.volume_mounts.iter().flatten().map(|mount| absolute(&mount.mount_path)).collect();
-    let files = [("etc-hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname")];
-    let wanted = files.into_iter().filter(|(_, path)| !own.contains(&PathBuf::from(path)));
+    let wanted = POD_FILES.into_iter().filter(|(_, path)| !own.contains(&PathBuf::from(path)));
     Ok(wanted.map(|(name, path)| bind(&made.join(name), path)).collect())
 }
 

@@ -14,7 +14,7 @@ use stead_runtime::{EngineError, SandboxConfig};
 use stead_wire::{HostPort, PodNet, Protocol};
 use tokio::time::Instant;
 
-use crate::container::resources;
+use crate::container::{self, resources};
 use crate::context::Context;
 use crate::files;
 use crate::hooks;
@@ -22,7 +22,7 @@ use crate::inbox::Outcome;
 use crate::ledger;
 use crate::probing::Target;
 use crate::start::{NotStarted, start};
-use crate::volumes::{self, Request};
+use crate::volumes::{self, Mounted, Request};
 
 /// What a container gets for its stop signal, however long its hook took.
 const GRACE_MIN: Duration = Duration::from_secs(2);
@@ -92,7 +92,10 @@ async fn mount(context: &Context) -> Outcome {
     let Some(mounted) = mounted else { return Outcome::Cancelled };
     match mounted {
         Ok(mounted) => {
-            *context.mounted.lock() = mounted;
+            let mut slot = context.mounted.lock();
+            // An object that has changed since it was read asks for another look at once.
+            let refresh_at = [slot.refresh_at, mounted.refresh_at].into_iter().flatten().min();
+            *slot = Mounted { refresh_at, ..mounted };
             Outcome::Ok
         }
         Err(error) => {
@@ -117,6 +120,7 @@ async fn try_sandbox(context: &Context, attempt: u32) -> Result<(), String> {
     let node = &context.node;
     let pod_spec = spec::pod_spec(&context.pod);
     let host_network = pod_spec.host_network.unwrap_or(false);
+    forget_pod_files(context).await?;
     let netns = if host_network { None } else { Some(attach(context).await?) };
     let names = files::names(&context.pod, &node.config.cluster_domain)?;
     let (name, namespace, uid) = spec::identity(&context.pod);
@@ -145,6 +149,18 @@ async fn try_sandbox(context: &Context, attempt: u32) -> Result<(), String> {
     let id = node.engine.run_sandbox(config).await.map_err(|error| error.to_string())?;
     node.owners.lock().insert(id, uid.to_owned());
     Ok(())
+}
+
+/// The pod's small files name its address: a new sandbox gets new ones.
+async fn forget_pod_files(context: &Context) -> Result<(), String> {
+    let dir = context.node.config.pod_dir(&context.uid);
+    volumes::blocking(move || {
+        for (name, _) in container::POD_FILES {
+            volumes::remove_tree(&dir.join(name)).map_err(|error| format!("{}: {error}", dir.join(name).display()))?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// The pod's network; the address is the one that it had, if it had one.

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use stead_podlife::{conditions, spec};
 
 use crate::Node;
@@ -29,6 +29,9 @@ pub(crate) fn patch(pod: &Pod, status: &PodStatus) -> Option<Value> {
         }
     }
     let known = pod.status.as_ref().and_then(|known| serde_json::to_value(known).ok()).unwrap_or_default();
+    for field in ["podIPs", "hostIPs"] {
+        drop_old_addresses(own, known.get(field), field);
+    }
     for field in known.as_object().into_iter().flatten().map(|(field, _)| field) {
         if !own.contains_key(field) {
             own.insert(field.clone(), Value::Null);
@@ -36,6 +39,19 @@ pub(crate) fn patch(pod: &Pod, status: &PodStatus) -> Option<Value> {
     }
     own.retain(|field, value| field == "conditions" || known.get(field) != Some(value));
     Some(json!({ "metadata": { "uid": pod.metadata.uid }, "status": value }))
+}
+
+/// A strategic merge joins lists of addresses: those that are no longer true have to be taken out by name.
+fn drop_old_addresses(own: &mut Map<String, Value>, known: Option<&Value>, field: &str) {
+    let Some(Value::Array(list)) = own.get_mut(field) else { return };
+    let old: Vec<Value> = known
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter(|one| !list.contains(one))
+        .map(|one| json!({"$patch": "delete", "ip": one["ip"]}))
+        .collect();
+    list.extend(old);
 }
 
 /// Sends the patch; the answer is the pod as it is now.
@@ -65,5 +81,16 @@ mod tests {
             "conditions": [{"type": "Ready", "status": "True", "reason": null, "message": null}]}});
         assert_eq!(patch(&pod, &status), Some(expected));
         assert_eq!(patch(&Pod { status: Some(status.clone()), ..pod }, &status), None);
+    }
+
+    #[test]
+    fn an_address_that_changed_replaces_the_old_one() {
+        let of = |ip: &str| PodStatus {
+            pod_ips: Some(vec![k8s_openapi::api::core::v1::PodIP { ip: ip.to_owned() }]),
+            ..PodStatus::default()
+        };
+        let pod = Pod { status: Some(of("10.42.0.2")), ..Pod::default() };
+        let patch = patch(&pod, &of("10.42.0.3")).expect("a patch");
+        assert_eq!(patch["status"]["podIPs"], json!([{"ip": "10.42.0.3"}, {"$patch": "delete", "ip": "10.42.0.2"}]));
     }
 }

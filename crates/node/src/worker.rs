@@ -42,7 +42,8 @@ pub(crate) async fn run(node: Arc<Node>, pod: Arc<Pod>, gone: bool, inbox: Arc<I
         let inbox = worker.context.inbox.clone();
         tokio::select! {
             () = inbox.some() => {}
-            () = sleep_until(Instant::now() + pause) => {}
+            // After so long a rest the engine is asked again, in case an event was missed.
+            () = sleep_until(Instant::now() + pause) => worker.stale |= pause == IDLE_MAX,
         }
     }
 }
@@ -319,6 +320,7 @@ impl Worker {
             return due;
         }
         self.refreshing = true;
+        self.context.mounted.lock().refresh_at = None;
         let (context, reports) = (self.context.clone(), self.reports.clone());
         tokio::spawn(async move {
             let (pod, inbox, tokens) = (&context.pod, &context.inbox, &context.tokens);
@@ -339,11 +341,8 @@ impl Worker {
                 Some(backoff::later(self.now(), backoff::CREATE.initial))
             }
         };
-        let mut mounted = self.context.mounted.lock();
-        // A change that came meanwhile is not lost.
-        if mounted.refresh_at != Some(Timestamp::UNIX_EPOCH) || next.is_some() {
-            mounted.refresh_at = next;
-        }
+        // A change that came meanwhile has set its own time.
+        self.context.mounted.lock().refresh_at.get_or_insert_with(|| next.unwrap_or(Timestamp::MAX));
     }
 
     // --- status ---

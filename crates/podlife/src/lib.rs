@@ -20,6 +20,8 @@ pub mod status;
 pub mod view;
 
 #[cfg(test)]
+mod explore;
+#[cfg(test)]
 mod scenario;
 #[cfg(test)]
 mod stories;

@@ -15,6 +15,7 @@ use crate::{Action, Addresses, Container, Exit, Memory, Sandbox, Snapshot, State
 /// Rounds of plan and execution after one event; more means that the plan does not settle.
 const ROUNDS_MAX: usize = 50;
 
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) pod: Pod,
     pub(crate) gone: bool,
@@ -26,10 +27,10 @@ pub(crate) struct World {
     pub(crate) now: Timestamp,
     start: Timestamp,
     /// Starts that fail: container, reason, message.
-    broken: Vec<(String, String, String)>,
-    mounts_broken: bool,
+    pub(crate) broken: Vec<(String, String, String)>,
+    pub(crate) mounts_broken: bool,
     pub(crate) did: Vec<String>,
-    wake_at: Option<Timestamp>,
+    pub(crate) wake_at: Option<Timestamp>,
     ids: u32,
 }
 
@@ -117,7 +118,8 @@ impl World {
         }
     }
 
-    fn execute(&mut self, action: &Action) {
+    /// Does an action at once.
+    pub(crate) fn execute(&mut self, action: &Action) {
         match action {
             Action::MountVolumes => {
                 self.memory.end(&Work::Mount);
@@ -228,7 +230,7 @@ impl World {
         self.now = later(self.now, SignedDuration::from_secs_f64(seconds));
     }
 
-    fn exit(&mut self, name: &str, code: i32, oom_killed: bool) {
+    pub(crate) fn exit(&mut self, name: &str, code: i32, oom_killed: bool) {
         let now = self.now;
         let running = self.containers.iter_mut().find(|one| one.name == name && one.running_since().is_some());
         let container = running.expect("an exit of a running container");
@@ -266,7 +268,7 @@ impl World {
         }
     }
 
-    fn delete(&mut self, seconds: i64) {
+    pub(crate) fn delete(&mut self, seconds: i64) {
         self.pod.metadata.deletion_timestamp = Some(Time(later(self.now, SignedDuration::from_secs(seconds))));
         self.pod.metadata.deletion_grace_period_seconds = Some(seconds);
     }
