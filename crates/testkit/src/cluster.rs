@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ impl Cluster {
         if let Some(registries) = &options.registries {
             fs::write(directory.path().join("registries.yaml"), registries)?;
         }
-        let index = u8::try_from(port % 60).expect("below 60");
+        let index = next_index();
         let mut cluster = Self { options, directory, port, index, server: None };
         cluster.start_server()?;
         Ok(cluster)
@@ -147,6 +148,13 @@ impl Cluster {
     fn log_path(&self) -> PathBuf {
         self.directory.path().join("server.log")
     }
+}
+
+/// A number below 60 that no other cluster of this process has at the same time.
+fn next_index() -> u8 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = std::process::id().wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+    u8::try_from(number % 60).expect("below 60")
 }
 
 impl Drop for Cluster {

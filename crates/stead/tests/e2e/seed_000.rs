@@ -2,7 +2,7 @@
 
 use stead_testkit::kubectl::Kubectl;
 
-use crate::support::{assert_came_up_in_order, is_ready, with_each_kubectl};
+use crate::support::{assert_came_up_in_order, in_busybox, is_ready, with_each_kubectl};
 
 const CLASS: &str = "
 apiVersion: storage.k8s.io/v1
@@ -90,19 +90,16 @@ fn steps_1_to_3_apply_and_watch(kubectl: &Kubectl) {
 
 fn step_4_names(kubectl: &Kubectl) {
     let addresses = kubectl.ok("get pods -l app=redis -o jsonpath='{.items[*].status.podIP}'");
-    let all = kubectl.ok(
-        "run -i --rm --image=busybox dns-test --restart=Never -- nslookup redis-headless.default.svc.cluster.local",
-    );
+    let all = in_busybox(kubectl, "nslookup redis-headless.default.svc.cluster.local");
     for address in addresses.split_whitespace() {
         assert!(all.contains(&format!("Address: {address}")), "{address} is not in\n{all}");
     }
     let first = addresses.split_whitespace().next().unwrap_or_default();
-    let one = kubectl
-        .ok("run -i --rm --image=busybox dns-test --restart=Never -- nslookup redis-0.redis-headless.default.svc.cluster.local");
+    let one = in_busybox(kubectl, "nslookup redis-0.redis-headless.default.svc.cluster.local");
     assert!(one.contains(&format!("Address: {first}")), "{one}");
-    let back = kubectl.ok(&format!("run -i --rm --image=busybox dns-test --restart=Never -- nslookup {first}"));
+    let back = in_busybox(kubectl, &format!("nslookup {first}"));
     assert!(back.contains("redis-0.redis-headless.default.svc.cluster.local"), "{back}");
-    let short = kubectl.ok("run -i --rm --image=busybox dns-test --restart=Never -- ping -c 1 redis-1.redis-headless");
+    let short = in_busybox(kubectl, "ping -c 1 redis-1.redis-headless");
     assert!(short.contains("1 packets received"), "{short}");
     assert_eq!(kubectl.ok("exec redis-2 -- hostname"), "redis-2\n");
 }

@@ -1,6 +1,6 @@
 //! The experiment of the second document in its namespace: order, each pod's own volume, deletion that keeps the claims.
 
-use crate::support::{assert_came_up_in_order, is_ready, with_each_kubectl};
+use crate::support::{assert_came_up_in_order, in_busybox, is_ready, with_each_kubectl};
 
 const MANIFEST: &str = r#"
 apiVersion: v1
@@ -62,8 +62,8 @@ fn seed_001_each_pod_has_its_own_volume_and_deletion_keeps_it() {
         let seen = watch.until(|line| line.starts_with("stateful-demo-2 ") && is_ready(line));
         assert_came_up_in_order(seen, &["stateful-demo-0", "stateful-demo-1", "stateful-demo-2"]);
 
-        let names = "run test-pod --image=busybox --rm -i --restart=Never -- nslookup stateful-svc.experiments.svc.cluster.local";
-        assert_eq!(kubectl.ok(names).matches("Address: ").count(), 3);
+        let names = in_busybox(kubectl, "nslookup stateful-svc.experiments.svc.cluster.local");
+        assert_eq!(names.matches("Address: ").count(), 3, "{names}");
         for pod in 0..3 {
             let hostname = kubectl.ok(&format!("exec stateful-demo-{pod} -n experiments -- hostname"));
             assert_eq!(hostname, format!("stateful-demo-{pod}\n"));

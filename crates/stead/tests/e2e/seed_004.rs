@@ -2,7 +2,7 @@
 
 use stead_testkit::kubectl::Kubectl;
 
-use crate::support::{assert_came_up_in_order, is_ready, position, with_each_kubectl};
+use crate::support::{assert_came_up_in_order, in_busybox, is_ready, position, with_each_kubectl};
 
 const MANIFEST: &str = r#"
 apiVersion: v1
@@ -63,7 +63,7 @@ fn seed_004_web_is_rolled_out_undone_and_mended() {
         assert_came_up_in_order(seen, &["web-0", "web-1", "web-2"]);
         let _ = kubectl.ok("exec web-0 -- sh -c 'echo $(hostname) > /usr/share/nginx/html/index.html'");
         assert_eq!(kubectl.ok("exec web-1 -- curl -s web-0.nginx-svc"), "web-0\n");
-        let ping = kubectl.ok("run debug --image=busybox --rm -i --restart=Never -- ping -c 1 web-0.nginx-svc");
+        let ping = in_busybox(kubectl, "ping -c 1 web-0.nginx-svc");
         assert!(ping.contains("1 packets received"), "{ping}");
         roll_out_and_undo(kubectl);
         broken_image(kubectl);

@@ -88,3 +88,14 @@ pub(crate) fn assert_came_up_in_order(lines: &[String], names: &[&str]) {
         assert!(ready < made, "{} was made before {} was ready:\n{}", pair[1], pair[0], lines.join("\n"));
     }
 }
+
+/// Runs a command in a busybox pod of its own and returns what it printed. (`run -i` shows only what comes after it has
+/// attached, so a quick command's output may be missed: the log has all of it.)
+#[track_caller]
+pub(crate) fn in_busybox(kubectl: &Kubectl, command: &str) -> String {
+    let _ = kubectl.ok(&format!("run asking --image=busybox --restart=Never -- {command}"));
+    kubectl.eventually("get pod asking -o jsonpath={.status.phase}", |phase| phase == "Succeeded" || phase == "Failed");
+    let printed = kubectl.ok("logs asking");
+    let _ = kubectl.ok("delete pod asking");
+    printed
+}
