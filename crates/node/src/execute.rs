@@ -53,6 +53,10 @@ pub(crate) async fn execute(context: Context, action: Action, work: Work, place:
         Action::RemoveContainer { id } => {
             told(&context, "remove container", context.node.engine.remove_container(&id).await)
         }
+        Action::RemoveSandbox { id } => {
+            context.node.owners.lock().remove(&id);
+            told(&context, "remove sandbox", context.node.engine.remove_sandbox(&id).await)
+        }
         Action::StopSandboxes => stop_sandboxes(&context, &place.sandboxes).await,
         Action::Teardown => teardown(&context).await,
         Action::DeleteObject => delete(&context).await,

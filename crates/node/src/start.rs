@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use stead_informer::Severity;
 use stead_podlife::spec;
+use stead_runtime::ContainerState;
 
 use crate::container;
 use crate::context::Context;
@@ -50,10 +51,22 @@ pub(crate) async fn start(context: &Context, sandbox: &str, name: &str, attempt:
     }
     if let Err(error) = engine.start_container(&id).await {
         context.event_of(name, Severity::Warning, "Failed", &format!("Error: {error}"));
-        return Err(NotStarted::Ended);
+        return Err(after_failure(context, &id, error.to_string()).await);
     }
     context.event_of(name, Severity::Normal, "Started", "Container started");
     post_start(context, &container, &id).await
+}
+
+/// A container that could not be started has ended and says so itself. One that did not even get there is removed.
+async fn after_failure(context: &Context, id: &str, message: String) -> NotStarted {
+    let page = context.node.ledger.fresh().await.unwrap_or_default();
+    let of_pod = page.containers.get(&context.uid).map(Vec::as_slice).unwrap_or_default();
+    let has_ended = of_pod.iter().any(|one| one.id == id && matches!(one.state, ContainerState::Exited(_)));
+    if has_ended {
+        return NotStarted::Ended;
+    }
+    let _ = context.node.engine.remove_container(id).await;
+    NotStarted::Waiting { reason: "RunContainerError".to_owned(), message }
 }
 
 fn refused(context: &Context, name: &str, reason: &str, message: String) -> NotStarted {

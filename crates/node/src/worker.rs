@@ -144,6 +144,10 @@ impl Worker {
 
     fn finish(&mut self, done: Done) {
         let now = self.now();
+        // What could not be removed is not tried again: it stays as if it were still being removed.
+        if matches!((&done.work, &done.outcome), (Work::Remove { .. }, Outcome::Failed)) {
+            return;
+        }
         self.memory.end(&done.work);
         let ok = matches!(done.outcome, Outcome::Ok | Outcome::Deleted);
         match (&done.work, done.outcome) {
@@ -154,7 +158,7 @@ impl Worker {
                 self.memory.start_failed(name, &reason, &message, now);
             }
             (Work::Start { name }, _) => self.memory.start_succeeded(name),
-            (Work::StopSandboxes, _) => self.memory.down_done(ok, now),
+            (Work::StopSandboxes | Work::Stop { .. }, _) => self.memory.down_done(ok, now),
             (Work::Teardown, _) => {
                 self.memory.torn_down = ok;
                 self.memory.down_done(ok, now);
@@ -164,7 +168,7 @@ impl Worker {
                 self.forgotten = ok && self.gone && outcome == Outcome::Ok;
                 self.memory.down_done(ok, now);
             }
-            (Work::Stop { .. } | Work::Remove { .. }, _) => {}
+            (Work::Remove { .. }, _) => {}
         }
     }
 

@@ -170,3 +170,33 @@ fn a_crash_and_a_missing_program_are_told() {
         assert_eq!((ended.exit_code, ended.reason.as_deref()), (137, Some("OOMKilled")));
     });
 }
+
+#[test]
+fn a_sandbox_that_dies_is_replaced_and_its_volume_stays() {
+    isolated(109, |world| async move {
+        let mut container = shell("echo again >> /data/log; httpd -f -p 8080 -h /data");
+        container["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+        container["readinessProbe"] = json!({"httpGet": {"path": "/log", "port": 8080}, "periodSeconds": 1});
+        let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [container], "volumes": [{"name": "data", "emptyDir": {}}]});
+        world.pod("p", spec).await;
+        let before = world.until("p", is_ready).await;
+        let engine = world.engine.clone().expect("an engine");
+        let sandbox = engine.sandboxes().await.expect("sandboxes").remove(0);
+        engine.stop_sandbox(&sandbox.id).await.expect("it dies");
+        let restarted = |pod: &Pod| status(pod, "c").is_some_and(|one| one.restart_count == 1) && is_ready(pod);
+        let after = world.until("p", restarted).await;
+        let ip = |pod: &Pod| pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+        assert_eq!(ip(&before), ip(&after));
+        assert_eq!(exec(&world, "p", &["cat", "/data/log"]).await.0, "again\nagain\n");
+        let previous = LogParams { previous: true, ..LogParams::default() };
+        world.api().logs("p", &previous).await.expect("the log of the attempt before");
+        delete(&world.client, "p", None).await;
+        world.gone("p").await;
+        let empty = async {
+            while !engine.sandboxes().await.expect("sandboxes").is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, empty).await.expect("both sandboxes go");
+    });
+}

@@ -80,7 +80,7 @@ impl Memory {
                 self.end(&Work::Stop { id: id.clone(), until: now });
                 Work::Stop { id: id.clone(), until: backoff::later(now, *grace) }
             }
-            Action::RemoveContainer { id } => Work::Remove { id: id.clone() },
+            Action::RemoveContainer { id } | Action::RemoveSandbox { id } => Work::Remove { id: id.clone() },
             Action::StopSandboxes => Work::StopSandboxes,
             Action::Teardown => Work::Teardown,
             Action::DeleteObject | Action::Forget => Work::Delete,
@@ -130,7 +130,7 @@ impl Memory {
         self.sandbox_backoff = (!ok).then(|| Backoff::next(self.sandbox_backoff, backoff::SANDBOX, now, now));
     }
 
-    /// Stopping of sandboxes, teardown or deletion reported back.
+    /// Stopping of a container or of sandboxes, teardown or deletion reported back.
     pub fn down_done(&mut self, ok: bool, now: Timestamp) {
         self.down_backoff = (!ok).then(|| Backoff::next(self.down_backoff, backoff::SANDBOX, now, now));
     }

@@ -18,6 +18,8 @@ use crate::view::{Container, Snapshot, State};
 pub const GRACE_SECONDS_MIN: i64 = 2;
 /// Ended attempts of one container that are kept: the newest and the one for `logs --previous`.
 const ATTEMPTS_KEPT: usize = 2;
+/// The same for sandboxes.
+const SANDBOXES_KEPT: usize = 2;
 /// How long `ErrImagePull` is shown before `ImagePullBackOff` (upstream: until its next look at the pod).
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(1);
 
@@ -45,6 +47,10 @@ pub enum Action {
     /// Gives up pulls and hooks that are under way.
     Cancel,
     RemoveContainer {
+        id: String,
+    },
+    /// Removes a dead sandbox that newer ones have replaced.
+    RemoveSandbox {
         id: String,
     },
     /// Ends every sandbox of the pod.
@@ -166,11 +172,20 @@ impl<'a> Planner<'a, '_> {
         if self.stop_running(end) || self.busy() {
             return;
         }
-        let Some(action) = self.last_steps() else { return };
-        match self.s.memory.down_backoff.map(|backoff| backoff.due()).filter(|due| *due > self.s.now) {
-            Some(due) => self.wake(due),
-            None => self.act(action),
+        if let Some(action) = self.last_steps()
+            && !self.rests_after_failure()
+        {
+            self.act(action);
         }
+    }
+
+    /// Whether the last try to take something down has failed just now.
+    fn rests_after_failure(&mut self) -> bool {
+        let due = self.s.memory.down_backoff.map(|backoff| backoff.due()).filter(|due| *due > self.s.now);
+        if let Some(due) = due {
+            self.wake(due);
+        }
+        due.is_some()
     }
 
     /// What is left to do when no container runs any more.
@@ -217,6 +232,9 @@ impl<'a> Planner<'a, '_> {
             if *known <= news || *known <= least {
                 return;
             }
+        }
+        if self.rests_after_failure() {
+            return;
         }
         let grace = until.max(least).duration_since(self.s.now);
         self.act(Action::StopContainer {
@@ -317,7 +335,7 @@ impl<'a> Planner<'a, '_> {
             None if current.hash != spec::hash(container) => StopWhy::Changed,
             None => return,
         };
-        if self.stopping(&current.id).is_some() {
+        if self.stopping(&current.id).is_some() || self.rests_after_failure() {
             return;
         }
         let own =
@@ -387,8 +405,15 @@ impl<'a> Planner<'a, '_> {
         seen.max(reported_attempt(self.s.pod, name)).unwrap_or(0)
     }
 
-    /// Removes ended attempts that nobody can ask for any more.
+    /// Removes ended attempts and dead sandboxes that nobody can ask for any more.
     fn prune(&mut self) {
+        let mut sandboxes: Vec<_> = self.s.sandboxes.iter().collect();
+        sandboxes.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.attempt));
+        for old in sandboxes.iter().skip(SANDBOXES_KEPT).filter(|old| !old.ready) {
+            if !self.s.memory.working.contains(&Work::Remove { id: old.id.clone() }) {
+                self.act(Action::RemoveSandbox { id: old.id.clone() });
+            }
+        }
         let mut ended: BTreeMap<&str, Vec<&Container>> = BTreeMap::new();
         for container in self.s.containers {
             ended.entry(&container.name).or_default().push(container);

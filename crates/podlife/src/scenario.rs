@@ -147,6 +147,12 @@ impl World {
                 self.containers.retain(|container| container.id != *id);
                 self.memory.end(&Work::Remove { id: id.clone() });
             }
+            Action::RemoveSandbox { id } => {
+                self.sandboxes.retain(|sandbox| sandbox.id != *id);
+                self.containers.retain(|container| container.sandbox != *id);
+                self.memory.end(&Work::Remove { id: id.clone() });
+                self.did.push(format!("remove {id}"));
+            }
             Action::StopSandboxes => {
                 assert!(self.snapshot().running().next().is_none(), "a sandbox was stopped under a running container");
                 self.sandboxes.iter_mut().for_each(|sandbox| sandbox.ready = false);

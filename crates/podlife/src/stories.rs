@@ -316,6 +316,24 @@ fn a_missing_config_map_is_looked_for_again_when_it_appears() {
 }
 
 #[test]
+fn old_sandboxes_are_removed() {
+    check(
+        "main:a
+         sandbox dies
+         sandbox dies
+         +10s
+         sandbox dies",
+        expect![[r#"
+            bind         | mount, sandbox, start a       | Running Ready a:up
+            sandbox dies | sandbox, start a#1            | Running Ready a:up
+            sandbox dies | sandbox, remove s1, start a#2 | Running Ready a:up
+            +10s         | -                             | Running Ready a:up
+            sandbox dies | sandbox, remove s3, start a#3 | Running Ready a:up
+        "#]],
+    );
+}
+
+#[test]
 fn the_deadline_fails_the_pod() {
     check(
         "main:a deadline=60
