@@ -62,7 +62,7 @@ async fn figures() {
     let of = |pick: fn(&(Duration, Duration, Duration)) -> Duration| figure(rounds.iter().map(pick).collect());
     println!("median and best: sandbox {:?}", figure(sandboxes));
     println!("create {:?}, start answered {:?}, first byte {:?}", of(|r| r.0), of(|r| r.1), of(|r| r.2));
-    let needle = world.dir.path().join("run").join(&last);
+    let needle = world.run_dir().join(&last);
     let shim = std::fs::read_dir("/proc").unwrap().flatten().find(|entry| {
         let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&cmdline).contains(needle.to_str().unwrap())

@@ -101,6 +101,24 @@ async fn an_image_in_use_is_kept() {
 }
 
 #[tokio::test]
+async fn the_store_is_shared_with_other_processes() {
+    let world = World::new().await;
+    let beside = embedded::open_images(world.options()).unwrap();
+    assert_eq!(beside.list().len(), 1);
+    let archive = world.dir.path().join("other.tar");
+    std::fs::write(&archive, oci_archive("other:1", &[Layer::new().file("x", "x").done()], "{}")).unwrap();
+    beside.import(archive).await.unwrap();
+    assert!(world.engine().image("other:1").await.unwrap().is_some());
+    world.engine().remove_image("other:1").await.unwrap();
+    assert_eq!(beside.list().len(), 1);
+    let sandbox = world.sandbox().await;
+    world.engine().create_container(&sandbox, script("a", "echo hi")).await.unwrap();
+    assert!(matches!(beside.remove(IMAGE).await, Err(EngineError::WrongState(_))));
+    let second = embedded::open(world.options()).await;
+    assert!(matches!(second, Err(EngineError::WrongState(_))), "one engine at a time");
+}
+
+#[tokio::test]
 async fn a_power_cut_before_the_sync_forgets_the_image() {
     let mut world = World::new().await;
     world.engine = None;

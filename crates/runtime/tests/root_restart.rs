@@ -16,7 +16,7 @@ fn state(container: &Container) -> &ContainerState {
 }
 
 fn shim_pid(world: &World, sandbox: &str) -> i32 {
-    let needle = world.dir.path().join("run").join(sandbox);
+    let needle = world.run_dir().join(sandbox);
     let found = std::fs::read_dir("/proc").unwrap().flatten().find(|entry| {
         let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&cmdline).contains(needle.to_str().unwrap())

@@ -13,21 +13,21 @@ pub(crate) fn run(flags: ImageFlags) -> Result<ExitCode> {
     anyhow::ensure!(machine::is_root(), "the image store belongs to root: use sudo");
     block_on(async {
         let registries = flags.private_registry.exists().then_some(flags.private_registry);
-        let engine = stead_runtime::embedded::open(engine_options(&flags.data_dir, registries)).await?;
+        let store = stead_runtime::embedded::open_images(engine_options(&flags.data_dir, registries))?;
         match flags.what {
             ImageCommand::Import { archives } => {
                 for archive in archives {
-                    let images = engine.import(archive.clone()).await.with_context(|| archive.display().to_string())?;
+                    let images = store.import(archive.clone()).await.with_context(|| archive.display().to_string())?;
                     images.iter().for_each(|image| println!("imported {}", image.references.join(", ")));
                 }
             }
             ImageCommand::Pull { reference } => {
-                let image = engine.pull(&reference, None).await?;
+                let image = store.pull(&reference, None).await?;
                 println!("pulled {} ({})", image.references.join(", "), image.id);
             }
-            ImageCommand::Ls => print!("{}", table(&engine.images().await?)),
+            ImageCommand::Ls => print!("{}", table(&store.list())),
             ImageCommand::Rm { reference } => {
-                engine.remove_image(&reference).await?;
+                store.remove(&reference).await?;
                 println!("removed {reference}");
             }
         }

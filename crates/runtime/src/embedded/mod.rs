@@ -17,8 +17,9 @@ mod spec;
 mod streams;
 mod user;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ pub use killall::{kill_all, unmount_below};
 
 /// Events that a slow receiver may be behind before it has to read everything again.
 const EVENTS_MAX: usize = 4096;
+/// How long an earlier engine on the same directory may take to end.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// Where and how an embedded engine works.
 #[derive(Clone, Debug)]
@@ -75,28 +78,64 @@ impl Default for ShimCommand {
 /// Opens the engine: takes up every living shim, and settles what happened to the others.
 ///
 /// # Errors
-/// The directories cannot be made or read, or the image index is damaged.
+/// The directories cannot be made or read, or another process has the engine open.
 pub async fn open(options: Options) -> Result<Arc<dyn Engine>, EngineError> {
-    let failed = |what: &str| {
-        let context = format!("cannot open {what}");
-        move |source| EngineError::Io { context, source }
-    };
     for dir in [options.root.join("sandboxes"), options.root.join("containers"), options.run.clone()] {
-        std::fs::create_dir_all(&dir).map_err(failed(&dir.display().to_string()))?;
+        context(|| format!("cannot make {}", dir.display()), std::fs::create_dir_all(&dir))?;
     }
-    let images = ImageStore::open(&options.root).map_err(failed("image store"))?;
-    let inner = Arc::new(Inner {
-        cgroups: Cgroups::read().map_err(failed("cgroup hierarchies"))?,
-        images: Arc::new(images),
-        state: Mutex::default(),
-        events: broadcast::channel(EVENTS_MAX).0,
-        pulls: pulls::Pulls::default(),
-        shim_program: shim_program(&options.shim),
-        options,
-    });
-    inner.take_up().await.map_err(failed("state"))?;
+    let lock = lock_root(options.root.clone()).await?;
+    let inner = Arc::new(Inner::new(options, Some(lock))?);
+    context(|| "cannot clean the image store".to_owned(), inner.images.clean())?;
+    context(|| "cannot take up containers".to_owned(), inner.take_up().await)?;
     inner.settle_images();
     Ok(Arc::new(Embedded { inner }))
+}
+
+/// The image store alone, beside a running engine or without one.
+///
+/// # Errors
+/// The directories cannot be made or read.
+pub fn open_images(options: Options) -> Result<Images, EngineError> {
+    Ok(Images { inner: Arc::new(Inner::new(options, None)?) })
+}
+
+/// One process at a time has the engine; one that is just ending is waited for.
+async fn lock_root(root: PathBuf) -> Result<File, EngineError> {
+    let path = root.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = context(|| format!("cannot open {}", path.display()), file)?;
+    if file.try_lock().is_ok() {
+        return Ok(file);
+    }
+    let waiting = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
+    match tokio::time::timeout(LOCK_WAIT, waiting).await {
+        Ok(Ok(locked)) => context(|| format!("cannot lock {}", path.display()), locked),
+        _ => Err(EngineError::WrongState(format!("{} is in use by another process", root.display()))),
+    }
+}
+
+/// See [`open_images`].
+#[derive(Debug)]
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
+impl Images {
+    pub async fn import(&self, archive: PathBuf) -> Result<Vec<Image>, EngineError> {
+        self.inner.import(archive).await
+    }
+
+    pub async fn pull(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Image, PullError> {
+        self.inner.pull(reference, auth).await
+    }
+
+    pub fn list(&self) -> Vec<Image> {
+        self.inner.images.list().iter().map(|image| image.public()).collect()
+    }
+
+    pub async fn remove(&self, reference: &str) -> Result<(), EngineError> {
+        self.inner.remove_image(reference).await
+    }
 }
 
 /// Needs Linux 5.12 and the right to mount; without, the program is started by its path.
@@ -121,6 +160,8 @@ struct Inner {
     pulls: pulls::Pulls,
     /// The shim's program, as it was when the engine was opened, in a form that containers cannot write to.
     shim_program: Option<OwnedFd>,
+    /// Held by the engine; the image store alone has none.
+    lock: Option<File>,
 }
 
 #[derive(Debug, Default)]
@@ -168,6 +209,44 @@ struct ContainerRecord {
 }
 
 impl Inner {
+    fn new(options: Options, lock: Option<File>) -> Result<Inner, EngineError> {
+        Ok(Inner {
+            cgroups: context(|| "cannot read cgroup hierarchies".to_owned(), Cgroups::read())?,
+            images: Arc::new(context(|| "cannot open the image store".to_owned(), ImageStore::open(&options.root))?),
+            state: Mutex::default(),
+            events: broadcast::channel(EVENTS_MAX).0,
+            pulls: pulls::Pulls::default(),
+            shim_program: lock.is_some().then(|| shim_program(&options.shim)).flatten(),
+            lock,
+            options,
+        })
+    }
+
+    async fn import(&self, archive: PathBuf) -> Result<Vec<Image>, EngineError> {
+        let images = self.images.clone();
+        let imported = blocking(move || images.import(&archive)).await?;
+        self.settle_images();
+        Ok(imported.iter().map(|image| image.public()).collect())
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
+        let in_use = context(|| "cannot read containers".to_owned(), self.images_in_use())?;
+        let (images, reference) = (self.images.clone(), reference.to_owned());
+        blocking(move || images.remove(&reference, &in_use)).await
+    }
+
+    fn images_in_use(&self) -> io::Result<BTreeSet<String>> {
+        if self.lock.is_some() {
+            return Ok(lock(&self.state).containers.values().map(|entry| entry.record.image_id.clone()).collect());
+        }
+        let dir = self.options.root.join("containers");
+        if !dir.exists() {
+            return Ok(BTreeSet::new());
+        }
+        let records = sandboxes::records::<ContainerRecord>(&dir, |path| path.join("container.json"))?;
+        Ok(records.into_iter().map(|record| record.image_id).collect())
+    }
+
     fn container_dir(&self, id: &str) -> PathBuf {
         self.options.root.join("containers").join(id)
     }
@@ -243,10 +322,7 @@ impl Engine for Embedded {
     }
 
     async fn import(&self, archive: PathBuf) -> Result<Vec<Image>, EngineError> {
-        let images = self.inner.images.clone();
-        let imported = blocking(move || images.import(&archive)).await?;
-        self.inner.settle_images();
-        Ok(imported.iter().map(|image| image.public()).collect())
+        self.inner.import(archive).await
     }
 
     async fn images(&self) -> Result<Vec<Image>, EngineError> {
@@ -254,9 +330,7 @@ impl Engine for Embedded {
     }
 
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
-        let in_use = lock(&self.inner.state).containers.values().map(|entry| entry.record.image_id.clone()).collect();
-        let (images, reference) = (self.inner.images.clone(), reference.to_owned());
-        blocking(move || images.remove(&reference, &in_use)).await
+        self.inner.remove_image(reference).await
     }
 
     async fn run_sandbox(&self, config: SandboxConfig) -> Result<SandboxId, EngineError> {

@@ -11,7 +11,7 @@ use tar::{Archive, EntryType};
 
 use super::reference::Reference;
 use super::stage::{Stage, Staged, decompress, invalid};
-use super::{ImageRecord, ImageStore, null_is_default};
+use super::{Exclusive, ImageRecord, ImageStore, null_is_default};
 use crate::engine::EngineError;
 
 /// Largest JSON document in an archive or a registry.
@@ -98,18 +98,22 @@ impl ImageStore {
             }
             _ => EngineError::Io { context: format!("cannot import {}", archive.display()), source: error },
         };
-        let _writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut stage = Stage::new(&self.stage_dir()).map_err(named)?;
-        let result =
-            Contents::read(archive, &mut stage).and_then(|contents| self.import_contents(&mut stage, &contents));
-        let result = result.map_err(named);
+        let contents = Contents::read(archive, &mut stage).map_err(named)?;
+        let exclusive = self.exclusive().map_err(named)?;
+        let result = self.import_contents(&exclusive, &mut stage, &contents).map_err(named);
         if result.is_err() {
-            self.sweep(&self.index());
+            self.sweep(&exclusive);
         }
         result
     }
 
-    fn import_contents(&self, stage: &mut Stage, contents: &Contents) -> io::Result<Vec<Arc<ImageRecord>>> {
+    fn import_contents(
+        &self,
+        exclusive: &Exclusive<'_>,
+        stage: &mut Stage,
+        contents: &Contents,
+    ) -> io::Result<Vec<Arc<ImageRecord>>> {
         let mut records = Vec::new();
         for plan in contents.images()? {
             let mut record = ImageRecord { references: plan.references, size: plan.size, ..ImageRecord::default() };
@@ -122,7 +126,7 @@ impl ImageStore {
         if records.is_empty() {
             return Err(invalid("it holds no image for this machine"));
         }
-        records.into_iter().map(|record| self.add(record)).collect()
+        records.into_iter().map(|record| self.add(exclusive, record)).collect()
     }
 }
 

@@ -6,6 +6,9 @@
 //! Nobody waits for the disk: a new image is marked with the machine's boot id until it has been synced in the background.
 //! After a power cut a mark of an earlier boot says that the content may be torn, and the image is forgotten; a mere kill of
 //! the process loses nothing.
+//!
+//! Several processes may use one store (the server and `stead image`): who changes it holds the lock file, who reads looks first
+//! whether the index file is another one by now.
 
 pub(crate) mod archive;
 pub(crate) mod layer;
@@ -20,13 +23,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{EngineError, Image};
-use crate::mounts;
 use reference::Reference;
 
 /// Hex digits of a layer's chain id that name its directory. Short, because overlayfs takes all of them in one page of mount
@@ -97,7 +100,13 @@ where
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Index {
     images: BTreeMap<String, Arc<ImageRecord>>,
+    /// Which index file this was read from or written to.
+    #[serde(skip)]
+    stamp: Option<Stamp>,
 }
+
+/// Tells one index file from the next: inode, time of change in nanoseconds, size.
+type Stamp = (u64, i128, u64);
 
 #[derive(Debug)]
 pub(crate) struct ImageStore {
@@ -108,29 +117,37 @@ pub(crate) struct ImageStore {
     boot: String,
 }
 
+/// The right to change the store.
+#[derive(Debug)]
+struct Exclusive<'a> {
+    _here: MutexGuard<'a, ()>,
+    _elsewhere: File,
+}
+
 impl ImageStore {
-    /// Opens the store below `root` and sweeps what an interrupted import has left.
+    /// Opens the store below `root`.
     pub(crate) fn open(root: &Path) -> io::Result<ImageStore> {
-        for dir in ["images/blobs/sha256", "layers/empty"] {
+        for dir in ["images/blobs/sha256", "images/stage", "layers/empty"] {
             std::fs::create_dir_all(root.join(dir))?;
         }
-        let index = match std::fs::read(root.join("images/index.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::warn!(%error, "image index is torn; images have to be fetched again");
-                Index::default()
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Index::default(),
-            Err(error) => return Err(error),
-        };
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-        let store = ImageStore { root: root.to_owned(), index: Mutex::new(index), writing: Mutex::new(()), boot };
-        store.index().images.retain(|_, image| store.is_whole(image));
-        for left in mounts::mounts_below(&store.stage_dir())? {
-            mounts::unmount(&left)?;
-        }
-        let _ = std::fs::remove_dir_all(store.stage_dir());
-        store.sweep(&store.index());
-        Ok(store)
+        Ok(ImageStore { root: root.to_owned(), index: Mutex::default(), writing: Mutex::default(), boot })
+    }
+
+    /// Removes what interrupted imports and pulls have left; those under way are spared.
+    pub(crate) fn clean(&self) -> io::Result<()> {
+        let exclusive = self.exclusive()?;
+        stage::clean(&self.stage_dir())?;
+        self.sweep(&exclusive);
+        Ok(())
+    }
+
+    /// Waits for the right to change the store, in this process and in others.
+    fn exclusive(&self) -> io::Result<Exclusive<'_>> {
+        let here = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = File::options().create(true).truncate(false).write(true).open(self.root.join("images/lock"))?;
+        file.lock()?;
+        Ok(Exclusive { _here: here, _elsewhere: file })
     }
 
     fn is_whole(&self, image: &ImageRecord) -> bool {
@@ -138,8 +155,23 @@ impl ImageStore {
         synced && image.layers.iter().all(|chain| self.layer_path(chain).exists())
     }
 
+    /// The index as it is now. A torn or unreadable one is an empty one.
     fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.root.join("images/index.json");
+        let stamp = std::fs::metadata(&path).ok().map(|file| stamp(&file));
+        if index.stamp != stamp {
+            let read = std::fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice::<Index>(&bytes)?));
+            *index = read.unwrap_or_else(|error| {
+                if stamp.is_some() {
+                    tracing::warn!(%error, "image index is torn; images have to be fetched again");
+                }
+                Index::default()
+            });
+            index.images.retain(|_, image| self.is_whole(image));
+            index.stamp = stamp;
+        }
+        index
     }
 
     fn stage_dir(&self) -> PathBuf {
@@ -189,9 +221,8 @@ impl ImageStore {
     }
 
     /// Adds an image whose content is in place; its references are taken from whatever had them before.
-    fn add(&self, record: ImageRecord) -> io::Result<Arc<ImageRecord>> {
-        let mut index = self.index();
-        let mut images = index.images.clone();
+    fn add(&self, exclusive: &Exclusive<'_>, record: ImageRecord) -> io::Result<Arc<ImageRecord>> {
+        let mut images = self.index().images.clone();
         for image in images.values_mut().filter(|image| image.id != record.id) {
             if image.references.iter().any(|reference| record.references.contains(reference)) {
                 Arc::make_mut(image).references.retain(|reference| !record.references.contains(reference));
@@ -207,17 +238,16 @@ impl ImageStore {
         merged.blobs.extend(blobs);
         merged.unsynced = Some(self.boot.clone());
         let added = entry.clone();
-        self.save(&Index { images: images.clone() })?;
-        index.images = images;
+        self.save(exclusive, images)?;
         Ok(added)
     }
 
     /// Removes a reference (or an image by its id), and content that nothing names any more.
     pub(crate) fn remove(&self, name: &str, in_use: &BTreeSet<String>) -> Result<(), EngineError> {
-        let _writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let failed = |source| EngineError::Io { context: "cannot change the image store".to_owned(), source };
+        let exclusive = self.exclusive().map_err(failed)?;
         let found = self.find(name).ok_or_else(|| EngineError::NotFound(format!("image {name:?}")))?;
-        let mut index = self.index();
-        let mut images = index.images.clone();
+        let mut images = self.index().images.clone();
         let mut record = (*found).clone();
         if found.id == name {
             record.references.clear();
@@ -234,19 +264,21 @@ impl ImageStore {
         } else {
             images.insert(record.id.clone(), Arc::new(record));
         }
-        let new = Index { images };
-        self.save(&new).map_err(|source| EngineError::Io { context: "cannot write image index".to_owned(), source })?;
-        *index = new;
-        self.sweep(&index);
+        self.save(&exclusive, images).map_err(failed)?;
+        self.sweep(&exclusive);
         Ok(())
     }
 
     /// Replaces the index file. Without a sync: see the head of this file.
-    fn save(&self, index: &Index) -> io::Result<()> {
-        let dir = self.root.join("images");
-        let new = dir.join("index.json.new");
-        std::fs::write(&new, serde_json::to_vec(index)?)?;
-        std::fs::rename(new, dir.join("index.json"))
+    fn save(&self, _exclusive: &Exclusive<'_>, images: BTreeMap<String, Arc<ImageRecord>>) -> io::Result<()> {
+        let mut index = Index { images, stamp: None };
+        let path = self.root.join("images/index.json");
+        let new = path.with_extension("json.new");
+        std::fs::write(&new, serde_json::to_vec(&index)?)?;
+        std::fs::rename(new, &path)?;
+        index.stamp = Some(stamp(&std::fs::metadata(&path)?));
+        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = index;
+        Ok(())
     }
 
     /// Waits until everything is on disk and takes the marks away.
@@ -254,30 +286,29 @@ impl ImageStore {
     /// # Errors
     /// The disk's; the marks stay then.
     pub(crate) fn settle(&self) -> io::Result<()> {
-        let marked = |index: &Index| {
-            let of = index.images.values().filter(|image| image.unsynced.is_some());
-            of.map(|image| image.id.clone()).collect::<Vec<_>>()
-        };
-        let waiting = marked(&self.index());
+        let marked = |image: &&Arc<ImageRecord>| image.unsynced.is_some();
+        let waiting: Vec<String> = self.index().images.values().filter(marked).map(|image| image.id.clone()).collect();
         if waiting.is_empty() {
             return Ok(());
         }
         let root = File::open(&self.root)?;
         nix::unistd::syncfs(root.as_fd())?;
         {
-            let mut index = self.index();
+            let exclusive = self.exclusive()?;
+            let mut images = self.index().images.clone();
             for id in waiting {
-                if let Some(image) = index.images.get_mut(&id) {
+                if let Some(image) = images.get_mut(&id) {
                     Arc::make_mut(image).unsynced = None;
                 }
             }
-            self.save(&index)?;
+            self.save(&exclusive, images)?;
         }
         Ok(nix::unistd::syncfs(root.as_fd())?)
     }
 
     /// Deletes blobs and layers that no image names.
-    fn sweep(&self, index: &Index) {
+    fn sweep(&self, _exclusive: &Exclusive<'_>) {
+        let index = self.index();
         let images = || index.images.values();
         let layers: BTreeSet<&str> = images().flat_map(|image| &image.layers).map(|id| layer_name(id)).collect();
         let blobs: BTreeSet<PathBuf> = images().flat_map(|i| &i.blobs).map(|digest| self.blob_path(digest)).collect();
@@ -293,6 +324,10 @@ impl ImageStore {
             }
         }
     }
+}
+
+fn stamp(file: &std::fs::Metadata) -> Stamp {
+    (file.ino(), i128::from(file.mtime()) * 1_000_000_000 + i128::from(file.mtime_nsec()), file.len())
 }
 
 fn layer_name(chain: &str) -> &str {

@@ -65,7 +65,8 @@ impl ImageStore {
         if !record.references.insert(reference.to_string()) {
             return Ok(Arc::new(record));
         }
-        self.add(record)
+        let exclusive = self.exclusive()?;
+        self.add(&exclusive, record)
     }
 
     async fn fetch(
@@ -95,10 +96,10 @@ impl ImageStore {
         };
         let store = self.clone();
         let put = tokio::task::spawn_blocking(move || {
-            let _writing = store.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let exclusive = store.exclusive()?;
             let layers: Vec<PathBuf> = wanted.into_iter().map(|(_, path)| path).collect();
             store.put_image(&mut stage, &mut record, &config, Some(&manifest_bytes), &layers)?;
-            store.add(record)
+            store.add(&exclusive, record)
         });
         let put = put.await.map_err(|error| RegistryError::Failed(error.to_string()))?;
         put.map_err(|error| RegistryError::Failed(format!("failed to extract layer: {error}")))

@@ -17,6 +17,8 @@ const COPY_BYTES: usize = 128 << 10;
 pub(super) struct Stage {
     dir: PathBuf,
     next: u64,
+    /// Locked for as long as the import or pull goes on.
+    _lock: File,
 }
 
 /// A file in a stage.
@@ -38,7 +40,9 @@ impl Stage {
     pub(super) fn new(parent: &Path) -> io::Result<Stage> {
         let dir = parent.join(uuid::Uuid::new_v4().simple().to_string());
         std::fs::create_dir_all(&dir)?;
-        Ok(Stage { dir, next: 0 })
+        let lock = File::open(&dir)?;
+        lock.lock()?;
+        Ok(Stage { dir, next: 0, _lock: lock })
     }
 
     pub(super) fn next_path(&mut self) -> PathBuf {
@@ -69,6 +73,21 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Removes the stages in `parent` whose process has died.
+pub(super) fn clean(parent: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(parent)? {
+        let dir = entry?.path();
+        if File::open(&dir)?.try_lock().is_err() {
+            continue;
+        }
+        for left in mounts::mounts_below(&dir)? {
+            mounts::unmount(&left)?;
+        }
+        std::fs::remove_dir_all(dir)?;
+    }
+    Ok(())
 }
 
 pub(super) fn digest_text(digest: Sha256) -> String {

@@ -45,17 +45,23 @@ impl World {
     }
 
     pub async fn open(&mut self) {
+        self.engine = None;
         self.engine = Some(embedded::open(self.options()).await.unwrap());
     }
 
     pub fn options(&self) -> Options {
         Options {
             root: self.dir.path().join("root"),
-            run: self.dir.path().join("run"),
+            run: self.run_dir(),
             cgroup_root: self.cgroup.clone(),
             shim: ShimCommand { program: shim_program(), args: vec!["__shim".into()] },
             registries: self.registries.clone(),
         }
+    }
+
+    /// In memory, as /run is on most machines.
+    pub fn run_dir(&self) -> PathBuf {
+        Path::new("/dev/shm").join(self.dir.path().file_name().unwrap())
     }
 
     pub fn engine(&self) -> Arc<dyn Engine> {
@@ -131,7 +137,8 @@ impl Drop for World {
         let options = self.options();
         embedded::kill_all(&options.root, &options.run, &options.cgroup_root).unwrap();
         let left = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!left.contains(self.dir.path().to_str().unwrap()), "mounts are left");
+        assert!(!left.contains(self.dir.path().file_name().unwrap().to_str().unwrap()), "mounts are left");
+        let _ = std::fs::remove_dir_all(options.run);
     }
 }
 
