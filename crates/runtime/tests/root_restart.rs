@@ -86,6 +86,8 @@ async fn containers_outlive_a_killed_server() {
     let mut line = String::new();
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
+    let refused = embedded::open(options).await;
+    assert!(matches!(refused, Err(EngineError::WrongState(_))), "one process at a time");
     server.kill().unwrap();
     server.wait().unwrap();
     world.open().await;

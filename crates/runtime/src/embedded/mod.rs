@@ -27,8 +27,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::cgroup::Cgroups;
 use crate::engine::{
@@ -104,14 +106,29 @@ async fn lock_root(root: PathBuf) -> Result<File, EngineError> {
     let path = root.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = context(|| format!("cannot open {}", path.display()), file)?;
-    if file.try_lock().is_ok() {
+    if lock_file(&file, false).is_ok() {
         return Ok(file);
     }
-    let waiting = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
-    match tokio::time::timeout(LOCK_WAIT, waiting).await {
+    // A thread of its own, because the runtime's would have to be waited for.
+    let (sender, locked) = oneshot::channel();
+    std::thread::spawn(move || sender.send(lock_file(&file, true).map(|()| file)));
+    match tokio::time::timeout(LOCK_WAIT, locked).await {
         Ok(Ok(locked)) => context(|| format!("cannot lock {}", path.display()), locked),
         _ => Err(EngineError::WrongState(format!("{} is in use by another process", root.display()))),
     }
+}
+
+/// A lock of this process: within one process an engine may be opened anew before the last user of the old one is gone.
+fn lock_file(file: &File, wait: bool) -> io::Result<()> {
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    let how = if wait { FcntlArg::F_SETLKW(&whole) } else { FcntlArg::F_SETLK(&whole) };
+    Ok(fcntl(file, how).map(drop)?)
 }
 
 /// See [`open_images`].
