@@ -297,7 +297,10 @@ fn is_dead(error: &EngineError) -> bool {
 }
 
 /// All whole records in a directory; a torn one counts as not there.
-pub(super) fn records<T: for<'a> serde::Deserialize<'a>>(dir: &Path, file: impl Fn(&Path) -> PathBuf) -> io::Result<Vec<T>> {
+pub(super) fn records<T: for<'a> serde::Deserialize<'a>>(
+    dir: &Path,
+    file: impl Fn(&Path) -> PathBuf,
+) -> io::Result<Vec<T>> {
     let mut records = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let Ok(bytes) = std::fs::read(file(&entry?.path())) else { continue };
