@@ -19,7 +19,10 @@ async fn main() {
         look_without_need(replicas);
     }
     parallel(1000).await;
-    ordered(200).await;
+    // Twice as many must not take much more than twice as long.
+    for replicas in [20, 100, 200] {
+        ordered(replicas).await;
+    }
 }
 
 fn figure(what: &str, value: f64, unit: &str, budget: &str) {

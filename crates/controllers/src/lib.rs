@@ -60,6 +60,7 @@ pub mod family;
 mod frame;
 pub mod gc;
 mod history;
+pub mod job;
 pub mod namespace;
 pub mod nodelife;
 pub mod podgc;

@@ -12,6 +12,7 @@ use crate::deployment::Deployments;
 use crate::endpoints::{EndpointsObjects, MirroredSlices, Slices};
 use crate::frame::run_one;
 use crate::gc::Garbage;
+use crate::job::Jobs;
 use crate::namespace::Namespaces;
 use crate::nodelife::NodeLife;
 use crate::podgc::PodGarbage;
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Entry> {
         entry::<DaemonSets>(),
         entry::<Deployments>(),
         entry::<ReplicaSets>(),
+        entry::<Jobs>(),
         entry::<EndpointsObjects>(),
         entry::<Slices>(),
         entry::<MirroredSlices>(),

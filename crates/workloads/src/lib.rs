@@ -11,6 +11,7 @@ pub mod daemonset;
 pub mod deployment;
 pub mod gc;
 pub mod history;
+pub mod job;
 pub mod namespace;
 pub mod nodelife;
 pub mod owner;

@@ -229,8 +229,13 @@ impl Cluster {
     }
 }
 
-const NAMES: [&str; 4] =
-    ["statefulset-controller", "replicaset-controller", "deployment-controller", "daemonset-controller"];
+const NAMES: [&str; 5] = [
+    "statefulset-controller",
+    "replicaset-controller",
+    "deployment-controller",
+    "daemonset-controller",
+    "job-controller",
+];
 
 fn name(name: &str) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
     k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta { name: Some(name.to_owned()), ..Default::default() }
