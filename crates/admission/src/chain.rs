@@ -63,9 +63,9 @@ pub fn update(
 /// May this object be deleted.
 ///
 /// # Errors
-/// Forbidden for the namespaces that the system lives in.
+/// Forbidden (403) for the namespaces that the system lives in, and for pods of another node than the caller.
 pub fn delete(kind: &Kind, object: &Value, ctx: &Context<'_>) -> Result<(), ApiError> {
-    mutate::lifecycle::delete(kind, object, ctx)
+    mutate::delete(kind, object, ctx)
 }
 
 fn judge(kind: &Kind, object: &Value, errors: &FieldErrors) -> Result<(), ApiError> {

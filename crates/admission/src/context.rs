@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::addresses::AddressPool;
+use crate::authz::{self, Grants, Referent};
 
 /// What admission may look up: the API server implements it over its cache.
 ///
@@ -15,6 +16,16 @@ pub trait Lookup {
 
     /// All objects, or those of one namespace.
     fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<Arc<Value>>;
+
+    /// Whether a pod of the node refers to the object (see [`crate::authz::references`]).
+    fn node_needs(&self, node: &str, namespace: &str, what: Referent, name: &str) -> bool {
+        authz::needs(node, namespace, what, name, self)
+    }
+
+    /// What the bindings give to a caller.
+    fn grants(&self, user: &str, groups: &[String]) -> Arc<Grants> {
+        Arc::new(authz::grants(user, groups, self))
+    }
 }
 
 /// Makes a lower-case alphanumeric suffix of the given length.

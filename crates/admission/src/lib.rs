@@ -28,4 +28,4 @@ pub use addresses::{AddressPool, Protocol, ServicePool};
 pub use chain::{create, delete, update};
 pub use context::{Context, Lookup, Random};
 pub use defaults::apply as default;
-pub use mutate::{quota_counts, quota_usage, waits_for_account};
+pub use mutate::{node_token, quota_counts, quota_usage, waits_for_account};

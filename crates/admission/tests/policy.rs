@@ -179,7 +179,7 @@ fn ask<'a>(user: &'a str, groups: &'a [String], verb: &'a str, target: Target<'a
 
 fn of<'a>(group: &'a str, resource: &'a str, namespace: &'a str, name: &'a str) -> Target<'a> {
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-    Target::Resource(Resource { group, resource, subresource, namespace, name })
+    Target::Resource(Resource { group, resource, subresource, namespace, name, selector: "" })
 }
 
 fn authority() -> World {

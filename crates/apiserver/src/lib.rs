@@ -14,6 +14,7 @@ mod body;
 mod bootstrap;
 mod chain;
 mod decode;
+mod followed;
 mod http;
 mod inprocess;
 mod lookup;

@@ -9,10 +9,12 @@ use futures::FutureExt as _;
 use parking_lot::Mutex;
 use serde_json::Value;
 use stead_admission::Lookup;
+use stead_admission::authz::{Grants, Referent};
 use stead_api::Kind;
 use stead_api::kinds::KINDS;
 use stead_store::{Entry, Revision, Store};
 
+use crate::followed::{Granted, Relations};
 use crate::objects;
 
 /// Parsed objects that are kept. When there are more, all are forgotten and parsed again as needed.
@@ -45,6 +47,8 @@ impl Memo {
 pub(crate) struct StoreLookup<'a> {
     pub(crate) store: &'a dyn Store,
     pub(crate) memo: &'a Memo,
+    pub(crate) relations: &'a Relations,
+    pub(crate) granted: &'a Granted,
 }
 
 impl Lookup for StoreLookup<'_> {
@@ -61,6 +65,14 @@ impl Lookup for StoreLookup<'_> {
             return Vec::new();
         };
         range.entries.iter().filter_map(|entry| self.memo.parse(entry)).collect()
+    }
+
+    fn node_needs(&self, node: &str, namespace: &str, what: Referent, name: &str) -> bool {
+        self.relations.needs(self, (node, namespace), what, name)
+    }
+
+    fn grants(&self, user: &str, groups: &[String]) -> Arc<Grants> {
+        self.granted.of(self, user, groups)
     }
 }
 

@@ -57,6 +57,8 @@ pub(crate) struct ResourceRequest {
     pub subresource: String,
     /// What follows the sub-resource (`proxy/a/b`).
     pub rest: String,
+    /// The field selector of a list or watch.
+    pub selector: String,
 }
 
 /// What a URL asks for.
@@ -118,7 +120,20 @@ fn resource(
         name: name.to_owned(),
         subresource: subresource.to_owned(),
         rest,
+        selector: if matches!(verb, Verb::List | Verb::Watch) { query.get("fieldSelector").to_owned() } else { String::new() },
     })
+}
+
+impl ResourceRequest {
+    /// The name for authorisation: a list or watch of one object by its name is a request for that object.
+    #[must_use]
+    pub(crate) fn one_name(&self) -> &str {
+        if !self.name.is_empty() {
+            return &self.name;
+        }
+        let named = self.selector.split(',').find_map(|part| part.strip_prefix("metadata.name="));
+        named.map_or("", |name| name.strip_prefix('=').unwrap_or(name))
+    }
 }
 
 fn verb(method: &Method, name: &str, query: &Query) -> Verb {

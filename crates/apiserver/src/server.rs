@@ -16,6 +16,7 @@ use crate::bootstrap;
 use crate::chain::Identity;
 use crate::chain::authn::TokenCache;
 use crate::chain::flow::Limits;
+use crate::followed::{Granted, Relations};
 use crate::inprocess::InProcess;
 use crate::lookup::{Memo, StoreLookup};
 use crate::metrics::Metrics;
@@ -110,6 +111,8 @@ pub(crate) struct Inner {
     pub(crate) pki: Pki,
     pub(crate) issuer: String,
     pub(crate) memo: Memo,
+    pub(crate) relations: Relations,
+    pub(crate) granted: Granted,
     pub(crate) recent: Arc<Recent>,
     pub(crate) pool: ServicePool,
     pub(crate) tokens: TokenCache,
@@ -149,6 +152,8 @@ impl ApiServer {
             nodes,
             pki,
             memo: Memo::default(),
+            relations: Relations::default(),
+            granted: Granted::default(),
             recent: Arc::default(),
             pool,
             tokens: TokenCache::default(),
@@ -169,7 +174,12 @@ impl ApiServer {
     }
 
     pub(crate) fn lookup(&self) -> StoreLookup<'_> {
-        StoreLookup { store: self.0.store.as_ref(), memo: &self.0.memo }
+        StoreLookup {
+            store: self.0.store.as_ref(),
+            memo: &self.0.memo,
+            relations: &self.0.relations,
+            granted: &self.0.granted,
+        }
     }
 
     /// The certificates of this server.

@@ -1,8 +1,13 @@
 //! What can be set of the controllers.
 
 use std::fmt;
+use std::sync::Arc;
 
+use stead_client::Client;
 use stead_informer::{Clock, system_clock};
+
+/// The client of a service account in `kube-system`, by its name.
+pub type Accounts = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 
 /// Settings of all controllers. The defaults are upstream's.
 #[derive(Clone)]
@@ -15,6 +20,8 @@ pub struct Config {
     pub root_ca: Option<String>,
     /// Where nodes keep local volumes: an absolute path, the same on every node.
     pub storage_dir: String,
+    /// Each controller writes in the name of its own account; without this all write with the one client given.
+    pub accounts: Option<Accounts>,
 }
 
 impl Default for Config {
@@ -24,6 +31,7 @@ impl Default for Config {
             clock: system_clock(),
             root_ca: None,
             storage_dir: "/var/lib/stead/storage".to_owned(),
+            accounts: None,
         }
     }
 }

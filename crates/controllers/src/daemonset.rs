@@ -43,6 +43,7 @@ struct Inner {
 
 impl Controller for DaemonSets {
     const NAME: &'static str = "daemonset-controller";
+    const ACCOUNT: &'static str = "daemon-set-controller";
 
     fn start(cx: Context, queue: &Queue<Key>) -> Self {
         let (sets, pods) = (cx.caches.of::<DaemonSet>(), cx.caches.of::<Pod>());

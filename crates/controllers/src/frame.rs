@@ -40,6 +40,8 @@ impl Context {
 pub trait Controller: Sized + Send + Sync + 'static {
     /// Upstream's name; the source of its events, and its name in [`Config::disabled`].
     const NAME: &'static str;
+    /// Upstream's service account in `kube-system` in whose name it writes: its roles hold what it may do.
+    const ACCOUNT: &'static str = Self::NAME;
     /// How many keys are worked on at the same time.
     const WORKERS: usize = 5;
 
@@ -77,8 +79,9 @@ pub async fn run_only(
     let config = Arc::new(config);
     let enabled = entries.into_iter().filter(|entry| !config.disabled.iter().any(|name| name == entry.name));
     let running = enabled.map(|entry| {
+        let client = config.accounts.as_ref().map_or_else(|| client.clone(), |account| account(entry.account));
         let recorder = Recorder::new(client.clone(), entry.name, "", config.clock.clone());
-        let cx = Context { client: client.clone(), caches: caches.clone(), recorder, config: config.clone() };
+        let cx = Context { client, caches: caches.clone(), recorder, config: config.clone() };
         tokio::spawn((entry.run)(cx, shutdown.clone()))
     });
     join_all(running).await;

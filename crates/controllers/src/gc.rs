@@ -24,6 +24,7 @@ pub struct Garbage {
 
 impl Controller for Garbage {
     const NAME: &'static str = "garbage-collector-controller";
+    const ACCOUNT: &'static str = "generic-garbage-collector";
     const WORKERS: usize = 20;
 
     fn start(cx: Context, queue: &Queue<Key>) -> Self {

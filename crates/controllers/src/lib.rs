@@ -74,7 +74,7 @@ pub mod statefulset;
 mod writes;
 
 pub use batch::slow_start;
-pub use config::Config;
+pub use config::{Accounts, Config};
 pub use error::Error;
 pub use frame::{Context, Controller, run, run_only};
 pub use registry::Entry;

@@ -26,6 +26,7 @@ pub struct NodeLife {
 
 impl Controller for NodeLife {
     const NAME: &'static str = "node-lifecycle-controller";
+    const ACCOUNT: &'static str = "node-controller";
 
     fn start(cx: Context, queue: &Queue<Key>) -> Self {
         let (nodes, leases) = (cx.caches.of::<Node>(), cx.caches.of::<Lease>());

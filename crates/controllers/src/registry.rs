@@ -28,6 +28,8 @@ use crate::{Context, Controller};
 pub struct Entry {
     /// Upstream's name.
     pub name: &'static str,
+    /// Its service account, see [`Controller::ACCOUNT`].
+    pub account: &'static str,
     pub(crate) run: fn(Context, CancellationToken) -> BoxFuture<'static, ()>,
 }
 
@@ -64,5 +66,5 @@ pub fn all() -> Vec<Entry> {
 /// The entry of one controller.
 #[must_use]
 pub fn entry<C: Controller>() -> Entry {
-    Entry { name: C::NAME, run: |cx, shutdown| run_one::<C>(cx, shutdown).boxed() }
+    Entry { name: C::NAME, account: C::ACCOUNT, run: |cx, shutdown| run_one::<C>(cx, shutdown).boxed() }
 }

@@ -97,6 +97,18 @@ const ROLES: &[(&str, &[Rule])] = &[
     ),
     ("system:kube-dns", &[("list,watch", "-", "endpoints,services")]),
     (
+        "system:coredns",
+        &[
+            ("list,watch", "-", "endpoints,services,pods,namespaces"),
+            ("list,watch", "discovery.k8s.io", "endpointslices"),
+        ],
+    ),
+    // Ours: the Service of the cluster's DNS; bound within kube-system only.
+    (
+        "system:controller:cluster-dns",
+        &[("create,get", "-", "services"), ("create,get", "discovery.k8s.io", "endpointslices")],
+    ),
+    (
         "system:persistent-volume-provisioner",
         &[
             ("create,delete,get,list,watch", "-", "persistentvolumes"),
@@ -254,6 +266,8 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
             ("update", "apps", "deployments/status,deployments/finalizers"),
             ("create,delete,get,list,patch,update,watch", "apps", "replicasets"),
             ("get,list,update,watch", "-", "pods"),
+            // Ours: annotations and selector labels are patched.
+            ("patch", "apps", "deployments"),
             EVENTS,
         ],
     ),
@@ -336,6 +350,8 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
             ("get,list,patch,update,watch", "batch", "jobs"),
             ("update", "batch", "jobs/status,jobs/finalizers"),
             ("create,delete,list,patch,watch", "-", "pods"),
+            // Ours: it also ends Jobs whose time is over, upstream's ttl-after-finished-controller.
+            ("delete", "batch", "jobs"),
             EVENTS,
         ],
     ),
@@ -372,7 +388,7 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
     ),
     (
         "pod-garbage-collector",
-        &[("delete,list,watch", "-", "pods"), ("get,list", "-", "nodes"), ("patch", "-", "pods/status")],
+        &[("delete,list,watch", "-", "pods"), ("get,list", "-", "nodes"), ("patch,update", "-", "pods/status")],
     ),
     ("pv-protection-controller", &[("get,list,update,watch", "-", "persistentvolumes"), EVENTS]),
     (
@@ -409,9 +425,16 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
             ("create,delete,get,patch,update", "-", "pods"),
             ("create,delete,get,list,patch,update,watch", "apps", "controllerrevisions"),
             ("create,get", "-", "persistentvolumeclaims"),
-            ("delete,update", "-", "persistentvolumeclaims"),
+            ("delete,patch,update", "-", "persistentvolumeclaims"),
+            // Ours: a set that is being deleted is held by a finalizer until its claims are settled.
+            ("patch", "apps", "statefulsets"),
             EVENTS,
         ],
+    ),
+    // Ours: the class and the directories of local volumes.
+    (
+        "local-provisioner",
+        &[("create", "storage.k8s.io", "storageclasses"), EVENTS],
     ),
     ("ttl-after-finished-controller", &[("delete,get,list,watch", "batch", "jobs"), EVENTS]),
     ("ttl-controller", &[("list,patch,update,watch", "-", "nodes"), EVENTS]),
@@ -538,14 +561,19 @@ pub fn objects() -> Vec<Value> {
             names.split(',').map(|name| json!({"apiGroup": GROUP, "kind": kind, "name": name})).collect();
         out.push(binding(role, role, &subjects));
     }
-    let dns = json!([{"kind": "ServiceAccount", "name": "kube-dns", "namespace": "kube-system"}]);
-    out.push(binding("system:kube-dns", "system:kube-dns", &dns));
+    let account = |name: &str| json!([{"kind": "ServiceAccount", "name": name, "namespace": "kube-system"}]);
+    out.push(binding("system:kube-dns", "system:kube-dns", &account("kube-dns")));
+    out.push(binding("system:coredns", "system:coredns", &account("coredns")));
+    out.push(binding("system:local-provisioner", "system:persistent-volume-provisioner", &account("local-provisioner")));
+    let mut dns = binding("system:controller:cluster-dns", "system:controller:cluster-dns", &account("cluster-dns"));
+    dns["kind"] = "RoleBinding".into();
+    dns["metadata"]["namespace"] = "kube-system".into();
+    out.push(dns);
     out.push(binding("system:node", "system:node", &json!([])));
     for (name, rules) in CONTROLLERS {
         let full = format!("system:controller:{name}");
         out.push(role(&full, &[], rules.iter().map(rule).collect()));
-        let account = json!([{"kind": "ServiceAccount", "name": name, "namespace": "kube-system"}]);
-        out.push(binding(&full, &full, &account));
+        out.push(binding(&full, &full, &account(name)));
     }
     out
 }

@@ -4,6 +4,7 @@
 //! `k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go`.
 
 pub mod bootstrap;
+mod graph;
 mod node;
 mod rbac;
 
@@ -12,6 +13,11 @@ use stead_machinery::ApiError;
 use stead_machinery::status::Reason;
 
 use crate::context::Lookup;
+
+pub use graph::Graph;
+pub(crate) use node::needs;
+pub use node::{Referent, node_of, references};
+pub use rbac::{Grants, grants};
 
 /// Members of this group may do everything, whatever the roles say.
 pub const SUPERUSERS: &str = "system:masters";
@@ -25,6 +31,8 @@ pub struct Resource<'a> {
     pub subresource: &'a str,
     pub namespace: &'a str,
     pub name: &'a str,
+    /// The field selector of a list or watch, as it was asked for.
+    pub selector: &'a str,
 }
 
 /// What a request is about.
@@ -70,7 +78,7 @@ pub fn authorize(attributes: &Attributes<'_>, lookup: &dyn Lookup) -> Decision {
     if of_node.as_ref().is_some_and(Decision::allowed) {
         return of_node.unwrap_or(Decision::NoOpinion(String::new()));
     }
-    match (rbac::authorize(attributes, lookup), of_node) {
+    match (lookup.grants(attributes.user, attributes.groups).decide(attributes), of_node) {
         (Decision::NoOpinion(why), Some(Decision::NoOpinion(of_node))) if why.is_empty() => {
             Decision::NoOpinion(of_node)
         }
@@ -81,7 +89,7 @@ pub fn authorize(attributes: &Attributes<'_>, lookup: &dyn Lookup) -> Decision {
 /// All rules that hold for a user, in a namespace too unless that is empty (`kubectl auth can-i --list`).
 #[must_use]
 pub fn rules_of(user: &str, groups: &[String], namespace: &str, lookup: &dyn Lookup) -> Vec<serde_json::Value> {
-    rbac::rules_of(user, groups, namespace, lookup)
+    lookup.grants(user, groups).rules(namespace)
 }
 
 /// The 403 that a refused request gets.

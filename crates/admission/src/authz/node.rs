@@ -1,4 +1,6 @@
 //! The node authoriser: a node may read what its own pods need, and nothing else of that kind.
+//!
+//! Which pods those are and what they refer to, the API server keeps as a [`Graph`](super::Graph), by events.
 
 use serde_json::Value;
 
@@ -8,39 +10,68 @@ use crate::view::View;
 
 const PREFIX: &str = "system:node:";
 const GROUP: &str = "system:nodes";
+const LEASES: &str = "kube-node-lease";
+
+/// What a pod refers to by name, in its own namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Referent {
+    Secret,
+    ConfigMap,
+    Claim,
+    ServiceAccount,
+}
+
+/// The name of the node that a user is, if any.
+#[must_use]
+pub fn node_of<'a>(user: &'a str, groups: &[String]) -> Option<&'a str> {
+    groups.iter().any(|group| group == GROUP).then(|| user.strip_prefix(PREFIX))?
+}
 
 /// Decides for a node; `None` when the caller is none.
 pub(super) fn authorize(attributes: &Attributes<'_>, lookup: &dyn Lookup) -> Option<Decision> {
-    let node = attributes.user.strip_prefix(PREFIX)?;
-    if !attributes.groups.iter().any(|group| group == GROUP) {
-        return None;
-    }
+    let node = node_of(attributes.user, attributes.groups)?;
     let Target::Resource(resource) = attributes.target else {
         return Some(Decision::NoOpinion(String::new()));
     };
-    let reads = matches!(attributes.verb, "get" | "list" | "watch");
+    let verb = attributes.verb;
+    let reads = matches!(verb, "get" | "list" | "watch");
+    let needs = |what| !resource.name.is_empty() && lookup.node_needs(node, resource.namespace, what, resource.name);
     let related = match (resource.group, resource.resource, resource.subresource) {
-        ("", "secrets" | "configmaps", "") if reads => mentioned(&resource, node, lookup),
-        ("", "persistentvolumeclaims", "" | "status") if attributes.verb != "create" => {
-            mentioned(&resource, node, lookup)
+        ("", "secrets", "") if reads => needs(Referent::Secret),
+        ("", "configmaps", "") if reads => needs(Referent::ConfigMap),
+        ("", "persistentvolumeclaims", "") if verb == "get" => needs(Referent::Claim),
+        ("", "persistentvolumeclaims", "status") if matches!(verb, "get" | "patch" | "update") => {
+            needs(Referent::Claim)
         }
-        ("", "persistentvolumes", "") if attributes.verb == "get" => holds_volume(resource.name, node, lookup),
-        ("", "serviceaccounts", "token") if attributes.verb == "create" => runs_as(&resource, node, lookup),
-        ("coordination.k8s.io", "leases", _) => {
-            resource.namespace == "kube-node-lease" && own_name(&resource, node, attributes.verb)
+        ("", "persistentvolumes", "") if verb == "get" => holds_volume(resource.name, node, lookup),
+        ("", "serviceaccounts", "token") if verb == "create" => needs(Referent::ServiceAccount),
+        ("", "nodes", "") if reads => {
+            return Some(decided(resource.name == node, || {
+                format!("node '{node}' cannot read '{}', only its own Node object", resource.name)
+            }));
         }
-        ("storage.k8s.io", "csinodes", _) => own_name(&resource, node, attributes.verb),
-        ("storage.k8s.io", "volumeattachments", "") => attributes.verb == "get",
+        ("", "pods", "") if verb == "get" => {
+            let pod = lookup.get("", "pods", resource.namespace, resource.name);
+            pod.is_some_and(|pod| pod.text("spec.nodeName") == node)
+        }
+        ("", "pods", "") if reads => {
+            return Some(decided(selects_own_pods(&resource, node), || {
+                "can only list/watch pods with spec.nodeName field selector".to_owned()
+            }));
+        }
+        ("coordination.k8s.io", "leases", _) => resource.namespace == LEASES && own_name(&resource, node, verb),
+        ("storage.k8s.io", "csinodes", _) => own_name(&resource, node, verb),
+        ("storage.k8s.io", "volumeattachments", "") => verb == "get",
         _ => {
             let allowed = bootstrap::node_rules().iter().any(|rule| rbac::covers(rule, attributes));
-            return Some(if allowed { Decision::Allow(String::new()) } else { Decision::NoOpinion(String::new()) });
+            return Some(decided(allowed, String::new));
         }
     };
-    Some(if related {
-        Decision::Allow(String::new())
-    } else {
-        Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"))
-    })
+    Some(decided(related, || format!("no relationship found between node '{node}' and this object")))
+}
+
+fn decided(allowed: bool, why_not: impl FnOnce() -> String) -> Decision {
+    if allowed { Decision::Allow(String::new()) } else { Decision::NoOpinion(why_not()) }
 }
 
 /// The object is named like the node; a create has no name yet and is judged by admission.
@@ -48,22 +79,44 @@ fn own_name(resource: &Resource<'_>, node: &str, verb: &str) -> bool {
     resource.name == node || (verb == "create" && resource.name.is_empty())
 }
 
-fn pods_of(node: &str, namespace: &str, lookup: &dyn Lookup) -> impl Iterator<Item = std::sync::Arc<Value>> {
-    let node = node.to_owned();
-    let namespace = (!namespace.is_empty()).then_some(namespace);
-    lookup.list("", "pods", namespace).into_iter().filter(move |pod| pod.text("spec.nodeName") == node)
+/// The request asks for no other pods than those of the node.
+fn selects_own_pods(resource: &Resource<'_>, node: &str) -> bool {
+    resource.selector.split(',').any(|part| {
+        let value = part.strip_prefix("spec.nodeName=").map(|value| value.strip_prefix('=').unwrap_or(value));
+        value == Some(node)
+    })
 }
 
-/// Whether a pod of the node mentions the object.
-fn mentioned(resource: &Resource<'_>, node: &str, lookup: &dyn Lookup) -> bool {
-    if resource.name.is_empty() || resource.namespace.is_empty() {
-        return false;
-    }
-    pods_of(node, resource.namespace, lookup).any(|pod| match resource.resource {
-        "secrets" => secrets(&pod).any(|name| name == resource.name),
-        "configmaps" => config_maps(&pod).any(|name| name == resource.name),
-        _ => claims(&pod).any(|name| name == resource.name),
+/// Whether a pod of the node uses the claim that the volume is bound to.
+fn holds_volume(name: &str, node: &str, lookup: &dyn Lookup) -> bool {
+    lookup.get("", "persistentvolumes", "", name).is_some_and(|volume| {
+        let (namespace, claim) = (volume.text("spec.claimRef.namespace"), volume.text("spec.claimRef.name"));
+        !claim.is_empty() && lookup.node_needs(node, namespace, Referent::Claim, claim)
     })
+}
+
+/// Looks through all pods of a namespace: [`Lookup::node_needs`] without a graph.
+pub(crate) fn needs(node: &str, namespace: &str, what: Referent, name: &str, lookup: &(impl Lookup + ?Sized)) -> bool {
+    let pods = lookup.list("", "pods", Some(namespace));
+    let own = pods.iter().filter(|pod| pod.text("spec.nodeName") == node);
+    own.flat_map(|pod| references(pod)).any(|reference| reference == (what, name.to_owned()))
+}
+
+/// What a pod refers to. Mirror pods, which nodes make themselves, give no rights.
+#[must_use]
+pub fn references(pod: &Value) -> Vec<(Referent, String)> {
+    if crate::mutate::is_mirror(pod) {
+        return Vec::new();
+    }
+    let secrets = secrets(pod).map(|name| (Referent::Secret, name.to_owned()));
+    let maps = config_maps(pod).map(|name| (Referent::ConfigMap, name.to_owned()));
+    let claims = claims(pod).map(|name| (Referent::Claim, name));
+    let account = pod.text("spec.serviceAccountName");
+    let account = (!account.is_empty()).then(|| (Referent::ServiceAccount, account.to_owned()));
+    let mut all: Vec<_> = secrets.chain(maps).chain(claims).chain(account).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
@@ -97,32 +150,12 @@ fn config_maps(pod: &Value) -> impl Iterator<Item = &str> {
     names(pod, ["valueFrom.configMapKeyRef.name", "configMapRef.name"], &["configMap.name"], "configMap.name")
 }
 
-fn claims(pod: &Value) -> impl Iterator<Item = &str> {
-    pod.items("spec.volumes").iter().map(|v| v.text("persistentVolumeClaim.claimName")).filter(|name| !name.is_empty())
-}
-
-/// Whether a pod of the node uses a claim that is bound to the volume, or the volume is tied to the node by affinity
-/// (then the node may have to clean it up after its claim is gone).
-fn holds_volume(name: &str, node: &str, lookup: &dyn Lookup) -> bool {
-    let used = pods_of(node, "", lookup).any(|pod| {
-        claims(&pod).any(|claim| {
-            lookup
-                .get("", "persistentvolumeclaims", pod.text("metadata.namespace"), claim)
-                .is_some_and(|claim| claim.text("spec.volumeName") == name)
-        })
-    });
-    used || lookup.get("", "persistentvolumes", "", name).is_some_and(|volume| tied(&volume, node))
-}
-
-fn tied(volume: &Value, node: &str) -> bool {
-    volume.items("spec.nodeAffinity.required.nodeSelectorTerms").iter().any(|term| {
-        term.items("matchExpressions").iter().any(|expression| {
-            expression.text("key") == "kubernetes.io/hostname"
-                && expression.items("values").iter().any(|value| value.as_str() == Some(node))
-        })
+/// Claims by name, and those that are made for the pod.
+fn claims(pod: &Value) -> impl Iterator<Item = String> {
+    pod.items("spec.volumes").iter().filter_map(|volume| {
+        if volume.has("ephemeral") {
+            return Some(format!("{}-{}", pod.text("metadata.name"), volume.text("name")));
+        }
+        Some(volume.text("persistentVolumeClaim.claimName").to_owned()).filter(|name| !name.is_empty())
     })
-}
-
-fn runs_as(resource: &Resource<'_>, node: &str, lookup: &dyn Lookup) -> bool {
-    pods_of(node, resource.namespace, lookup).any(|pod| pod.text("spec.serviceAccountName") == resource.name)
 }

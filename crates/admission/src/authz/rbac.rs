@@ -1,5 +1,7 @@
 //! Role-based access control: does any bound rule cover the request.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{Attributes, Decision, Resource, Target};
@@ -10,100 +12,105 @@ use crate::view::View;
 const GROUP: &str = "rbac.authorization.k8s.io";
 const ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 
-/// Asks the cluster-wide bindings first, then those of the request's namespace.
-pub(super) fn authorize(attributes: &Attributes<'_>, lookup: &dyn Lookup) -> Decision {
-    let mut missing = Vec::new();
+/// Everything that bindings give to one caller, so that a question need not look through all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    given: Vec<Grant>,
+    /// Namespace of a binding (empty: cluster-wide) and the role it names that does not exist.
+    missing: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug)]
+struct Grant {
+    /// Where it holds; empty: everywhere.
+    namespace: String,
+    /// The role, and for a sum of roles those that were labelled after it was made.
+    roles: Vec<Arc<Value>>,
+    reason: String,
+}
+
+/// Gathers what the bindings of all namespaces give to a caller: the cluster-wide ones first.
+#[must_use]
+pub fn grants(user: &str, groups: &[String], lookup: &(impl Lookup + ?Sized)) -> Grants {
+    let caller = Attributes { user, groups, verb: "", target: Target::Path("") };
+    let mut all = Grants::default();
     for binding in lookup.list(GROUP, "clusterrolebindings", None) {
-        if let Some(reason) = granted(attributes, &binding, "", lookup, &mut missing) {
-            return Decision::Allow(reason);
+        all.add(&caller, &binding, "", lookup);
+    }
+    for binding in lookup.list(GROUP, "rolebindings", None) {
+        all.add(&caller, &binding, binding.text("metadata.namespace"), lookup);
+    }
+    all
+}
+
+impl Grants {
+    fn add(&mut self, caller: &Attributes<'_>, binding: &Value, namespace: &str, lookup: &(impl Lookup + ?Sized)) {
+        let subjects = binding.items("subjects");
+        let Some(subject) = subjects.iter().find(|subject| applies(subject, caller, namespace)) else { return };
+        let (kind, name) = (binding.text("roleRef.kind"), binding.text("roleRef.name"));
+        let role = match kind {
+            "ClusterRole" => lookup.get(GROUP, "clusterroles", "", name),
+            "Role" => lookup.get(GROUP, "roles", namespace, name),
+            _ => None,
+        };
+        let Some(role) = role else {
+            let text = format!("{}.{GROUP} {name:?} not found", kind.to_lowercase());
+            return self.missing.push((namespace.to_owned(), text));
+        };
+        let own = binding.text("metadata.name");
+        let binding = if namespace.is_empty() {
+            format!("ClusterRoleBinding {own:?}")
+        } else {
+            format!("RoleBinding \"{own}/{namespace}\"")
+        };
+        let whom = describe(subject, namespace);
+        let reason = format!("RBAC: allowed by {binding} of {kind} {name:?} to {whom}");
+        let mut roles = aggregated(&role, lookup);
+        roles.insert(0, role);
+        self.given.push(Grant { namespace: namespace.to_owned(), roles, reason });
+    }
+
+    /// Decides one question.
+    pub(super) fn decide(&self, attributes: &Attributes<'_>) -> Decision {
+        let namespace = match attributes.target {
+            Target::Resource(resource) => resource.namespace,
+            Target::Path(_) => "",
+        };
+        let here = |of: &str| of.is_empty() || of == namespace;
+        let covering = self.given.iter().filter(|grant| here(&grant.namespace)).find(|grant| {
+            grant.roles.iter().any(|role| role.items("rules").iter().any(|rule| covers(rule, attributes)))
+        });
+        match covering {
+            Some(grant) => Decision::Allow(grant.reason.clone()),
+            None => Decision::NoOpinion(why_not(self.missing.iter().filter(|(of, _)| here(of)).map(|(_, text)| text))),
         }
     }
-    if let Target::Resource(resource) = attributes.target
-        && !resource.namespace.is_empty()
-    {
-        for binding in lookup.list(GROUP, "rolebindings", Some(resource.namespace)) {
-            if let Some(reason) = granted(attributes, &binding, resource.namespace, lookup, &mut missing) {
-                return Decision::Allow(reason);
-            }
-        }
+
+    /// All rules that hold in a namespace, or only the cluster-wide ones when it is empty.
+    pub(super) fn rules(&self, namespace: &str) -> Vec<Value> {
+        let here = self.given.iter().filter(|grant| grant.namespace.is_empty() || grant.namespace == namespace);
+        here.flat_map(|grant| &grant.roles).flat_map(|role| role.items("rules").to_vec()).collect()
     }
-    Decision::NoOpinion(why_not(&missing))
 }
 
 /// `RBAC: clusterrole.rbac.authorization.k8s.io "x" not found` for bindings to roles that do not exist.
-fn why_not(missing: &[String]) -> String {
-    match missing {
+fn why_not<'a>(missing: impl Iterator<Item = &'a String>) -> String {
+    match missing.map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => String::new(),
         [one] => format!("RBAC: {one}"),
         many => format!("RBAC: [{}]", many.join(", ")),
     }
 }
 
-/// Whether one binding allows the request, and the sentence about it.
-fn granted(
-    attributes: &Attributes<'_>,
-    binding: &Value,
-    namespace: &str,
-    lookup: &dyn Lookup,
-    missing: &mut Vec<String>,
-) -> Option<String> {
-    let subject = binding.items("subjects").iter().find(|subject| applies(subject, attributes, namespace))?;
-    let role_kind = binding.text("roleRef.kind");
-    let role_name = binding.text("roleRef.name");
-    let role = match role_kind {
-        "ClusterRole" => lookup.get(GROUP, "clusterroles", "", role_name),
-        "Role" => lookup.get(GROUP, "roles", namespace, role_name),
-        _ => None,
-    };
-    let Some(role) = role else {
-        missing.push(format!("{}.{GROUP} {role_name:?} not found", role_kind.to_lowercase()));
-        return None;
-    };
-    let direct = role.items("rules").iter().any(|rule| covers(rule, attributes));
-    if !direct && !by_aggregation(&role, attributes, lookup) {
-        return None;
-    }
-    let name = binding.text("metadata.name");
-    let binding = if namespace.is_empty() {
-        format!("ClusterRoleBinding {name:?}")
-    } else {
-        format!("RoleBinding \"{name}/{namespace}\"")
-    };
-    Some(format!("RBAC: allowed by {binding} of {role_kind} {role_name:?} to {}", describe(subject, namespace)))
-}
-
-/// The rules of every role that is bound to a user.
-pub(super) fn rules_of(user: &str, groups: &[String], namespace: &str, lookup: &dyn Lookup) -> Vec<Value> {
-    let attributes = Attributes { user, groups, verb: "", target: Target::Path("") };
-    let mut rules = Vec::new();
-    let mut collect = |binding: &Value, namespace: &str| {
-        if !binding.items("subjects").iter().any(|subject| applies(subject, &attributes, namespace)) {
-            return;
-        }
-        let (kind, name) = (binding.text("roleRef.kind"), binding.text("roleRef.name"));
-        let role = if kind == "Role" {
-            lookup.get(GROUP, "roles", namespace, name)
-        } else {
-            lookup.get(GROUP, "clusterroles", "", name)
-        };
-        rules.extend(role.iter().flat_map(|role| role.items("rules").to_vec()));
-    };
-    lookup.list(GROUP, "clusterrolebindings", None).iter().for_each(|binding| collect(binding, ""));
-    if !namespace.is_empty() {
-        lookup.list(GROUP, "rolebindings", Some(namespace)).iter().for_each(|binding| collect(binding, namespace));
-    }
-    rules
-}
-
-/// Whether a role that is the sum of others covers the request by one that was labelled after it was made.
-fn by_aggregation(role: &Value, attributes: &Attributes<'_>, lookup: &dyn Lookup) -> bool {
+/// The roles that a sum of roles takes in.
+fn aggregated(role: &Value, lookup: &(impl Lookup + ?Sized)) -> Vec<Arc<Value>> {
     let selectors = role.items("aggregationRule.clusterRoleSelectors");
-    !selectors.is_empty()
-        && lookup.list(GROUP, "clusterroles", None).iter().any(|other| {
-            let labels = other.at("metadata.labels");
-            selectors.iter().any(|selector| matches(selector, labels))
-                && other.items("rules").iter().any(|rule| covers(rule, attributes))
-        })
+    if selectors.is_empty() {
+        return Vec::new();
+    }
+    let mut others = lookup.list(GROUP, "clusterroles", None);
+    others.retain(|other| selectors.iter().any(|selector| matches(selector, other.at("metadata.labels"))));
+    others
 }
 
 fn describe(subject: &Value, namespace: &str) -> String {

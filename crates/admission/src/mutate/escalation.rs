@@ -51,7 +51,7 @@ pub(super) fn check(kind: &Kind, object: &Value, old: Option<&Value>, ctx: &Cont
 }
 
 fn may(verb: &str, resource: &str, namespace: &str, name: &str, ctx: &Context<'_>) -> bool {
-    let target = Target::Resource(Resource { group: GROUP, resource, subresource: "", namespace, name });
+    let target = Target::Resource(Resource { group: GROUP, resource, namespace, name, ..Resource::default() });
     let question = Attributes { user: ctx.user, groups: ctx.groups, verb, target };
     authz::authorize(&question, ctx.lookup).allowed()
 }

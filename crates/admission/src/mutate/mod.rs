@@ -11,7 +11,8 @@ mod quota;
 mod storage;
 mod workload;
 
-pub(crate) use pod::qos_class;
+pub use node::node_token;
+pub(crate) use pod::{is_mirror, qos_class};
 pub use pod::waits_for_account;
 pub use quota::{counts as quota_counts, usage as quota_usage};
 
@@ -70,6 +71,12 @@ pub(crate) fn update(
         _ => {}
     }
     Ok(())
+}
+
+/// Before a delete.
+pub(crate) fn delete(kind: &Kind, object: &Value, ctx: &Context<'_>) -> Result<(), ApiError> {
+    lifecycle::delete(kind, object, ctx)?;
+    node::restrict_delete(kind, object, ctx)
 }
 
 /// After validation of a create: what is only done for an object that is otherwise fine.

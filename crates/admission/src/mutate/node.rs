@@ -5,11 +5,10 @@ use stead_api::{Kind, Subresource};
 use stead_machinery::ApiError;
 
 use super::pod::{is_mirror, push};
-use crate::context::Context;
+use crate::authz::node_of;
+use crate::context::{Context, Lookup};
 use crate::view::{Fill, View, same};
 
-const NODE_PREFIX: &str = "system:node:";
-const NODES_GROUP: &str = "system:nodes";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 /// Labels under these domains that a node may set on itself.
 const OWN_LABELS: &[&str] = &[
@@ -28,8 +27,7 @@ const OWN_LABELS: &[&str] = &[
 
 /// The node that the caller is, if any.
 fn caller<'a>(ctx: &Context<'a>) -> Option<&'a str> {
-    ctx.groups.iter().any(|group| group == NODES_GROUP).then_some(())?;
-    ctx.user.strip_prefix(NODE_PREFIX)
+    node_of(ctx.user, ctx.groups)
 }
 
 /// `TaintNodesByCondition`: nothing is placed on a new node before it was seen ready.
@@ -89,6 +87,44 @@ pub(super) fn restrict_update(
         }
         ("", "Node") => labels(kind, new, old, node),
         ("coordination.k8s.io", "Lease") => lease(kind, new, node),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn restrict_delete(kind: &Kind, object: &Value, ctx: &Context<'_>) -> Result<(), ApiError> {
+    let Some(node) = caller(ctx) else { return Ok(()) };
+    if (kind.group, kind.kind) == ("", "Pod") && object.text("spec.nodeName") != node {
+        let why = format!("node {node:?} can only delete pods with spec.nodeName set to itself");
+        return Err(ApiError::forbidden(kind, object.text("metadata.name"), &why));
+    }
+    Ok(())
+}
+
+/// Whether the caller, if it is a node, may have a token of the account: only for a pod of its own. `reference` is the
+/// request's `spec.boundObjectRef`.
+///
+/// # Errors
+/// Forbidden (403) in upstream's words; `kind` and `account` are what it speaks of.
+pub fn node_token(
+    (user, groups): (&str, &[String]),
+    (kind, namespace, account): (&Kind, &str, &str),
+    reference: &Value,
+    lookup: &dyn Lookup,
+) -> Result<(), ApiError> {
+    let Some(node) = node_of(user, groups) else { return Ok(()) };
+    let refuse = |why: &str| Err(ApiError::forbidden(kind, account, why));
+    let name = reference.text("name");
+    if reference.text("kind") != "Pod" || reference.text("apiVersion") != "v1" || name.is_empty() {
+        return refuse("node requested token not bound to a pod");
+    }
+    if reference.text("uid").is_empty() {
+        return refuse("node requested token with a pod binding without a uid");
+    }
+    match lookup.get("", "pods", namespace, name) {
+        // A pod that is not there is refused where the token is bound.
+        Some(pod) if pod.text("spec.nodeName") != node => {
+            refuse("node requested token bound to a pod scheduled on a different node")
+        }
         _ => Ok(()),
     }
 }

@@ -157,7 +157,7 @@ pub(crate) fn impersonated(
         authz::check(
             server,
             caller,
-            &Attributes { verb: "impersonate", group, namespace, resource, subresource, name, path: "" },
+            &Attributes { verb: "impersonate", group, namespace, resource, subresource, name, ..Attributes::default() },
         )
     };
     match user.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {

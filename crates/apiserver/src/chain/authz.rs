@@ -20,6 +20,8 @@ pub(crate) struct Attributes<'a> {
     pub(crate) resource: &'a str,
     pub(crate) subresource: &'a str,
     pub(crate) name: &'a str,
+    /// The field selector of a list or watch.
+    pub(crate) selector: &'a str,
     pub(crate) path: &'a str,
 }
 
@@ -34,6 +36,7 @@ impl<'a> Attributes<'a> {
                 subresource: self.subresource,
                 namespace: self.namespace,
                 name: self.name,
+                selector: self.selector,
             })
         };
         authz::Attributes { user: &user.name, groups: &user.groups, verb: self.verb, target }
@@ -62,7 +65,8 @@ pub(crate) fn authorize(server: &ApiServer, user: &Identity, method: &Method, in
                 namespace: &r.namespace,
                 resource: &r.plural,
                 subresource: &r.subresource,
-                name: &r.name,
+                name: r.one_name(),
+                selector: &r.selector,
                 path: "",
             },
         ),

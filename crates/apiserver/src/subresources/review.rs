@@ -83,6 +83,7 @@ fn access(server: &ApiServer, user: &Identity, spec: &Value) -> Result<Value, Ap
             resource: if resource.is_object() && plural.is_empty() { "-" } else { &plural },
             subresource: &sub,
             name: &name,
+            selector: "",
             path: &url,
         },
     );

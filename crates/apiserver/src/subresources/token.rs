@@ -29,6 +29,9 @@ pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> 
     let schema = Schema::named("authentication.k8s.io", "v1", "TokenRequest")
         .ok_or_else(|| ApiError::internal("there is no schema of TokenRequest"))?;
     let (mut request, _) = decode::object_as(&schema, call, &options)?;
+    let caller = (call.user.name.as_str(), call.user.groups.as_slice());
+    let account = (target.kind, target.namespace.as_str(), target.name.as_str());
+    stead_admission::node_token(caller, account, &request["spec"]["boundObjectRef"], &server.lookup())?;
     let account = present(server, target).await?;
     let lifetime = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
     judge(lifetime)?;

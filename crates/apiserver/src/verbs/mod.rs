@@ -41,7 +41,7 @@ impl Target {
 
 /// Serves a request that is authorised.
 pub(crate) async fn dispatch(server: &ApiServer, request: ResourceRequest, call: Call) -> Result<Answer, ApiError> {
-    let ResourceRequest { verb, group, version, namespace, plural, name, subresource, rest } = request;
+    let ResourceRequest { verb, group, version, namespace, plural, name, subresource, rest, .. } = request;
     let Some(kind) = kinds::by_resource(&group, &version, &plural) else {
         let known = group.is_empty() || kinds::KINDS.iter().any(|k| k.group == group);
         return if known { Err(no_resource()) } else { Ok(response::page_not_found()) };

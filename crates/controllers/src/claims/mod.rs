@@ -45,6 +45,7 @@ struct Inner {
 
 impl Controller for Claims {
     const NAME: &'static str = "persistentvolume-controller";
+    const ACCOUNT: &'static str = "persistent-volume-binder";
 
     fn start(cx: Context, queue: &Queue<Key>) -> Self {
         let inner = Inner {
@@ -182,6 +183,7 @@ pub(crate) const LOCAL_STORAGE: &str = "local-storage";
 
 impl Controller for LocalStorage {
     const NAME: &'static str = LOCAL_STORAGE;
+    const ACCOUNT: &'static str = "local-provisioner";
     const WORKERS: usize = 1;
 
     fn start(cx: Context, queue: &Queue<Key>) -> Self {

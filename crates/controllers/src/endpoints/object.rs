@@ -28,6 +28,7 @@ pub struct EndpointsObjects {
 
 impl Controller for EndpointsObjects {
     const NAME: &'static str = "endpoints-controller";
+    const ACCOUNT: &'static str = "endpoint-controller";
 
     fn start(cx: Context, queue: &Queue<Key>) -> Self {
         let (services, pods, objects) = (cx.caches.of::<Service>(), cx.caches.of::<Pod>(), cx.caches.of::<Endpoints>());
