@@ -264,38 +264,172 @@ fn refusals() {
     }
 }
 
-#[test]
-fn a_node_sees_what_its_pods_need() {
+/// A pod on node `peer` that refers to one of each, a pod elsewhere, and volumes of both.
+fn world_of_nodes() -> World {
     let mut world = authority();
     let mut own = pod("p", json!({}));
     own["spec"]["nodeName"] = "peer".into();
     own["spec"]["serviceAccountName"] = "default".into();
-    own["spec"]["volumes"] = json!([{"name": "s", "secret": {"secretName": "mine"}}, {"name": "c", "persistentVolumeClaim": {"claimName": "data"}}]);
+    own["spec"]["imagePullSecrets"] = json!([{"name": "pull"}]);
+    own["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
+    own["spec"]["volumes"] = json!([
+        {"name": "s", "secret": {"secretName": "mine"}}, {"name": "c", "persistentVolumeClaim": {"claimName": "data"}},
+        {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
+        {"name": "all", "projected": {"sources": [{"configMap": {"name": "kube-root-ca.crt"}}]}},
+    ]);
     world.add(own);
-    world.add(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "obj"}, "spec": {"volumeName": "pv"}}));
+    let mut elsewhere = pod("q", json!({}));
+    elsewhere["spec"]["nodeName"] = "other".into();
+    elsewhere["spec"]["volumes"] = json!([{"name": "s", "secret": {"secretName": "other"}}]);
+    world.add(elsewhere);
+    let volume = |name: &str, claim: &str| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+            "spec": {"claimRef": {"namespace": "obj", "name": claim}}})
+    };
+    world.add(volume("pv", "data"));
+    world.add(volume("pv2", "foreign"));
+    world
+}
+
+/// The question that a story in words asks: `get secrets obj/mine`, `watch pods ?spec.nodeName=peer`.
+fn asked<'a>(user: &'a str, groups: &'a [String], story: &'a str) -> Attributes<'a> {
+    let mut words = story.split(' ');
+    let (verb, full, what) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or(""));
+    let (resource, group) = full.split_once('.').unwrap_or((full, ""));
+    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    let (place, selector) = what.split_once('?').unwrap_or((what, ""));
+    let (namespace, name) = place.split_once('/').unwrap_or(("", place));
+    ask(user, groups, verb, Target::Resource(Resource { group, resource, subresource, namespace, name, selector }))
+}
+
+#[test]
+fn a_node_sees_what_its_pods_need() {
+    let world = world_of_nodes();
     let groups = vec!["system:nodes".to_owned(), "system:authenticated".to_owned()];
     let stories = [
-        ("get", of("", "secrets", "obj", "mine"), true),
-        ("get", of("", "secrets", "obj", "other"), false),
-        ("list", of("", "secrets", "obj", ""), false),
-        ("get", of("", "persistentvolumeclaims", "obj", "data"), true),
-        ("get", of("", "persistentvolumes", "", "pv"), true),
-        ("get", of("", "persistentvolumes", "", "pv2"), false),
-        ("create", of("", "serviceaccounts/token", "obj", "default"), true),
-        ("create", of("", "serviceaccounts/token", "obj", "admin"), false),
-        ("update", of("coordination.k8s.io", "leases", "kube-node-lease", "peer"), true),
-        ("update", of("coordination.k8s.io", "leases", "kube-node-lease", "other"), false),
-        ("watch", of("", "pods", "", ""), true),
-        ("patch", of("", "pods/status", "obj", "p"), true),
-        ("delete", of("apps", "statefulsets", "obj", "web"), false),
+        ("get secrets obj/mine", true),
+        ("watch secrets obj/mine", true),
+        ("get secrets obj/pull", true),
+        ("get secrets obj/other", false),
+        ("get secrets err/mine", false),
+        ("update secrets obj/mine", false),
+        ("list secrets obj/", false),
+        ("list secrets", false),
+        ("get configmaps obj/settings", true),
+        ("watch configmaps obj/kube-root-ca.crt", true),
+        ("get configmaps obj/mine", false),
+        ("get persistentvolumeclaims obj/data", true),
+        ("get persistentvolumeclaims obj/p-scratch", true),
+        ("patch persistentvolumeclaims/status obj/data", true),
+        ("delete persistentvolumeclaims obj/data", false),
+        ("update persistentvolumeclaims obj/data", false),
+        ("get persistentvolumes pv", true),
+        ("get persistentvolumes pv2", false),
+        ("list persistentvolumes", false),
+        ("delete persistentvolumes pv", false),
+        ("create serviceaccounts/token obj/default", true),
+        ("create serviceaccounts/token obj/admin", false),
+        ("get serviceaccounts obj/default", false),
+        ("update leases.coordination.k8s.io kube-node-lease/peer", true),
+        ("create leases.coordination.k8s.io kube-node-lease/", true),
+        ("update leases.coordination.k8s.io kube-node-lease/other", false),
+        ("update leases.coordination.k8s.io kube-system/peer", false),
+        ("get nodes peer", true),
+        ("get nodes other", false),
+        ("list nodes", false),
+        ("patch nodes/status peer", true),
+        ("delete nodes peer", false),
+        ("watch pods ?spec.nodeName=peer", true),
+        ("list pods ?metadata.name=p,spec.nodeName==peer", true),
+        ("list pods ?spec.nodeName=other", false),
+        ("watch pods", false),
+        ("get pods obj/p", true),
+        ("get pods obj/q", false),
+        ("patch pods/status obj/p", true),
+        ("create pods/exec obj/p", false),
+        ("create pods/binding obj/p", false),
+        ("delete statefulsets.apps obj/web", false),
+        ("list services", true),
+        ("create events obj/", true),
     ];
-    for (verb, target, allowed) in stories {
-        let decision = authorize(&ask("system:node:peer", &groups, verb, target), &world);
-        assert_eq!(decision.allowed(), allowed, "{verb} {target:?}");
+    for (story, allowed) in stories {
+        let decision = authorize(&asked("system:node:peer", &groups, story), &world);
+        assert_eq!(decision.allowed(), allowed, "{story}: {decision:?}");
     }
-    let question = ask("system:node:peer", &groups, "get", of("", "secrets", "obj", "other"));
-    let decision = authorize(&question, &world);
-    assert_eq!(decision, Decision::NoOpinion("no relationship found between node 'peer' and this object".to_owned()));
+    let refusals = [
+        ("get secrets obj/other", "no relationship found between node 'peer' and this object"),
+        ("get nodes other", "node 'peer' cannot read 'other', only its own Node object"),
+        ("watch pods", "can only list/watch pods with spec.nodeName field selector"),
+    ];
+    for (story, text) in refusals {
+        let decision = authorize(&asked("system:node:peer", &groups, story), &world);
+        assert_eq!(decision, Decision::NoOpinion(text.to_owned()), "{story}");
+    }
+    let stranger = authorize(&asked("system:node:peer", &groups[1..], "get secrets obj/mine"), &world);
+    assert!(!stranger.allowed(), "only members of system:nodes are nodes");
+}
+
+#[test]
+fn components_have_what_they_need_and_no_more() {
+    let world = world_of_nodes();
+    let groups = vec!["system:authenticated".to_owned()];
+    let stories = [
+        ("system:kube-proxy", "watch nodes", true),
+        ("system:kube-proxy", "list endpointslices.discovery.k8s.io", true),
+        ("system:kube-proxy", "list secrets", false),
+        ("system:serviceaccount:kube-system:coredns", "watch namespaces", true),
+        ("system:serviceaccount:kube-system:coredns", "create services kube-system/", false),
+        ("system:serviceaccount:kube-system:cluster-dns", "create services kube-system/", true),
+        ("system:serviceaccount:kube-system:cluster-dns", "create services default/", false),
+        ("system:serviceaccount:kube-system:local-provisioner", "delete persistentvolumes pv", true),
+        ("system:serviceaccount:kube-system:local-provisioner", "get secrets obj/mine", false),
+        ("system:serviceaccount:kube-system:statefulset-controller", "patch statefulsets.apps obj/web", true),
+        ("system:serviceaccount:kube-system:statefulset-controller", "get secrets obj/mine", false),
+        ("system:kube-scheduler", "patch persistentvolumeclaims obj/data", true),
+        ("system:kube-scheduler", "create pods obj/", false),
+        ("system:kube-controller-manager", "watch statefulsets.apps", true),
+        ("system:kube-controller-manager", "create pods obj/", false),
+    ];
+    for (user, story, allowed) in stories {
+        let decision = authorize(&asked(user, &groups, story), &world);
+        assert_eq!(decision.allowed(), allowed, "{user}: {story}: {decision:?}");
+    }
+}
+
+#[test]
+fn a_node_touches_only_pods_of_its_own() {
+    let world = world_of_nodes();
+    let groups = vec!["system:nodes".to_owned()];
+    let kind = kind_of(&json!({"apiVersion": "v1", "kind": "ServiceAccount"}));
+    let token = |reference: Value| {
+        let account = (kind, "obj", "default");
+        stead_admission::node_token(("system:node:peer", &groups), account, &reference, &world).map_err(|e| e.message)
+    };
+    let of = |pod: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": "1"});
+    let refused = |why: &str| Err(format!("serviceaccounts \"default\" is forbidden: {why}"));
+    assert_eq!(token(of("p")), Ok(()));
+    assert_eq!(token(of("q")), refused("node requested token bound to a pod scheduled on a different node"));
+    assert_eq!(token(Value::Null), refused("node requested token not bound to a pod"));
+    let without_uid = json!({"apiVersion": "v1", "kind": "Pod", "name": "p"});
+    assert_eq!(token(without_uid), refused("node requested token with a pod binding without a uid"));
+
+    let delete_as_peer = |name: &str| {
+        let (mut random, fixed) = (|_: usize| String::new(), Fixed::new("", 0));
+        let ctx = stead_admission::Context {
+            now: jiff::Timestamp::UNIX_EPOCH,
+            user: "system:node:peer",
+            groups: &groups,
+            lookup: &world,
+            random: &mut random,
+            addresses: &fixed,
+            dry_run: false,
+        };
+        let pod = world.objects.iter().find(|(_, object)| object["metadata"]["name"] == name).unwrap();
+        delete(pod.0, &pod.1, &ctx).map_err(|e| e.message)
+    };
+    assert_eq!(delete_as_peer("p"), Ok(()));
+    let text = "pods \"q\" is forbidden: node \"peer\" can only delete pods with spec.nodeName set to itself";
+    assert_eq!(delete_as_peer("q"), Err(text.to_owned()));
 }
 
 #[test]

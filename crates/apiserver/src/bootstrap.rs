@@ -14,6 +14,8 @@ use crate::objects;
 use crate::server::{ApiServer, OpenError};
 use crate::verbs::write::{self, seconds, store_failed};
 
+/// Upstream's annotation of default roles and bindings that are kept complete.
+const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// Makes what is missing, and takes the addresses of the Services that are there.
@@ -79,20 +81,46 @@ async fn kubernetes_service(server: &ApiServer, ip: IpAddr) -> Result<(), ApiErr
     replace(server, "endpointslices", slice).await
 }
 
-/// The default roles and their bindings.
+/// The default roles and their bindings. Those of an earlier version get what they lack (upstream's reconciliation), unless
+/// their annotation `autoupdate` says no; what was added to them stays.
 async fn roles(server: &ApiServer) -> Result<(), ApiError> {
     for object in stead_admission::authz::bootstrap::objects() {
         let (version, name) = (object["apiVersion"].as_str().unwrap_or(""), object["kind"].as_str().unwrap_or(""));
         let kind = kinds::by_api_version(version, name)
             .ok_or_else(|| ApiError::internal(&format!("there is no kind {version}/{name}")))?;
         let key = key_of(kind, &object);
-        if server.0.store.get(key.as_bytes()).await.map_err(store_failed)?.is_none() {
+        let Some(entry) = server.0.store.get(key.as_bytes()).await.map_err(store_failed)? else {
             let mut object = identified(kind, object);
             stead_admission::default(kind, &mut object);
             put(server, key, &object, Expect::Absent).await?;
+            continue;
+        };
+        let old = objects::decode(&entry.value, entry.modified).map_err(|e| ApiError::internal(&e.to_string()))?;
+        let mut wanted = object;
+        stead_admission::default(kind, &mut wanted);
+        if let Some(new) = completed(&old, &wanted) {
+            put(server, key, &new, Expect::Modified(entry.modified)).await?;
         }
     }
     Ok(())
+}
+
+/// The stored role or binding with the rules or subjects that it lacks; `None` when it lacks none.
+fn completed(old: &Value, wanted: &Value) -> Option<Value> {
+    if old["metadata"]["annotations"][AUTOUPDATE] == "false" {
+        return None;
+    }
+    let mut new = old.clone();
+    for list in ["rules", "subjects"] {
+        let has = |item: &Value| old[list].as_array().is_some_and(|there| there.contains(item));
+        let lacking: Vec<Value> = wanted[list].as_array().into_iter().flatten().filter(|i| !has(i)).cloned().collect();
+        if !lacking.is_empty() {
+            let mut all = old[list].as_array().cloned().unwrap_or_default();
+            all.extend(lacking);
+            new[list] = all.into();
+        }
+    }
+    (new != *old).then_some(new)
 }
 
 fn kind_of(plural: &str) -> Result<&'static Kind, ApiError> {
@@ -157,5 +185,21 @@ async fn put(server: &ApiServer, key: String, object: &Value, expect: Expect) ->
         // Another server of the same cluster was faster.
         Ok(_) | Err(StoreError::Unmet { .. }) => Ok(()),
         Err(error) => Err(store_failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_role_gets_what_it_lacks_and_keeps_what_was_added() {
+        let role = |rules: Value| json!({"metadata": {"annotations": {AUTOUPDATE: "true"}}, "rules": rules});
+        let wanted = role(json!(["a", "b"]));
+        assert_eq!(completed(&role(json!(["own", "a"])), &wanted), Some(role(json!(["own", "a", "b"]))));
+        assert_eq!(completed(&role(json!(["b", "a", "own"])), &wanted), None);
+        let mut kept = role(json!([]));
+        kept["metadata"]["annotations"][AUTOUPDATE] = "false".into();
+        assert_eq!(completed(&kept, &wanted), None);
     }
 }

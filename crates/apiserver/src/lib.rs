@@ -32,7 +32,7 @@ mod subresources;
 mod verbs;
 
 pub use body::ApiBody;
-pub use chain::{Identity, REQUEST_BYTES_MAX};
+pub use chain::{Identity, REFUSED, REQUEST_BYTES_MAX};
 pub use http::ServeError;
 pub use inprocess::InProcess;
 pub use pki::Pki;

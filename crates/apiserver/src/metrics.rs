@@ -11,6 +11,8 @@ pub(crate) struct Metrics {
     pub inflight: AtomicU64,
     pub watches: AtomicU64,
     pub watch_events: AtomicU64,
+    /// Requests of our own components that were forbidden.
+    pub refused: AtomicU64,
 }
 
 impl Metrics {
@@ -45,6 +47,12 @@ impl Metrics {
                 "counter",
                 "Events sent to watchers.",
                 self.watch_events.load(Ordering::Relaxed),
+            ),
+            (
+                "stead_component_requests_refused_total",
+                "counter",
+                "Forbidden requests of stead's own components: each is a missing right.",
+                self.refused.load(Ordering::Relaxed),
             ),
             ("stead_store_revision", "gauge", "Newest revision of the store.", revision),
         ] {

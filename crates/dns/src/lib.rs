@@ -16,6 +16,7 @@ mod upstream;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use stead_client::Client;
 use stead_informer::Caches;
 use stead_servicenet::zone::ZoneConfig;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,8 @@ pub use service::ensure_service;
 pub use upstream::{UpstreamSource, Upstreams, nameservers};
 
 /// What the DNS server has to know.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
+#[allow(missing_debug_implementations, reason = "a client has none")]
 pub struct DnsConfig {
     /// Where to listen, UDP and TCP; the addresses must exist on this machine.
     pub listen: Vec<SocketAddr>,
@@ -38,6 +40,8 @@ pub struct DnsConfig {
     pub ranges: Vec<(IpAddr, u8)>,
     /// Who answers names of other zones.
     pub upstreams: UpstreamSource,
+    /// In whose name the service `kube-dns` is made; `None` where another node's server makes it.
+    pub publisher: Option<Client>,
 }
 
 /// A DNS server that cannot start.
@@ -63,7 +67,11 @@ pub async fn run(config: DnsConfig, caches: Caches, shutdown: CancellationToken)
     zone.follow(&caches);
     let own: Vec<IpAddr> = config.listen.iter().map(SocketAddr::ip).chain([config.address]).collect();
     let upstreams = Arc::new(Upstreams::new(config.upstreams.clone(), own));
-    let service = service::keep(caches.clone(), config.address);
+    let service = async {
+        if let Some(client) = &config.publisher {
+            service::keep(&caches, client, config.address).await;
+        }
+    };
     let (_, ()) = tokio::join!(shutdown.run_until_cancelled(service), serve(bound, zone, upstreams, shutdown.clone()));
     Ok(())
 }

@@ -23,11 +23,11 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Makes the service as soon as its namespace is there.
-pub(crate) async fn keep(caches: Caches, address: IpAddr) {
+pub(crate) async fn keep(caches: &Caches, client: &Client, address: IpAddr) {
     let namespaces = caches.of::<Namespace>();
     namespaces.until(|cache| cache.get("", NAMESPACE).is_some()).await;
     let mut pause = RETRY_FIRST;
-    while let Err(error) = ensure_service(caches.client(), address).await {
+    while let Err(error) = ensure_service(client, address).await {
         tracing::warn!(%error, "cannot make the service {NAMESPACE}/{NAME}; will try again in {pause:?}");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_MAX);

@@ -84,7 +84,7 @@ pub struct Node {
     pub(crate) recorder: Recorder,
     pub(crate) addresses: Addresses,
     pub(crate) services: Cache<Service>,
-    pub(crate) caches: Caches,
+    pub(crate) storage: Caches,
     pub(crate) capacity: Capacity,
     pub(crate) pods: Pods,
     /// Pod uid by sandbox id.
@@ -100,14 +100,16 @@ impl std::fmt::Debug for Node {
 }
 
 impl Node {
-    /// A node that does nothing yet. Must be called within a tokio runtime. `caches` may be shared with others of this
-    /// process; `stop` ends every task of the node, and no container.
+    /// A node that does nothing yet. Must be called within a tokio runtime. `caches` are read, and everything but local
+    /// volumes is written, in the node's name; `storage` is in the name of the local provisioner, who follows and deletes
+    /// volumes, which nodes may not. Both may be shared with others of this process; `stop` ends every task of the node,
+    /// and no container.
     ///
     /// # Errors
     /// When the pod range is not one, or directories cannot be made.
     pub fn new(
         config: NodeConfig,
-        caches: &Caches,
+        (caches, storage): (&Caches, &Caches),
         engine: Arc<dyn Engine>,
         network: Arc<dyn Network>,
         clock: Clock,
@@ -124,7 +126,7 @@ impl Node {
             recorder: Recorder::new(client.clone(), "kubelet", &config.name, clock.clone()),
             addresses: Addresses::new(&config.pod_cidr)?,
             services: caches.of::<Service>(),
-            caches: caches.clone(),
+            storage: storage.clone(),
             capacity: system::capacity(&config),
             pods: Pods::default(),
             owners: Mutex::default(),

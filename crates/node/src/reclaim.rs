@@ -18,7 +18,7 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 impl Node {
     /// Follows the volumes for ever.
     pub(crate) async fn reclaim_volumes(self: Arc<Self>) {
-        let cache = self.caches.of::<PersistentVolume>();
+        let cache = self.storage.of::<PersistentVolume>();
         let mut changes = cache.subscribe();
         loop {
             tokio::select! {
@@ -52,7 +52,7 @@ impl Node {
             self.recorder.event(volume, Severity::Warning, "VolumeFailedDelete", cause);
             return;
         }
-        let api: Api<PersistentVolume> = Api::all(self.client.clone());
+        let api: Api<PersistentVolume> = Api::all(self.storage.client().clone());
         let how = DeleteParams {
             preconditions: Some(Preconditions { uid: volume.metadata.uid.clone(), resource_version: None }),
             ..DeleteParams::default()

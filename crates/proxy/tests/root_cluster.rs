@@ -53,6 +53,7 @@ impl World {
             address: dns,
             ranges: vec![(ip("10.42.0.0"), 16), (ip("10.43.0.0"), 16)],
             upstreams: UpstreamSource::Servers(Vec::new()),
+            publisher: Some(client.clone()),
         };
         tokio::spawn(stead_dns::run(dns, caches, stop.clone()));
         Self { client, network, _stop: stop.drop_guard() }

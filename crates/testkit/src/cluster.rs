@@ -18,6 +18,8 @@ use crate::kubectl::Kubectl;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The line, on standard output, with which a server says that it is ready.
 pub const READY: &str = "stead is ready";
+/// What the log says when a part of stead itself lacks a right.
+pub const REFUSED: &str = "a component was refused";
 
 /// What a test wants of its server.
 #[derive(Clone, Debug, Default)]
@@ -145,6 +147,13 @@ impl Cluster {
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
+    /// What the server's log says about parts of stead itself that were refused something.
+    #[must_use]
+    pub fn refused(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+        log.lines().filter(|line| line.contains(REFUSED)).map(str::to_owned).collect()
+    }
+
     fn log_path(&self) -> PathBuf {
         self.directory.path().join("server.log")
     }
@@ -163,11 +172,15 @@ impl Drop for Cluster {
             eprintln!("--- end of the server's log ---\n{}", self.log_tail());
         }
         let _ = self.kill_server();
+        let refused = self.refused();
         let cleaned = Command::new(&self.options.binary).arg("killall").arg("--data-dir").arg(self.data_dir()).output();
         if let Ok(output) = cleaned
             && !output.status.success()
         {
             eprintln!("stead killall: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        if !std::thread::panicking() {
+            assert_eq!(refused, [""; 0], "parts of stead lack rights");
         }
     }
 }

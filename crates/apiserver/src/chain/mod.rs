@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Request, header, request::Parts};
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
+use stead_admission::authz::node_of;
 use stead_machinery::ApiError;
 use stead_machinery::status::Reason;
 
@@ -25,6 +26,8 @@ use crate::{nonresource, verbs};
 /// Largest body of a request, in bytes (upstream's limit).
 pub const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
 const AUDIT_ID: &str = "audit-id";
+/// What the log says when a part of stead itself is refused; tests look for it.
+pub const REFUSED: &str = "a component was refused";
 
 /// Who makes a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +70,36 @@ pub(crate) enum Peer {
     InProcess(Arc<Identity>),
 }
 
+impl Peer {
+    fn user(&self) -> Option<&Identity> {
+        match self {
+            Self::Tls(user) => user.as_deref(),
+            Self::InProcess(user) => Some(user),
+        }
+    }
+
+    fn is_node(&self) -> bool {
+        self.user().is_some_and(|user| node_of(&user.name, &user.groups).is_some())
+    }
+
+    /// Whether it is a part of stead itself, in this process or on another node.
+    fn is_component(&self) -> bool {
+        let ours = |name: &str| name == "system:kube-proxy" || name.starts_with("system:serviceaccount:kube-system:");
+        match self {
+            Self::InProcess(_) => true,
+            Self::Tls(user) => self.is_node() || user.as_ref().is_some_and(|user| ours(&user.name)),
+        }
+    }
+}
+
+/// A part of stead that is refused something lacks a right: that is a fault of ours, and nobody may miss it.
+fn refused(server: &ApiServer, peer: &Peer, error: &ApiError) {
+    if let Some(user) = peer.user().filter(|_| peer.is_component()) {
+        server.0.metrics.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(user = user.name, error = error.message, "{REFUSED}");
+    }
+}
+
 /// A request with everything that is known before its verb runs.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -101,7 +134,12 @@ where
     let form = negotiate::fallback(&parts.headers, &query);
     let mut answer = match route(server, peer, parts, query, body, upgrade).await {
         Ok(answer) => answer,
-        Err(error) => response::error(form, &error),
+        Err(error) => {
+            if error.reason == Reason::Forbidden && peer.is_node() {
+                refused(server, peer, &error);
+            }
+            response::error(form, &error)
+        }
     };
     if takes_gzip {
         response::compress(&mut answer);
@@ -146,7 +184,12 @@ where
             return Ok(response::text(http::StatusCode::INTERNAL_SERVER_ERROR, text));
         }
     };
-    authz::authorize(server, &user, &parts.method, &info)?;
+    authz::authorize(server, &user, &parts.method, &info).inspect_err(|error| {
+        // What a node is refused is told in one place, whoever refuses it.
+        if !peer.is_node() {
+            refused(server, peer, error);
+        }
+    })?;
     match info {
         Info::Path(path) => nonresource::serve(server, &path, &query, &parts),
         Info::Resource(request) => {

@@ -57,7 +57,16 @@ impl Cluster {
         let caches = Caches::new(client.clone());
         let stop = CancellationToken::new();
         let entries = registry::all().into_iter().filter(|e| NAMES.contains(&e.name)).collect();
-        tokio::spawn(run_only(entries, ControllerConfig::default(), client.clone(), caches.clone(), stop.clone()));
+        // Each controller in the name of its own account: a right that it lacks makes its test fail.
+        let accounts = server.clone();
+        let config = ControllerConfig {
+            accounts: Some(Arc::new(move |name| {
+                let user = format!("system:serviceaccount:kube-system:{name}");
+                in_process(accounts.in_process(Identity::new(&user, &["system:serviceaccounts"])), NS)
+            })),
+            ..ControllerConfig::default()
+        };
+        tokio::spawn(run_only(entries, config, client.clone(), caches.clone(), stop.clone()));
         let cluster = Self {
             pods: caches.of::<Pod>(),
             log: Arc::default(),

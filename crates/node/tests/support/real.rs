@@ -162,7 +162,7 @@ fn start(
     let cidr = format!("10.{number}.0.0/24");
     let mut config = NodeConfig::new("n1", dir.path().join("node"), IpAddr::from([192, 0, 2, 1]), &cidr);
     config.cluster_dns = vec![IpAddr::from([10, number + 1, 0, 10])];
-    let node = Node::new(config, caches, engine, network, system_clock(), stop.clone()).expect("a node");
+    let node = Node::new(config, (caches, caches), engine, network, system_clock(), stop.clone()).expect("a node");
     let running = node.clone();
     tokio::spawn(async move { running.run().await.expect("the node runs") });
     node

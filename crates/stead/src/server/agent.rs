@@ -56,7 +56,13 @@ impl Agent {
         Ok(())
     }
 
-    pub(super) fn node(&self, settings: &Settings, caches: &Caches, stop: CancellationToken) -> Result<Arc<Node>> {
+    /// The node; `caches` are read and written in its own name, those of volumes in the local provisioner's.
+    pub(super) fn node(
+        &self,
+        settings: &Settings,
+        caches: (&Caches, &Caches),
+        stop: CancellationToken,
+    ) -> Result<Arc<Node>> {
         let data_dir = settings.data_dir.join("agent");
         let mut config = NodeConfig::new(&settings.node_name, data_dir, settings.node_ip, &settings.pod_cidr);
         config.cluster_dns = vec![settings.cluster_dns];

@@ -26,7 +26,7 @@ pub(crate) struct Server {
     store: Arc<dyn Store>,
     /// `None` on a machine that runs no pods.
     agent: Option<Agent>,
-    /// What the control plane's parts share.
+    /// What this process reads, it reads once, in the name of the controller manager; every part writes in its own.
     caches: Caches,
     node_name: String,
     /// Every part that runs; the first that ends by itself ends the server.
@@ -43,7 +43,7 @@ impl Server {
         let local_node = Arc::new(LocalNode::default());
         let api = ApiServer::open(api_config(settings), store.clone(), local_node.clone()).await?;
         let agent = if settings.agent { Some(Agent::open(settings).await?) } else { None };
-        let control_plane = client(&api, &Identity::new("system:kube-controller-manager", &["system:masters"]));
+        let control_plane = client(&api, &Identity::new("system:kube-controller-manager", &[]));
         let mut server = Self {
             api,
             store,
@@ -121,6 +121,7 @@ impl Server {
         let mut config = stead_controllers::Config {
             root_ca: Some(self.api.pki().ca_pem().to_owned()),
             storage_dir: settings.data_dir.join("storage").to_string_lossy().into_owned(),
+            accounts: Some(accounts(&self.api)),
             ..stead_controllers::Config::default()
         };
         if !settings.has("local-storage") {
@@ -134,7 +135,7 @@ impl Server {
     }
 
     fn start_scheduler(&mut self) {
-        let client = client(&self.api, &Identity::new("system:kube-scheduler", &["system:masters"]));
+        let client = client(&self.api, &Identity::new("system:kube-scheduler", &[]));
         let (caches, stop) = (self.caches.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             stead_scheduler::run(client, caches, stop).await;
@@ -146,8 +147,10 @@ impl Server {
         let Some(agent) = &self.agent else { return Ok(()) };
         agent.network.prepare().await.context("network")?;
         agent.import_directory(&settings.data_dir.join("agent/images")).await?;
-        let who = Identity::new(&format!("system:node:{}", settings.node_name), &["system:nodes", "system:masters"]);
-        let node = agent.node(settings, &Caches::new(client(&self.api, &who)), self.stop.clone())?;
+        let who = Identity::new(&format!("system:node:{}", settings.node_name), &["system:nodes"]);
+        let own = Caches::new(client(&self.api, &who));
+        let storage = Caches::new(client(&self.api, &account("local-provisioner")));
+        let node = agent.node(settings, (&own, &storage), self.stop.clone())?;
         local.set(&settings.node_name, node.clone());
         self.tasks.spawn(async move { node.run().await.context("node") });
         Ok(())
@@ -166,11 +169,25 @@ impl Server {
             Ok(())
         });
         if dns {
-            let (caches, stop, config) = (self.caches.clone(), self.stop.clone(), dns_config(settings)?);
+            let publisher = client(&self.api, &account("cluster-dns"));
+            let config = dns_config(settings, Some(publisher))?;
+            let (caches, stop) = (self.caches.clone(), self.stop.clone());
             self.tasks.spawn(async move { stead_dns::run(config, caches, stop).await.context("DNS") });
         }
         Ok(())
     }
+}
+
+/// A service account of `kube-system`.
+fn account(name: &str) -> Identity {
+    let user = format!("system:serviceaccount:kube-system:{name}");
+    Identity::new(&user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
+}
+
+/// Clients within this process for the accounts of controllers.
+fn accounts(api: &ApiServer) -> stead_controllers::Accounts {
+    let api = api.clone();
+    Arc::new(move |name| client(&api, &account(name)))
 }
 
 /// A client within this process, in the name of `who`.
@@ -183,7 +200,7 @@ fn is_ready(node: &Node) -> bool {
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn dns_config(settings: &Settings) -> Result<DnsConfig> {
+fn dns_config(settings: &Settings, publisher: Option<Client>) -> Result<DnsConfig> {
     /// The well-known port of DNS.
     const DNS_PORT: u16 = 53;
     let range = |text: &str| -> Result<(IpAddr, u8)> {
@@ -196,6 +213,7 @@ fn dns_config(settings: &Settings) -> Result<DnsConfig> {
         address: settings.cluster_dns,
         ranges: vec![range(&settings.cluster_cidr)?, range(&settings.service_cidr)?],
         upstreams: UpstreamSource::File(PathBuf::from("/etc/resolv.conf")),
+        publisher,
     })
 }
 
