@@ -120,7 +120,11 @@ fn resource(
         name: name.to_owned(),
         subresource: subresource.to_owned(),
         rest,
-        selector: if matches!(verb, Verb::List | Verb::Watch) { query.get("fieldSelector").to_owned() } else { String::new() },
+        selector: if matches!(verb, Verb::List | Verb::Watch) {
+            query.get("fieldSelector").to_owned()
+        } else {
+            String::new()
+        },
     })
 }
 

@@ -432,10 +432,7 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     // Ours: the class and the directories of local volumes.
-    (
-        "local-provisioner",
-        &[("create", "storage.k8s.io", "storageclasses"), EVENTS],
-    ),
+    ("local-provisioner", &[("create", "storage.k8s.io", "storageclasses"), EVENTS]),
     ("ttl-after-finished-controller", &[("delete,get,list,watch", "batch", "jobs"), EVENTS]),
     ("ttl-controller", &[("list,patch,update,watch", "-", "nodes"), EVENTS]),
 ];
@@ -564,7 +561,11 @@ pub fn objects() -> Vec<Value> {
     let account = |name: &str| json!([{"kind": "ServiceAccount", "name": name, "namespace": "kube-system"}]);
     out.push(binding("system:kube-dns", "system:kube-dns", &account("kube-dns")));
     out.push(binding("system:coredns", "system:coredns", &account("coredns")));
-    out.push(binding("system:local-provisioner", "system:persistent-volume-provisioner", &account("local-provisioner")));
+    out.push(binding(
+        "system:local-provisioner",
+        "system:persistent-volume-provisioner",
+        &account("local-provisioner"),
+    ));
     let mut dns = binding("system:controller:cluster-dns", "system:controller:cluster-dns", &account("cluster-dns"));
     dns["kind"] = "RoleBinding".into();
     dns["metadata"]["namespace"] = "kube-system".into();

@@ -82,9 +82,12 @@ mod tests {
         graph.set("ns/a", &pod("one", "s"));
         graph.set("ns/b", &pod("one", "s"));
         graph.set("ns/c", &pod("two", "t"));
-        let seen = [("one", "s"), ("two", "s"), ("one", "t"), ("two", "t")].map(|(node, name)| needs(&graph, node, name));
+        let seen =
+            [("one", "s"), ("two", "s"), ("one", "t"), ("two", "t")].map(|(node, name)| needs(&graph, node, name));
         assert_eq!(seen, [true, false, false, true]);
-        assert!(!graph.needs("one", "other", Referent::Secret, "s") && !graph.needs("one", "ns", Referent::ConfigMap, "s"));
+        assert!(
+            !graph.needs("one", "other", Referent::Secret, "s") && !graph.needs("one", "ns", Referent::ConfigMap, "s")
+        );
         graph.remove("ns/a");
         assert!(needs(&graph, "one", "s"), "another pod of the node still needs it");
         graph.set("ns/b", &pod("one", "u"));

@@ -12,8 +12,8 @@ mod storage;
 mod workload;
 
 pub use node::node_token;
-pub(crate) use pod::{is_mirror, qos_class};
 pub use pod::waits_for_account;
+pub(crate) use pod::{is_mirror, qos_class};
 pub use quota::{counts as quota_counts, usage as quota_usage};
 
 use serde_json::Value;
