@@ -1,6 +1,7 @@
 //! Project tasks: `cargo xtask test` is what a contributor and CI run; the others are its parts.
 
 mod codegen;
+mod protobuf;
 mod tidy;
 mod verify;
 
@@ -32,6 +33,13 @@ enum Task {
         /// `_definitions.json` of the wanted Kubernetes version.
         definitions: PathBuf,
     },
+    /// Generate the field numbers of the protobuf form from the Go types.
+    CodegenProtobuf {
+        /// A checkout of k8s.io/api.
+        api: PathBuf,
+        /// A checkout of k8s.io/apimachinery of the same version.
+        apimachinery: PathBuf,
+    },
 }
 
 fn main() -> Result<()> {
@@ -42,6 +50,7 @@ fn main() -> Result<()> {
         Task::Images => stead_testkit::images::build_all(&images(root)).map(|layout| println!("{}", layout.display())),
         Task::Registry { port } => serve(root, port),
         Task::Codegen { definitions } => codegen::run(&definitions, root),
+        Task::CodegenProtobuf { api, apimachinery } => protobuf::run(&api, &apimachinery, root),
     }
 }
 

@@ -23,11 +23,10 @@ fn main() -> Result<()> {
 
 async fn measure() -> Result<()> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("the workspace")?.to_owned();
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let layout = images::build_all(&root.join("target/test-images"))?;
     let registry = Registry::serve(&layout, 0).await?;
     let options = Options {
-        binary: target.join("release/stead"),
+        binary: std::env::current_exe()?.with_file_name("stead"),
         registries: Some(registry.registries_yaml()),
         archives: Vec::new(),
         flags: Vec::new(),

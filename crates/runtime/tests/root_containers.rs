@@ -403,6 +403,21 @@ async fn attaches_to_pipes() {
 }
 
 #[tokio::test]
+async fn the_first_to_attach_sees_what_was_said_before() {
+    let world = World::new().await;
+    let sandbox = world.sandbox().await;
+    let config = ContainerConfig { stdin: true, stdin_once: true, ..script("early", "echo early; >/dev/shm/said; read x; echo late") };
+    let id = world.start(&sandbox, config).await;
+    exec(&world.engine(), &id, &["sh", "-c", "until test -e /dev/shm/said; do :; done"]).await;
+    let all = AttachConfig { stdin: true, stdout: true, stderr: true };
+    let mut first = world.engine().attach(&id, all).await.unwrap();
+    let mut second = world.engine().attach(&id, AttachConfig { stdin: false, ..all }).await.unwrap();
+    first.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
+    assert_eq!(read_all(first.stdout.take()).await, "early\nlate\n");
+    assert_eq!(read_all(second.stdout.take()).await, "late\n");
+}
+
+#[tokio::test]
 async fn attaches_to_a_terminal() {
     let world = World::new().await;
     let sandbox = world.sandbox().await;

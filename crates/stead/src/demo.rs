@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use tokio_util::sync::CancellationToken;
 
 use crate::arguments::DemoFlags;
-use crate::machine;
+use crate::{machine, shutdown};
 
 /// Longest request line that is read, in bytes.
 const REQUEST_LINE_BYTES_MAX: u64 = 8 * 1024;
@@ -19,12 +20,20 @@ pub(crate) fn run(flags: &DemoFlags) -> Result<ExitCode> {
     let name = machine::host_name()?;
     let listener = TcpListener::bind(("0.0.0.0", flags.port)).with_context(|| format!("port {}", flags.port))?;
     println!("{name}: start number {starts} on this volume");
-    for stream in listener.incoming() {
-        let answer = format!("{name} starts={starts}\n");
-        // A client that goes away early is its own affair.
-        let _ = stream.and_then(|stream| serve(stream, &answer));
-    }
-    Ok(ExitCode::SUCCESS)
+    let answer = format!("{name} starts={starts}\n");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // A client that goes away early is its own affair.
+            let _ = stream.and_then(|stream| serve(stream, &answer));
+        }
+    });
+    // The first process of a container is not ended by a signal that it does not ask for.
+    let end = CancellationToken::new();
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        shutdown::on_signal(end.clone())?;
+        end.cancelled().await;
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// Adds one to the count in the file and returns it. The file is replaced at once, so that a crash loses nothing.

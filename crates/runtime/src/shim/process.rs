@@ -18,6 +18,9 @@ use super::protocol::{Ended, FrameReader, Phase, StartContainer};
 pub(crate) const STATE: &str = "state.json";
 /// Bytes read from a container at once.
 pub(crate) const READ_BYTES: usize = 32 << 10;
+/// Output kept for who attaches first, of each stream, in bytes. `kubectl run -i` attaches only once it has seen the pod run; what
+/// a quick command has said by then would be missed.
+const EARLY_BYTES_MAX: usize = 64 << 10;
 /// Reads of one stream before the others get their turn.
 const READS_PER_TURN: usize = 4;
 /// The terminal's socket, in libcontainer's directory.
@@ -30,6 +33,8 @@ pub(crate) struct Stream {
     pub output: Output,
     pub lines: Lines,
     pub sinks: Vec<Sink>,
+    /// What has come before anybody was attached. `None` when nobody is waited for, or when it is too much to keep.
+    early: Option<VecDeque<u8>>,
 }
 
 /// Somebody attached to an output. While it has pending bytes the stream is not read: a slow reader slows the container down,
@@ -58,7 +63,20 @@ impl Sink {
 impl Stream {
     pub(crate) fn new(fd: OwnedFd, output: Output) -> io::Result<Stream> {
         set_nonblocking(fd.as_fd())?;
-        Ok(Stream { fd: Some(fd), output, lines: Lines::default(), sinks: Vec::new() })
+        Ok(Stream { fd: Some(fd), output, lines: Lines::default(), sinks: Vec::new(), early: None })
+    }
+
+    /// Keeps what comes until the first one attaches.
+    fn keep_early(&mut self) {
+        self.early = Some(VecDeque::new());
+    }
+
+    /// Adds a reader; the first one also gets what has come before.
+    pub(crate) fn attach(&mut self, fd: OwnedFd) {
+        let mut sink = Sink { fd, pending: self.early.take().unwrap_or_default() };
+        if sink.flush() {
+            self.sinks.push(sink);
+        }
     }
 
     pub(crate) fn wants_read(&self) -> bool {
@@ -86,6 +104,12 @@ impl Stream {
         let mut records = Vec::with_capacity(chunk.len() + 64);
         self.lines.push(chunk, self.output, &now, &mut records);
         log.write(&records, &now);
+        if let Some(early) = &mut self.early {
+            early.extend(chunk);
+            if early.len() > EARLY_BYTES_MAX {
+                self.early = None;
+            }
+        }
         self.sinks.retain_mut(|sink| {
             sink.pending.extend(chunk);
             sink.flush()
@@ -126,7 +150,11 @@ impl Container {
         if let Some(listener) = &launch.terminal {
             let terminal = receive_terminal(listener)?;
             self.stdin = Some(terminal.try_clone()?);
-            self.streams.push(Stream::new(terminal, Output::Stdout)?);
+            let mut stream = Stream::new(terminal, Output::Stdout)?;
+            if self.start.stdin_once {
+                stream.keep_early();
+            }
+            self.streams.push(stream);
         }
         Ok(())
     }
@@ -193,7 +221,10 @@ pub(crate) fn container_streams(start: &StartContainer, oci_root: &Path) -> io::
     };
     let (out_read, stdout) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let (err_read, stderr) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    let streams = vec![Stream::new(out_read, Output::Stdout)?, Stream::new(err_read, Output::Stderr)?];
+    let mut streams = vec![Stream::new(out_read, Output::Stdout)?, Stream::new(err_read, Output::Stderr)?];
+    if start.stdin_once {
+        streams.iter_mut().for_each(Stream::keep_early);
+    }
     Ok((Streams::Pipes { stdin, stdout, stderr }, OwnEnds { stdin: own_stdin, streams }))
 }
 

@@ -459,7 +459,7 @@ impl Server {
             if stream.sinks.len() >= SINKS_MAX || set_nonblocking(fd.as_fd()).is_err() {
                 return Err(refused(id, "has too many attached to it"));
             }
-            stream.sinks.push(Sink { fd, pending: VecDeque::new() });
+            stream.attach(fd);
         }
         let terminal = container.start.tty;
         let mut own = container.stdin.as_ref().filter(|_| stdin || terminal).and_then(|fd| fd.try_clone().ok());

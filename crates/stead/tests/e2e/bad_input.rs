@@ -4,7 +4,9 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
 
+use stead_testkit::cluster::Cluster;
 use stead_testkit::images;
+use stead_testkit::kubectl::Kubectl;
 
 use crate::support::{cluster, layout};
 
@@ -76,6 +78,31 @@ fn rubbish_instead_of_tls_hurts_nobody() {
         connection.write_all(rubbish).unwrap();
         connections.push(connection);
     }
+    assert_eq!(kubectl.ok("get --raw /readyz"), "ok");
+}
+
+#[test]
+fn a_client_that_trusts_another_authority_is_told_so() {
+    let (cluster, kubectl) = cluster();
+    let (other, _) = crate::support::cluster();
+    let read = |cluster: &Cluster| std::fs::read_to_string(cluster.kubeconfig()).unwrap();
+    let authority = |config: &str| {
+        let line = config.lines().find(|line| line.contains("certificate-authority-data:"));
+        line.unwrap().trim().to_owned()
+    };
+    let (own, foreign) = (read(&cluster), read(&other));
+    let mixed = cluster.kubeconfig().with_extension("mixed");
+    std::fs::write(&mixed, own.replace(&authority(&own), &authority(&foreign))).unwrap();
+    let done = Kubectl { kubeconfig: mixed.clone(), ..kubectl.clone() }.run("get pods");
+    assert_eq!(done.code, 1);
+    assert!(done.stderr.contains("x509: certificate signed by unknown authority"), "{}", done.stderr);
+
+    // A certificate that another cluster has signed is nobody's here.
+    let server = |config: &str| config.lines().find(|line| line.contains("server:")).unwrap().trim().to_owned();
+    let stranger = foreign.replace(&authority(&foreign), &authority(&own)).replace(&server(&foreign), &server(&own));
+    std::fs::write(&mixed, stranger).unwrap();
+    let done = Kubectl { kubeconfig: mixed, ..kubectl.clone() }.run("get pods");
+    assert_eq!(done.code, 1, "{}{}", done.stdout, done.stderr);
     assert_eq!(kubectl.ok("get --raw /readyz"), "ok");
 }
 

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod check;
 mod order;
+mod quickstart;
 mod restart;
 mod seed_000;
 mod seed_001;
