@@ -34,7 +34,12 @@ pub(crate) fn run(api: &Path, apimachinery: &Path, root: &Path) -> Result<()> {
             }
         }
     }
-    ensure!(!messages.is_empty(), "no struct with protobuf tags below {} and {}", api.display(), apimachinery.display());
+    ensure!(
+        !messages.is_empty(),
+        "no struct with protobuf tags below {} and {}",
+        api.display(),
+        apimachinery.display()
+    );
     let text = text(&messages, &known);
     fs::write(root.join("crates/machinery/data/protobuf.txt"), text).context("crates/machinery/data/protobuf.txt")
 }
@@ -66,7 +71,7 @@ fn read(source: &str, package: &str, messages: &mut BTreeMap<String, Vec<String>
 
 /// `Replicas *int32 `json:"replicas,omitempty" protobuf:"varint,1,opt,name=replicas"`` is `replicas:1`.
 fn field(line: &str, package: &str) -> Option<String> {
-    let (declaration, tags) = line.split_once('`')?;
+    let (declaration, tags) = line.split_once('`').filter(|(before, _)| !before.contains("//"))?;
     let tag = |name: &str| tags.split_once(&format!("{name}:\""))?.1.split_once('"').map(|(value, _)| value);
     let number = tag("protobuf")?.split(',').nth(1)?;
     let mut json = tag("json")?.split(',');
@@ -100,9 +105,15 @@ fn embedded(kind: &str, package: &str) -> String {
 }
 
 fn text(messages: &BTreeMap<String, Vec<String>>, known: &BTreeSet<&str>) -> String {
+    // The schema has no types of their own for what JSON shows inline.
+    let inline: BTreeSet<&str> = messages
+        .values()
+        .flatten()
+        .filter_map(|field| Some(field.strip_prefix('*')?.rsplit_once(':')?.0))
+        .collect();
     let mut text = HEAD.to_owned();
     for (name, fields) in messages {
-        if known.contains(name.as_str()) {
+        if known.contains(name.as_str()) || inline.contains(name.as_str()) {
             let _ = writeln!(text, "={name} {}", fields.join(" "));
         }
     }
@@ -116,16 +127,26 @@ mod tests {
     #[test]
     fn fields_are_read_from_tags() {
         let stories = [
-            (r#"	Replicas *int32 `json:"replicas,omitempty" protobuf:"varint,1,opt,name=replicas"`"#, Some("replicas:1")),
-            (r#"	ServiceName string `json:"serviceName" protobuf:"bytes,5,opt,name=serviceName"`"#, Some("serviceName:5")),
+            (
+                r#"	Replicas *int32 `json:"replicas,omitempty" protobuf:"varint,1,opt,name=replicas"`"#,
+                Some("replicas:1"),
+            ),
+            (
+                r#"	ServiceName string `json:"serviceName" protobuf:"bytes,5,opt,name=serviceName"`"#,
+                Some("serviceName:5"),
+            ),
             (r#"	Paused bool `json:"paused,omitempty" protobuf:"varint,7,opt,name=paused"`"#, Some("paused:7z")),
             (r#"	metav1.TypeMeta `json:",inline"`"#, None),
-            (r#"	metav1.ObjectMeta `json:"metadata,omitempty" protobuf:"bytes,1,opt,name=metadata"`"#, Some("metadata:1z")),
+            (
+                r#"	metav1.ObjectMeta `json:"metadata,omitempty" protobuf:"bytes,1,opt,name=metadata"`"#,
+                Some("metadata:1z"),
+            ),
             (
                 r#"	LocalObjectReference `json:",inline" protobuf:"bytes,1,opt,name=localObjectReference"`"#,
                 Some("*/core.v1.LocalObjectReference:1"),
             ),
             ("	// a comment", None),
+            (r#"	// Fields *Fields `json:"fields,omitempty" protobuf:"bytes,5,opt,name=fields"`"#, None),
         ];
         for (line, expected) in stories {
             assert_eq!(field(line, "/core.v1").as_deref(), expected, "{line}");

@@ -42,7 +42,6 @@ const IMPURE: &[&str] = &["tokio", "hyper", "kube", "nix", "rustls", "uuid", "te
 const FENCES: &[(&str, &[&str])] = &[
     ("fjall", &["stead-store"]),
     ("libcontainer", &["stead-runtime"]),
-    ("rtnetlink", &["stead-wire"]),
     ("netlink-sys", &["stead-wire"]),
     ("rcgen", &["stead-apiserver"]),
     ("hickory-proto", &["stead-dns"]),

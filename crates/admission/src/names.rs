@@ -1,76 +1,27 @@
-//! The grammars of names, labels and keys, with upstream's texts.
+//! The grammars of names and keys beside those of `stead_machinery::names`, with upstream's texts, and the rules of kinds' names.
 //!
 //! Source of the texts: `k8s.io/apimachinery/pkg/util/validation`. Each function returns what is wrong, in order.
 
-/// Longest DNS label, label value and name part of a key.
-pub(crate) const LABEL_MAX: usize = 63;
-/// Longest DNS subdomain and key prefix.
-pub(crate) const SUBDOMAIN_MAX: usize = 253;
+use stead_machinery::names::{SUBDOMAIN, is_label, regex_error};
+pub(crate) use stead_machinery::names::{
+    SUBDOMAIN_MAX, dns_label, dns_subdomain, label_key as qualified_name, label_value, max_length,
+};
+
 /// Longest Service name (RFC 1035 label).
 const SERVICE_MAX: usize = 63;
 
 /// A kind's rule for `metadata.name`.
 pub(crate) type NameRule = fn(&str, bool) -> Vec<String>;
 
-const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
-const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
-
-/// `WHAT (e.g. 'a',  or 'b', regex used for validation is 'R')`.
-fn regex_error(what: &str, regex: &str, examples: &[&str]) -> String {
-    let list = examples.iter().map(|e| format!("'{e}', ")).collect::<Vec<_>>().join(" or ");
-    format!("{what} (e.g. {list}regex used for validation is '{regex}')")
-}
-
-pub(crate) fn max_length(max: usize) -> String {
-    format!("must be no more than {max} bytes")
-}
-
 /// `must be between LOW and HIGH, inclusive`.
 pub(crate) fn between(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
 }
 
-fn is_label_form(text: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    text.bytes().all(inner) && !text.is_empty() && !text.starts_with('-') && !text.ends_with('-')
-}
-
-/// RFC 1123 label: names of namespaces, containers, volumes.
-pub(crate) fn dns_label(text: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    if text.len() > LABEL_MAX {
-        errors.push(max_length(LABEL_MAX));
-    }
-    if !is_label_form(text) {
-        errors.push(regex_error(
-            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character",
-            LABEL,
-            &["my-name", "123-abc"],
-        ));
-    }
-    errors
-}
-
-/// RFC 1123 subdomain: names of most objects.
-pub(crate) fn dns_subdomain(text: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    if text.len() > SUBDOMAIN_MAX {
-        errors.push(max_length(SUBDOMAIN_MAX));
-    }
-    if !text.split('.').all(is_label_form) {
-        errors.push(regex_error(
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
-            SUBDOMAIN,
-            &["example.com"],
-        ));
-    }
-    errors
-}
-
 /// RFC 1123 subdomain whose first label may be `*`: hosts of an Ingress.
 pub(crate) fn wildcard_subdomain(text: &str) -> Vec<String> {
     let rest = text.strip_prefix("*.");
-    if rest.is_some_and(|r| r.split('.').all(is_label_form)) && text.len() <= SUBDOMAIN_MAX {
+    if rest.is_some_and(|rest| rest.split('.').all(is_label)) && text.len() <= SUBDOMAIN_MAX {
         return Vec::new();
     }
     vec![regex_error(
@@ -86,67 +37,11 @@ pub(crate) fn dns_1035_label(text: &str) -> Vec<String> {
     if text.len() > SERVICE_MAX {
         errors.push(max_length(SERVICE_MAX));
     }
-    if !is_label_form(text) || !text.starts_with(|c: char| c.is_ascii_lowercase()) {
+    if !is_label(text) || !text.starts_with(|c: char| c.is_ascii_lowercase()) {
         errors.push(regex_error(
             "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character",
             "[a-z]([-a-z0-9]*[a-z0-9])?",
             &["my-name", "abc-123"],
-        ));
-    }
-    errors
-}
-
-fn is_name_part(text: &str) -> bool {
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    edge(text.chars().next())
-        && edge(text.chars().next_back())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-}
-
-/// Keys of labels, annotations, resources, finalizers: `[prefix/]name`.
-pub(crate) fn qualified_name(text: &str) -> Vec<String> {
-    const FORM: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
-    const REGEX: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
-    const EXAMPLES: &[&str] = &["MyName", "my.name", "123-abc"];
-    let mut errors = Vec::new();
-    let parts: Vec<&str> = text.split('/').collect();
-    let name = match parts.as_slice() {
-        [name] => *name,
-        [prefix, name] => {
-            if prefix.is_empty() {
-                errors.push("prefix part must be non-empty".to_owned());
-            } else {
-                errors.extend(dns_subdomain(prefix).into_iter().map(|e| format!("prefix part {e}")));
-            }
-            *name
-        }
-        _ => {
-            let error = regex_error(&format!("a qualified name {FORM}"), REGEX, EXAMPLES);
-            return vec![format!("{error} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
-        }
-    };
-    if name.is_empty() {
-        errors.push("name part must be non-empty".to_owned());
-    } else if name.len() > LABEL_MAX {
-        errors.push(format!("name part {}", max_length(LABEL_MAX)));
-    }
-    if !is_name_part(name) {
-        errors.push(format!("name part {}", regex_error(FORM, REGEX, EXAMPLES)));
-    }
-    errors
-}
-
-/// Values of labels.
-pub(crate) fn label_value(text: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    if text.len() > LABEL_MAX {
-        errors.push(max_length(LABEL_MAX));
-    }
-    if !text.is_empty() && !is_name_part(text) {
-        errors.push(regex_error(
-            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
-            "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?",
-            &["MyValue", "my_value", "12345"],
         ));
     }
     errors

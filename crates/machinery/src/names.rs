@@ -12,7 +12,8 @@ const SUFFIX_LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 pub const SUFFIX_LENGTH: usize = 5;
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
-const SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+/// What upstream's texts quote for a subdomain.
+pub const SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const NAME_PART: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 
 /// `must be no more than MAX bytes`.
@@ -28,7 +29,9 @@ pub fn regex_error(what: &str, regex: &str, examples: &[&str]) -> String {
     format!("{what} (e.g. {list}regex used for validation is '{regex}')")
 }
 
-fn is_label(text: &str) -> bool {
+/// Whether the text has the form of an RFC 1123 label, whatever its length.
+#[must_use]
+pub fn is_label(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }

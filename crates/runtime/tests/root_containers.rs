@@ -406,7 +406,11 @@ async fn attaches_to_pipes() {
 async fn the_first_to_attach_sees_what_was_said_before() {
     let world = World::new().await;
     let sandbox = world.sandbox().await;
-    let config = ContainerConfig { stdin: true, stdin_once: true, ..script("early", "echo early; >/dev/shm/said; read x; echo late") };
+    let config = ContainerConfig {
+        stdin: true,
+        stdin_once: true,
+        ..script("early", "echo early; >/dev/shm/said; read x; echo late")
+    };
     let id = world.start(&sandbox, config).await;
     exec(&world.engine(), &id, &["sh", "-c", "until test -e /dev/shm/said; do :; done"]).await;
     let all = AttachConfig { stdin: true, stdout: true, stderr: true };

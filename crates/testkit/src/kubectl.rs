@@ -37,8 +37,22 @@ impl Kubectl {
     /// The same with `input` on its standard input.
     #[must_use]
     pub fn run_with_input(&self, command: &str, input: &str) -> Done {
-        let mut child = self
-            .command(command)
+        self.finish(self.command(command), input)
+    }
+
+    /// The same on a terminal of its own (as `script` makes one) into which `typed` is typed; both outputs come as one.
+    #[must_use]
+    pub fn on_terminal(&self, command: &str, typed: &str) -> Done {
+        let limit = COMMAND_TIMEOUT.as_secs();
+        let line =
+            format!("timeout {limit} {} --kubeconfig {} {command}", self.program.display(), self.kubeconfig.display());
+        let mut process = Command::new("script");
+        process.args(["-q", "-e", "-c", &line, "/dev/null"]);
+        self.finish(process, typed)
+    }
+
+    fn finish(&self, mut command: Command, input: &str) -> Done {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -102,6 +102,11 @@ fn step_4_names(kubectl: &Kubectl) {
     let short = in_busybox(kubectl, "ping -c 1 redis-1.redis-headless");
     assert!(short.contains("1 packets received"), "{short}");
     assert_eq!(kubectl.ok("exec redis-2 -- hostname"), "redis-2\n");
+    let typed = "nslookup redis-1.redis-headless.default.svc.cluster.local\nexit\n";
+    let shell = kubectl.on_terminal("run -it --rm --image=busybox dns-test -- /bin/sh", typed);
+    let second = addresses.split_whitespace().nth(1).unwrap_or_default();
+    assert!(shell.stdout.contains(&format!("Address: {second}")), "{}{}", shell.stdout, shell.stderr);
+    assert!(shell.stdout.contains("pod \"dns-test\" deleted"), "{}{}", shell.stdout, shell.stderr);
 }
 
 fn step_5_data(kubectl: &Kubectl) {
