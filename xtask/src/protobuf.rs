@@ -106,11 +106,8 @@ fn embedded(kind: &str, package: &str) -> String {
 
 fn text(messages: &BTreeMap<String, Vec<String>>, known: &BTreeSet<&str>) -> String {
     // The schema has no types of their own for what JSON shows inline.
-    let inline: BTreeSet<&str> = messages
-        .values()
-        .flatten()
-        .filter_map(|field| Some(field.strip_prefix('*')?.rsplit_once(':')?.0))
-        .collect();
+    let inline: BTreeSet<&str> =
+        messages.values().flatten().filter_map(|field| Some(field.strip_prefix('*')?.rsplit_once(':')?.0)).collect();
     let mut text = HEAD.to_owned();
     for (name, fields) in messages {
         if known.contains(name.as_str()) || inline.contains(name.as_str()) {
