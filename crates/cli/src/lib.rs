@@ -1,5 +1,70 @@
 //! Commands for people. They reach a cluster by kubeconfig only and work against any Kubernetes cluster.
+//!
+//! Kubectl's commands: [`arguments`] says what was asked, [`builder`] which objects are meant, a file below `commands` does it.
+//! What decides or formats (`print`, `describe`, `apply`, `resources`, the upper half of most commands) is a function from data
+//! to text; `server`, `stream` and the `run` functions of the commands do the rest.
 
 #![forbid(unsafe_code)]
 
+mod arguments;
+mod builder;
 pub mod check;
+mod commands;
+mod failure;
+mod kubeconfig;
+mod manifest;
+mod print;
+mod resources;
+mod server;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+
+use crate::failure::Failure;
+use crate::session::Session;
+
+/// Runs kubectl's command line: the words after the program's name. `version` is what `version` calls this client.
+#[must_use]
+pub fn kubectl(words: Vec<String>, version: &'static str) -> ExitCode {
+    let parsed = match arguments::parse(words.clone()) {
+        Ok(parsed) => parsed,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            // Nobody is left to tell when the output is closed.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprint!("{}", arguments::complaint(&error, &words));
+            return ExitCode::FAILURE;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let session = Session::new(parsed.globals, version);
+    let outcome = runtime.block_on(commands::run(&session, parsed.command));
+    // Reading standard input may be under way in a thread that nothing can interrupt.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => end(&session, &failure),
+    }
+}
+
+fn end(session: &Session, failure: &Failure) -> ExitCode {
+    session.err(&failure.text());
+    ExitCode::from(failure.code())
+}
+
+/// The names of kubectl's commands, for the program that shows them beside its own.
+#[must_use]
+pub fn names() -> Vec<String> {
+    use clap::CommandFactory as _;
+    arguments::Kubectl::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}

@@ -7,10 +7,15 @@ use clap::{Args, Parser, Subcommand};
 
 /// Kubernetes for stateful applications, in one binary.
 #[derive(Debug, Parser)]
-#[command(name = "stead", version, propagate_version = true)]
+#[command(name = "stead", version, propagate_version = true, after_help = kubectls())]
 pub(crate) struct Stead {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// What `--help` says of the commands that are kubectl's.
+fn kubectls() -> String {
+    format!("And kubectl's commands, as `stead COMMAND` or `stead kubectl COMMAND`:\n  {}", stead_cli::names().join(", "))
 }
 
 #[derive(Debug, Subcommand)]

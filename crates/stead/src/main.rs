@@ -15,7 +15,7 @@ mod telemetry;
 use std::process::ExitCode;
 
 use arguments::{Command, Stead};
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 /// The argument with which the engine starts this program as a pod's shim.
 const SHIM: &str = "__shim";
@@ -27,6 +27,9 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     if words.next().is_some_and(|word| word == SHIM) {
         return ExitCode::from(u8::try_from(stead_runtime::shim_main(words)).unwrap_or(1));
+    }
+    if let Some(words) = kubectl_words(std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()) {
+        return stead_cli::kubectl(words, stead_apiserver::GIT_VERSION);
     }
     let stead = match Stead::try_parse() {
         Ok(stead) => stead,
@@ -47,6 +50,25 @@ fn main() -> ExitCode {
     })
 }
 
+/// The words for kubectl's command line: all of a program called `kubectl`, those after `stead kubectl`, and those of a command line
+/// whose first word is none of stead's own.
+fn kubectl_words(words: Vec<String>) -> Option<Vec<String>> {
+    let mut words = words.into_iter();
+    let program = words.next()?;
+    let rest: Vec<String> = words.collect();
+    let name = std::path::Path::new(&program).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if name == "kubectl" || name.starts_with("kubectl-") {
+        return Some(rest);
+    }
+    if rest.first().is_some_and(|word| word == "kubectl") {
+        return Some(rest.into_iter().skip(1).collect());
+    }
+    let own = Stead::command();
+    let kubectls = stead_cli::names();
+    let first = rest.iter().find(|word| own.find_subcommand(word).is_some() || kubectls.contains(word))?;
+    own.find_subcommand(first).is_none().then_some(rest)
+}
+
 /// Prints what is wrong with the command line. `stead check` exits with 1 as the checker that it stands for does.
 fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
@@ -61,4 +83,27 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn version() -> anyhow::Result<ExitCode> {
     println!("stead version {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), stead_apiserver::GIT_VERSION);
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_of_the_program_leads_to_its_commands() {
+        let words = |line: &str| kubectl_words(line.split(' ').map(str::to_owned).collect()).map(|words| words.join(" "));
+        for (line, wanted) in [
+            ("/usr/bin/kubectl get pods", Some("get pods")),
+            ("kubectl version", Some("version")),
+            ("stead kubectl version", Some("version")),
+            ("stead get pods", Some("get pods")),
+            ("stead -n x get pods", Some("-n x get pods")),
+            ("stead server --debug", None),
+            ("stead check a b", None),
+            ("stead version", None),
+            ("stead nothere", None),
+        ] {
+            assert_eq!(words(line).as_deref(), wanted, "{line}");
+        }
+    }
 }

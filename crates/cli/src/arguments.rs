@@ -1,0 +1,205 @@
+//! The command line as data, with kubectl's names, and kubectl's words for what cannot be understood.
+
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::commands::{api_resources, cluster_info, config, get, version};
+
+/// kubectl's commands, for any Kubernetes cluster.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl", disable_help_subcommand = true)]
+pub(crate) struct Kubectl {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Globals {
+    /// The namespace that the command is about.
+    #[arg(short = 'n', long, global = true, help_heading = "Options of every command")]
+    pub(crate) namespace: Option<String>,
+    /// The kubeconfig (default: $KUBECONFIG, ~/.kube/config, /etc/stead/stead.yaml).
+    #[arg(long, global = true, help_heading = "Options of every command")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context.
+    #[arg(long, global = true, help_heading = "Options of every command")]
+    pub(crate) context: Option<String>,
+    /// The kubeconfig's cluster.
+    #[arg(long, global = true, help_heading = "Options of every command")]
+    pub(crate) cluster: Option<String>,
+    /// The kubeconfig's user.
+    #[arg(long, global = true, help_heading = "Options of every command")]
+    pub(crate) user: Option<String>,
+    /// Address of the API server.
+    #[arg(short = 's', long, global = true, help_heading = "Options of every command")]
+    pub(crate) server: Option<String>,
+    /// Bearer token for the API server.
+    #[arg(long, global = true, help_heading = "Options of every command")]
+    pub(crate) token: Option<String>,
+    /// Do not check the server's certificate.
+    #[arg(long, global = true, help_heading = "Options of every command")]
+    pub(crate) insecure_skip_tls_verify: bool,
+    /// User to impersonate.
+    #[arg(long = "as", global = true, help_heading = "Options of every command")]
+    pub(crate) as_user: Option<String>,
+    /// Group to impersonate.
+    #[arg(long, global = true, help_heading = "Options of every command")]
+    pub(crate) as_group: Vec<String>,
+    /// How long one request may take, such as 30s; 0 for ever.
+    #[arg(long, global = true, default_value = "0", help_heading = "Options of every command")]
+    pub(crate) request_timeout: String,
+    /// Where kubectl caches what it discovers; nothing is cached here.
+    #[arg(long, global = true, hide = true)]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Level of kubectl's log; there is none here.
+    #[arg(short = 'v', long = "v", global = true, hide = true)]
+    pub(crate) verbosity: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Display one or many resources.
+    Get(get::Flags),
+    /// The resources that the server has.
+    ApiResources(api_resources::Flags),
+    /// The API versions that the server has.
+    ApiVersions,
+    /// Versions of client and server.
+    Version(version::Flags),
+    /// Look at the kubeconfig, or change what is current in it.
+    Config(config::Flags),
+    /// Addresses of the control plane.
+    ClusterInfo(cluster_info::Flags),
+}
+
+/// Understands the words after the program's name, as kubectl would.
+pub(crate) fn parse(words: Vec<String>) -> Result<Kubectl, clap::Error> {
+    let words = plain_booleans(&Kubectl::command(), words);
+    Kubectl::try_parse_from(std::iter::once("kubectl".to_owned()).chain(words))
+}
+
+/// `--watch=true` is `--watch`, and `--watch=false` nothing, for flags that take no value; up to a `--`.
+fn plain_booleans(command: &clap::Command, words: Vec<String>) -> Vec<String> {
+    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let mut chain = vec![command];
+    for word in &words[..end] {
+        let inner = chain.last().and_then(|command| command.find_subcommand(word));
+        chain.extend(inner);
+    }
+    let is_switch = |name: &str| {
+        let args = chain.iter().flat_map(|command| command.get_arguments());
+        let named: Vec<&clap::Arg> = args.filter(|arg| {
+            arg.get_long() == Some(name) || (name.len() == 1 && arg.get_short() == name.chars().next())
+        }).collect();
+        named.last().is_some_and(|arg| matches!(arg.get_action(), clap::ArgAction::SetTrue))
+    };
+    let plain = |(at, word): (usize, String)| {
+        let flag = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
+        let Some((name, value)) = flag.and_then(|flag| flag.split_once('=')).filter(|_| at < end) else { return Some(word) };
+        match value {
+            "true" | "1" | "t" if is_switch(name) => Some(word.split('=').next().unwrap_or_default().to_owned()),
+            "false" | "0" | "f" if is_switch(name) => None,
+            _ => Some(word),
+        }
+    };
+    words.into_iter().enumerate().filter_map(plain).collect()
+}
+
+/// Kubectl's words for a command line that cannot be understood.
+pub(crate) fn complaint(error: &clap::Error, words: &[String]) -> String {
+    let command = command_of(words);
+    let context = |kind: ContextKind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(all)) => all.first().cloned().unwrap_or_default(),
+        _ => String::new(),
+    };
+    let hint = if command.is_empty() { "kubectl".to_owned() } else { format!("kubectl {command}") };
+    let argument = context(ContextKind::InvalidArg);
+    let flag = argument.split([' ', '=']).next().unwrap_or_default();
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            let mut text = format!("error: unknown command {:?} for {hint:?}\n", context(ContextKind::InvalidSubcommand));
+            if let Some(ContextValue::Strings(close)) = error.get(ContextKind::SuggestedSubcommand) {
+                let close: String = close.iter().map(|name| format!("\t{name}\n")).collect();
+                text.push_str(&format!("\nDid you mean this?\n{close}"));
+            }
+            text
+        }
+        ErrorKind::UnknownArgument if flag.starts_with("--") => {
+            format!("error: unknown flag: {flag}\nSee '{hint} --help' for usage.\n")
+        }
+        ErrorKind::UnknownArgument if flag.starts_with('-') => {
+            let short: String = flag.chars().skip(1).take(1).collect();
+            format!("error: unknown shorthand flag: '{short}' in {flag}\nSee '{hint} --help' for usage.\n")
+        }
+        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
+            format!("error: flag needs an argument: {flag}\nSee '{hint} --help' for usage.\n")
+        }
+        ErrorKind::MissingRequiredArgument if flag.starts_with("--") => {
+            format!("error: required flag(s) {:?} not set\n", flag.trim_start_matches('-'))
+        }
+        _ => format!("{error}"),
+    }
+}
+
+/// The command and sub-commands that the words name: `rollout status`.
+fn command_of(words: &[String]) -> String {
+    let root = Kubectl::command();
+    let mut at = &root;
+    let mut names = Vec::new();
+    for word in words.iter().take_while(|word| *word != "--") {
+        if let Some(inner) = at.find_subcommand(word) {
+            names.push(inner.get_name().to_owned());
+            at = inner;
+        }
+    }
+    names.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Kubectl::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_stand_anywhere_and_in_any_form() {
+        for line in [
+            "get pods -n x -o yaml",
+            "-n x get pods -oyaml",
+            "get -o=yaml --namespace=x pods",
+            "--kubeconfig k get pods -o yaml -n x -w=false --watch-only=false",
+        ] {
+            let parsed = parse(words(line)).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(parsed.globals.namespace.as_deref(), Some("x"), "{line}");
+            let Command::Get(flags) = parsed.command else { panic!("{line}") };
+            assert_eq!((&flags.words[..], flags.output.output.as_deref(), flags.watch), (&["pods".to_owned()][..], Some("yaml"), false));
+        }
+    }
+
+    #[test]
+    fn wrong_command_lines_get_kubectls_words() {
+        for (line, wanted) in [
+            ("get pods --nothere", "error: unknown flag: --nothere\nSee 'kubectl get --help' for usage.\n"),
+            ("rollout status x --frob=1", "error: unknown flag: --frob\nSee 'kubectl rollout status --help' for usage.\n"),
+            ("gett pods", "error: unknown command \"gett\" for \"kubectl\"\n\nDid you mean this?\n\tget\n"),
+            ("nothere", "error: unknown command \"nothere\" for \"kubectl\"\n"),
+            ("get pods -n", "error: flag needs an argument: --namespace\nSee 'kubectl get --help' for usage.\n"),
+        ] {
+            let error = parse(words(line)).err().unwrap_or_else(|| panic!("{line} is understood"));
+            assert_eq!(complaint(&error, &words(line)), wanted, "{line}");
+        }
+    }
+}
