@@ -150,7 +150,9 @@ fn by_word(resources: &Resources, word: &str, categories: bool) -> Result<Vec<Rc
 pub(crate) async fn targets(session: &Session, question: &Question<'_>) -> Result<Vec<Target>> {
     if !question.files.filename.is_empty() {
         if !question.words.is_empty() {
-            return plain("when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well");
+            return plain(
+                "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well",
+            );
         }
         return from_files(session, question).await;
     }
@@ -316,7 +318,10 @@ mod tests {
             ("sts web db", "statefulset.apps/web statefulset.apps/db"),
             ("po,svc a", "pod/a service/a"),
             ("pod/a svc/b", "pod/a service/b"),
-            ("all", "pods replicationcontrollers services daemonsets deployments replicasets statefulsets horizontalpodautoscalers cronjobs jobs"),
+            (
+                "all",
+                "pods replicationcontrollers services daemonsets deployments replicasets statefulsets horizontalpodautoscalers cronjobs jobs",
+            ),
             ("nothere", "the server doesn't have a resource type \"nothere\""),
             ("pod/a/b", "arguments in resource/name form must have a single resource and name"),
         ] {

@@ -143,8 +143,7 @@ impl Refusal {
         if !details.is_object() {
             return format!("The request is invalid: {}\n", self.message());
         }
-        let (kind, name) =
-            (details["kind"].as_str().unwrap_or_default(), details["name"].as_str().unwrap_or_default());
+        let (kind, name) = (details["kind"].as_str().unwrap_or_default(), details["name"].as_str().unwrap_or_default());
         let what = match (kind, name) {
             ("", "") => "The request is invalid".to_owned(),
             _ => format!("The {kind} {name:?} is invalid"),
@@ -204,11 +203,13 @@ mod tests {
     #[test]
     fn the_servers_refusals_are_told_as_kubectl_tells_them() {
         let cause = |field: &str, message: &str| json!({"field": field, "message": message});
-        let invalid = |causes: Vec<Value>| {
-            status("Invalid", "long", json!({"kind": "Pod", "name": "web", "causes": causes}))
-        };
+        let invalid =
+            |causes: Vec<Value>| status("Invalid", "long", json!({"kind": "Pod", "name": "web", "causes": causes}));
         for (failure, wanted) in [
-            (status("NotFound", "pods \"x\" not found", json!({})), "Error from server (NotFound): pods \"x\" not found\n"),
+            (
+                status("NotFound", "pods \"x\" not found", json!({})),
+                "Error from server (NotFound): pods \"x\" not found\n",
+            ),
             (status("", "odd", json!({})), "Error from server: odd\n"),
             (invalid(vec![cause("spec.a", "Required value")]), "The Pod \"web\" is invalid: spec.a: Required value\n"),
             (

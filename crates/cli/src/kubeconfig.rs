@@ -49,7 +49,9 @@ pub(crate) fn merged(flags: &Globals) -> Result<Value> {
     for path in files(flags) {
         match read(&path)? {
             Some(file) => merge(&mut all, absolute(file, &path)),
-            None if flags.kubeconfig.is_some() => return plain(format!("stat {}: no such file or directory", path.display())),
+            None if flags.kubeconfig.is_some() => {
+                return plain(format!("stat {}: no such file or directory", path.display()));
+            }
             None => {}
         }
     }
@@ -127,7 +129,8 @@ pub(crate) fn minified(mut config: Value) -> Result<Value> {
     let keep = |list: &str, name: &Value| -> Value {
         find(&config, list, name).map_or_else(|| json!([]), |entry| json!([entry]))
     };
-    let (clusters, users) = (keep("clusters", &context["context"]["cluster"]), keep("users", &context["context"]["user"]));
+    let (clusters, users) =
+        (keep("clusters", &context["context"]["cluster"]), keep("users", &context["context"]["user"]));
     config["contexts"] = json!([context]);
     config["clusters"] = clusters;
     config["users"] = users;

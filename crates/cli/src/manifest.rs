@@ -69,10 +69,7 @@ fn expand(path: &Path, recursive: bool) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     walk(path, if recursive { DEPTH_MAX } else { 1 }, &mut found)?;
     if found.is_empty() {
-        return plain(format!(
-            "error reading [{}]: recognized file extensions are [.json .yaml .yml]",
-            path.display()
-        ));
+        return plain(format!("error reading [{}]: recognized file extensions are [.json .yaml .yml]", path.display()));
     }
     Ok(found)
 }
@@ -164,7 +161,12 @@ mod tests {
     fn every_form_of_several_objects_is_taken_apart() {
         let pod = |name: &str| format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n");
         assert_eq!(names(&format!("---\n{}---\n{}---\n", pod("a"), pod("b"))), ["a", "b"]);
-        assert_eq!(names("{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"a\"}} {\"apiVersion\":\"v1\",\"kind\":\"Pod\"}"), ["a", "?"]);
+        assert_eq!(
+            names(
+                "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"a\"}} {\"apiVersion\":\"v1\",\"kind\":\"Pod\"}"
+            ),
+            ["a", "?"]
+        );
         let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}\n- {apiVersion: v1, kind: Pod, metadata: {name: b}}\n";
         assert_eq!(names(list), ["a", "b"]);
         let typed = "apiVersion: v1\nkind: PodList\nitems:\n- {metadata: {name: a}}\n";

@@ -114,7 +114,8 @@ impl Resources {
         for entry in entries.iter().filter(|r| !named(r).contains('/')) {
             let plural = named(entry);
             let prefix = format!("{plural}/");
-            let subresources = entries.iter().filter_map(|r| named(r).strip_prefix(&prefix).map(str::to_owned)).collect();
+            let subresources =
+                entries.iter().filter_map(|r| named(r).strip_prefix(&prefix).map(str::to_owned)).collect();
             self.all.push(Rc::new(Resource {
                 group: group.to_owned(),
                 version: version.to_owned(),
@@ -143,7 +144,8 @@ impl Resources {
             _ => (None, Some(rest)),
         };
         let fits = |r: &Resource| {
-            let group_fits = |wanted: &str| r.group == wanted || (!wanted.is_empty() && r.group.starts_with(&format!("{wanted}.")));
+            let group_fits =
+                |wanted: &str| r.group == wanted || (!wanted.is_empty() && r.group.starts_with(&format!("{wanted}.")));
             group.is_none_or(group_fits) && version.is_none_or(|wanted| r.version == wanted)
         };
         let ways: [&dyn Fn(&Resource) -> bool; 3] = [
@@ -214,8 +216,10 @@ pub(crate) mod tests {
     /// What a server with the usual kinds has.
     pub(crate) fn usual() -> Resources {
         let mut resources = Resources::default();
-        resources.add_aggregated(&stead_machinery::discovery::aggregated(true, stead_machinery::discovery::Aggregated::V2));
-        resources.add_aggregated(&stead_machinery::discovery::aggregated(false, stead_machinery::discovery::Aggregated::V2));
+        resources
+            .add_aggregated(&stead_machinery::discovery::aggregated(true, stead_machinery::discovery::Aggregated::V2));
+        resources
+            .add_aggregated(&stead_machinery::discovery::aggregated(false, stead_machinery::discovery::Aggregated::V2));
         resources
     }
 

@@ -17,7 +17,8 @@ use crate::failure::{Failure, Result};
 use crate::resources::Resources;
 
 /// What asks for server-side tables.
-pub(crate) const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+pub(crate) const TABLE: &str =
+    "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
 const JSON: &str = "application/json";
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
 /// Items per page of a list, as kubectl asks for them.
@@ -193,7 +194,10 @@ impl Server {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = error.source();
         let mut last = error.to_string();
         while let Some(inner) = cause {
-            if inner.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            if inner
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
+            {
                 return Failure::Bare(format!(
                     "The connection to the server {host} was refused - did you specify the right host or port?"
                 ));
@@ -251,7 +255,10 @@ fn status_of(code: u16, text: &str) -> Value {
         409 => ("Conflict", "the server reported a conflict"),
         429 => ("TooManyRequests", "the server has received too many requests and has asked us to try again later"),
         503 => ("ServiceUnavailable", "the server is currently unable to handle the request"),
-        504 => ("Timeout", "the server was unable to return a response in the time allotted, but may still be processing the request"),
+        504 => (
+            "Timeout",
+            "the server was unable to return a response in the time allotted, but may still be processing the request",
+        ),
         500 => ("InternalError", "an error on the server has prevented the request from succeeding"),
         _ => ("", "the server rejected our request for an unknown reason"),
     };

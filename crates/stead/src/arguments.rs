@@ -15,7 +15,10 @@ pub(crate) struct Stead {
 
 /// What `--help` says of the commands that are kubectl's.
 fn kubectls() -> String {
-    format!("And kubectl's commands, as `stead COMMAND` or `stead kubectl COMMAND`:\n  {}", stead_cli::names().join(", "))
+    format!(
+        "And kubectl's commands, as `stead COMMAND` or `stead kubectl COMMAND`:\n  {}",
+        stead_cli::names().join(", ")
+    )
 }
 
 #[derive(Debug, Subcommand)]

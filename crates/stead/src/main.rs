@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn every_name_of_the_program_leads_to_its_commands() {
-        let words = |line: &str| kubectl_words(line.split(' ').map(str::to_owned).collect()).map(|words| words.join(" "));
+        let words =
+            |line: &str| kubectl_words(line.split(' ').map(str::to_owned).collect()).map(|words| words.join(" "));
         for (line, wanted) in [
             ("/usr/bin/kubectl get pods", Some("get pods")),
             ("kubectl version", Some("version")),

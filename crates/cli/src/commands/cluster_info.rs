@@ -15,7 +15,8 @@ pub(crate) async fn run(session: &Session, _flags: Flags) -> Result {
     use std::io::IsTerminal as _;
     let server = session.server().await?;
     let coloured = std::io::stdout().is_terminal();
-    let colour = |code: u8, text: &str| if coloured { format!("\u{1b}[0;{code}m{text}\u{1b}[0m") } else { text.to_owned() };
+    let colour =
+        |code: u8, text: &str| if coloured { format!("\u{1b}[0;{code}m{text}\u{1b}[0m") } else { text.to_owned() };
     let services = session.kind("", "Service").await?;
     let query = [("labelSelector", "kubernetes.io/cluster-service=true".to_owned())];
     let found = server.list(&services.path(Some("kube-system")), &query, "application/json").await?;

@@ -63,7 +63,8 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
         What::View { raw, minify, output } => {
             let config = if minify { kubeconfig::minified(config)? } else { config };
             let config = if raw { config } else { kubeconfig::redacted(config) };
-            let output = crate::print::Output { output: Some(output), allow_missing_template_keys: true, ..Default::default() };
+            let output =
+                crate::print::Output { output: Some(output), allow_missing_template_keys: true, ..Default::default() };
             session.out(&output.format(crate::print::PLAIN_FORMATS, true)?.print(&emptied(config))?)
         }
         What::CurrentContext => match at(&config, "/current-context") {
@@ -103,7 +104,8 @@ fn emptied(mut config: Value) -> Value {
 }
 
 fn names(config: &Value, key: &str) -> String {
-    let lines: String = list(config, &format!("/{key}")).iter().map(|entry| format!("{}\n", at(entry, "/name"))).collect();
+    let lines: String =
+        list(config, &format!("/{key}")).iter().map(|entry| format!("{}\n", at(entry, "/name"))).collect();
     format!("NAME\n{lines}")
 }
 

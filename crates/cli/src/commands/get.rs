@@ -85,14 +85,20 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     }
     if flags.words.is_empty() && flags.files.filename.is_empty() {
         session.err("You must specify the type of resource to get. Use \"kubectl api-resources\" for a complete list of supported resources.\n\n");
-        return plain("Required resource not specified.\nUse \"kubectl explain <resource>\" for a detailed description of that resource (e.g. kubectl explain pods).\nSee 'kubectl get -h' for help and examples");
+        return plain(
+            "Required resource not specified.\nUse \"kubectl explain <resource>\" for a detailed description of that resource (e.g. kubectl explain pods).\nSee 'kubectl get -h' for help and examples",
+        );
     }
     let mut format = flags.output.format(GET_FORMATS, !flags.no_headers)?;
     let targets = builder::targets(session, &flags.question()).await?;
     if flags.watch || flags.watch_only {
         return watch(session, &flags, format, targets).await;
     }
-    if format.is_human() { tables(session, &flags, &format, &targets).await } else { objects(session, &flags, &mut format, &targets).await }
+    if format.is_human() {
+        tables(session, &flags, &format, &targets).await
+    } else {
+        objects(session, &flags, &mut format, &targets).await
+    }
 }
 
 impl Flags {
@@ -300,7 +306,9 @@ fn natural(a: &str, b: &str) -> Ordering {
 /// The list first, then every change until the watch ends.
 async fn watch(session: &Session, flags: &Flags, mut format: Format, targets: Vec<Target>) -> Result {
     let [target] = &targets[..] else {
-        return plain("watch is only supported on individual resources and resource collections - more than 1 resource was found");
+        return plain(
+            "watch is only supported on individual resources and resource collections - more than 1 resource was found",
+        );
     };
     let server = session.server().await?;
     let human = format.is_human();
@@ -418,14 +426,19 @@ mod tests {
     use crate::resources::tests::usual;
 
     fn table(names: &[&str]) -> Value {
-        let rows: Vec<Value> = names.iter().map(|name| json!({"cells": [name], "object": {"metadata": {"name": name}}})).collect();
+        let rows: Vec<Value> =
+            names.iter().map(|name| json!({"cells": [name], "object": {"metadata": {"name": name}}})).collect();
         json!({"columnDefinitions": [{"name": "Name"}], "rows": rows})
     }
 
     #[test]
     fn tables_of_several_kinds_have_prefixes_and_a_blank_line_between() {
         let group = |word: &str, tables: Vec<Value>| Group { resource: usual().find(word).expect("there"), tables };
-        let groups = [group("po", vec![table(&["a"]), table(&["b"])]), group("cm", vec![table(&[])]), group("sts", vec![table(&["c"])])];
+        let groups = [
+            group("po", vec![table(&["a"]), table(&["b"])]),
+            group("cm", vec![table(&[])]),
+            group("sts", vec![table(&["c"])]),
+        ];
         let text = drawn(&groups, |resource| Look { kind: Some(resource.group_kind()), ..Look::default() });
         assert_eq!(text, "NAME\npod/a\npod/b\n\nNAME\nstatefulset.apps/c\n");
     }
@@ -434,9 +447,8 @@ mod tests {
     fn sorting_knows_numbers_quantities_and_names() {
         let sorted = |path: &str, values: Value| {
             let mut list: Vec<Value> = items(&values).iter().map(|v| json!({"x": v})).collect();
-            sort(&mut list, &JsonPath::relaxed(path, true).expect("parses"), "").map(|()| {
-                list.iter().map(|v| crate::print::compact(&v["x"])).collect::<Vec<_>>().join(" ")
-            })
+            sort(&mut list, &JsonPath::relaxed(path, true).expect("parses"), "")
+                .map(|()| list.iter().map(|v| crate::print::compact(&v["x"])).collect::<Vec<_>>().join(" "))
         };
         assert_eq!(sorted(".x", json!([10, 9, 2.5])).expect("sorts"), "2.5 9 10");
         assert_eq!(sorted("{.x}", json!(["1Gi", "10Mi", "2Ki"])).expect("sorts"), r#""2Ki" "10Mi" "1Gi""#);

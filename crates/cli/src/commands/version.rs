@@ -100,9 +100,14 @@ mod tests {
     #[test]
     fn versions_too_far_apart_are_warned_of() {
         let of = |client: &str, server: &str| {
-            skew(&json!({"clientVersion": {"major": "1", "minor": client}, "serverVersion": {"major": "1", "minor": server}}))
+            skew(
+                &json!({"clientVersion": {"major": "1", "minor": client}, "serverVersion": {"major": "1", "minor": server}}),
+            )
         };
         assert_eq!(of("37", "36+"), "");
-        assert_eq!(of("32", "24+"), "WARNING: version difference between client (1.32) and server (1.24) exceeds the supported minor version skew of +/-1\n");
+        assert_eq!(
+            of("32", "24+"),
+            "WARNING: version difference between client (1.32) and server (1.24) exceeds the supported minor version skew of +/-1\n"
+        );
     }
 }

@@ -45,8 +45,11 @@ impl CustomColumns {
                 paths.len()
             ));
         }
-        let columns: Result<Vec<(String, JsonPath)>> =
-            headings.into_iter().zip(paths).map(|(heading, path)| Ok((heading, JsonPath::relaxed(&path, true)?))).collect();
+        let columns: Result<Vec<(String, JsonPath)>> = headings
+            .into_iter()
+            .zip(paths)
+            .map(|(heading, path)| Ok((heading, JsonPath::relaxed(&path, true)?)))
+            .collect();
         Ok(Self { columns: columns?, headers, tab: Tab::default() })
     }
 

@@ -70,7 +70,9 @@ impl JsonPath {
         };
         let inner = inner.strip_prefix('.').unwrap_or(inner);
         if inner.is_empty() || inner.contains(['{', '}']) {
-            return plain("unexpected path string, expected a 'name1.name2' or '.name1.name2' or '{name1.name2}' or '{.name1.name2}'");
+            return plain(
+                "unexpected path string, expected a 'name1.name2' or '.name1.name2' or '{name1.name2}' or '{.name1.name2}'",
+            );
         }
         Self::parse(&format!("{{.{inner}}}"), missing_allowed)
     }
@@ -105,7 +107,12 @@ impl JsonPath {
         ))
     }
 
-    fn run<'v>(&self, pieces: &[Piece], value: &'v Value, results: &mut Vec<Found<'v>>) -> std::result::Result<(), String> {
+    fn run<'v>(
+        &self,
+        pieces: &[Piece],
+        value: &'v Value,
+        results: &mut Vec<Found<'v>>,
+    ) -> std::result::Result<(), String> {
         for piece in pieces {
             match piece {
                 Piece::Text(text) => results.push(vec![Cow::Owned(Value::String(text.clone()))]),
@@ -117,7 +124,8 @@ impl JsonPath {
                             Cow::Owned(found) => {
                                 let mut inner = Vec::new();
                                 self.run(body, &found, &mut inner)?;
-                                let own = |all: Found<'_>| all.into_iter().map(|v| Cow::Owned(v.into_owned())).collect();
+                                let own =
+                                    |all: Found<'_>| all.into_iter().map(|v| Cow::Owned(v.into_owned())).collect();
                                 results.extend(inner.into_iter().map(own));
                             }
                         }
@@ -171,7 +179,13 @@ impl JsonPath {
         Ok(next)
     }
 
-    fn passes(&self, value: &Value, left: &[Node], operator: &str, right: &[Node]) -> std::result::Result<bool, String> {
+    fn passes(
+        &self,
+        value: &Value,
+        left: &[Node],
+        operator: &str,
+        right: &[Node],
+    ) -> std::result::Result<bool, String> {
         let quiet = Self { source: String::new(), pieces: Vec::new(), missing_allowed: true };
         let left = quiet.walk(left, vec![Cow::Borrowed(value)])?;
         if operator == "exists" {
@@ -282,7 +296,8 @@ fn go_syntax(value: &Value) -> String {
             format!("[]interface {{}}{{{}}}", list.iter().map(go_syntax).collect::<Vec<_>>().join(", "))
         }
         Value::Object(map) => {
-            let entries: Vec<String> = sorted(map).into_iter().map(|(k, v)| format!("{k:?}:{}", go_syntax(v))).collect();
+            let entries: Vec<String> =
+                sorted(map).into_iter().map(|(k, v)| format!("{k:?}:{}", go_syntax(v))).collect();
             format!("map[string]interface {{}}{{{}}}", entries.join(", "))
         }
         other => go_text(other),
@@ -380,7 +395,8 @@ impl<'s> Parser<'s> {
         while let Some((at, c)) = chars.next() {
             match c {
                 '\\' => name.extend(chars.next().map(|(_, c)| c)),
-                ' ' | '\n' | '\r' | '.' | '[' | ']' | '}' | '{' | '@' | '$' | '(' | ')' | '|' | ':' | ',' | '=' | '!' | '<' | '>' => {
+                ' ' | '\n' | '\r' | '.' | '[' | ']' | '}' | '{' | '@' | '$' | '(' | ')' | '|' | ':' | ',' | '='
+                | '!' | '<' | '>' => {
                     end = at;
                     break;
                 }
@@ -421,7 +437,8 @@ impl<'s> Parser<'s> {
         let end = self.rest.find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c))).unwrap_or(self.rest.len());
         let (text, rest) = self.rest.split_at(end);
         self.rest = rest;
-        let number: Value = serde_json::from_str(text.trim_start_matches('+')).map_err(|_| format!("cannot parse number {text}"))?;
+        let number: Value =
+            serde_json::from_str(text.trim_start_matches('+')).map_err(|_| format!("cannot parse number {text}"))?;
         Ok(Node::Number(number))
     }
 
@@ -591,7 +608,10 @@ mod tests {
             ("{.items[*].nothere}", ""),
             ("x{.kind}y", "xListy"),
             (r#"{range .items[*]}{.metadata.name}{"\t"}{.spec.n}{"\n"}{end}"#, "a\t1\nb\t2\nc\t3.5\n"),
-            (r#"{range .items[*]}[{.metadata.name}{range .conditions[*]} {.type}{end}]{end}."#, "[a Ready Other][b][c]."),
+            (
+                r#"{range .items[*]}[{.metadata.name}{range .conditions[*]} {.type}{end}]{end}."#,
+                "[a Ready Other][b][c].",
+            ),
             ("{.items[0].spec}", r#"{"n":1}"#),
             ("{.items[0]['metadata'].name}", "a"),
             ("{@.kind}", "List"),

@@ -70,7 +70,18 @@ impl Output {
             Some((name, argument)) => (name, Some(argument.to_owned())),
             None => (output, None),
         };
-        let takes = matches!(name, "jsonpath" | "jsonpath-as-json" | "jsonpath-file" | "custom-columns" | "custom-columns-file" | "go-template" | "go-template-file" | "template" | "templatefile");
+        let takes = matches!(
+            name,
+            "jsonpath"
+                | "jsonpath-as-json"
+                | "jsonpath-file"
+                | "custom-columns"
+                | "custom-columns-file"
+                | "go-template"
+                | "go-template-file"
+                | "template"
+                | "templatefile"
+        );
         let known = formats.split(',').any(|format| format == name) && (takes || argument.is_none());
         if !known {
             return plain(format!(
@@ -126,7 +137,9 @@ impl Format {
 /// The items of a list; an object that is none by itself.
 pub(crate) fn each(object: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
     match &object["items"] {
-        Value::Array(list) if object["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => Box::new(list.iter()),
+        Value::Array(list) if object["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => {
+            Box::new(list.iter())
+        }
         _ => Box::new(std::iter::once(object)),
     }
 }
@@ -296,7 +309,12 @@ mod tests {
             flags.format(GET_FORMATS, true).map(|format| format!("{format:?}").chars().take(4).collect::<String>())
         };
         assert_eq!(of("yaml").expect("known"), "Yaml");
-        assert!(of("yaml=x").expect_err("refused").message().starts_with("unable to match a printer suitable for the output format \"yaml=x\""));
+        assert!(
+            of("yaml=x")
+                .expect_err("refused")
+                .message()
+                .starts_with("unable to match a printer suitable for the output format \"yaml=x\"")
+        );
         assert_eq!(of("jsonpath").expect_err("refused").message(), "template format specified but no template given");
     }
 }

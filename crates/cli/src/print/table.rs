@@ -143,10 +143,10 @@ mod tests {
 
     fn table() -> Value {
         json!({"columnDefinitions": [{"name": "Name", "priority": 0}, {"name": "Ready", "priority": 0}, {"name": "IP", "priority": 1}],
-            "rows": [
-                {"cells": ["a", "1/1", "10.0.0.1"], "object": {"metadata": {"namespace": "x", "labels": {"app": "web"}}}},
-                {"cells": ["longer-name", 0, null], "object": {"metadata": {"namespace": "default"}}},
-            ]})
+        "rows": [
+            {"cells": ["a", "1/1", "10.0.0.1"], "object": {"metadata": {"namespace": "x", "labels": {"app": "web"}}}},
+            {"cells": ["longer-name", 0, null], "object": {"metadata": {"namespace": "default"}}},
+        ]})
     }
 
     fn drawn(look: &Look) -> String {
@@ -165,7 +165,10 @@ mod tests {
             "NAMESPACE   NAME              READY   IP\nx           pod/a             1/1     10.0.0.1\ndefault     pod/longer-name   0       \n"
         );
         let labels = Look { show_labels: true, label_columns: vec!["a/app".into(), "app".into()], ..Look::default() };
-        assert!(drawn(&labels).starts_with("NAME          READY   APP   APP   LABELS\na             1/1           web   app=web\n"));
+        assert!(
+            drawn(&labels)
+                .starts_with("NAME          READY   APP   APP   LABELS\na             1/1           web   app=web\n")
+        );
     }
 
     #[test]

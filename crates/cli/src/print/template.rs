@@ -53,8 +53,27 @@ enum Operand {
 }
 
 const FUNCTIONS: [&str; 21] = [
-    "and", "or", "not", "eq", "ne", "lt", "le", "gt", "ge", "len", "index", "print", "printf", "println", "html", "js",
-    "urlquery", "exists", "base64decode", "slice", "call",
+    "and",
+    "or",
+    "not",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "len",
+    "index",
+    "print",
+    "printf",
+    "println",
+    "html",
+    "js",
+    "urlquery",
+    "exists",
+    "base64decode",
+    "slice",
+    "call",
 ];
 
 impl Template {
@@ -77,10 +96,9 @@ impl Template {
         let mut run = Run { text: String::new(), variables: vec![("$".to_owned(), value.clone())] };
         match run.body(&self.body, value) {
             Ok(_) => Ok(run.text),
-            Err(why) => Err(Failure::Plain(format!(
-                "error executing template {:?}: template: output:1: {why}",
-                self.source
-            ))),
+            Err(why) => {
+                Err(Failure::Plain(format!("error executing template {:?}: template: output:1: {why}", self.source)))
+            }
         }
     }
 }
@@ -253,7 +271,8 @@ fn tokens(text: &str) -> Parsed<Vec<Token>> {
         match first {
             '(' => tokens.push(Token::Open),
             ')' => {
-                let end = rest[1..].find(|c: char| !(c.is_alphanumeric() || "._-".contains(c))).map_or(rest.len(), |e| e + 1);
+                let end =
+                    rest[1..].find(|c: char| !(c.is_alphanumeric() || "._-".contains(c))).map_or(rest.len(), |e| e + 1);
                 tokens.push(Token::Close(fields(&rest[1..end])));
                 length = end;
             }
@@ -270,7 +289,9 @@ fn tokens(text: &str) -> Parsed<Vec<Token>> {
                 length = used;
             }
             _ => {
-                let end = rest.find(|c: char| c.is_whitespace() || "()|,\"`".contains(c) || (c == ':' || c == '=')).unwrap_or(rest.len());
+                let end = rest
+                    .find(|c: char| c.is_whitespace() || "()|,\"`".contains(c) || (c == ':' || c == '='))
+                    .unwrap_or(rest.len());
                 if end == 0 {
                     return Err(format!("unexpected {first:?} in command"));
                 }
@@ -333,7 +354,8 @@ fn pipeline_of(tokens: &[Token], at: usize, depth: usize) -> Parsed<(Pipeline, u
     if let Some(length) = declared {
         let names = &tokens[at..at + length];
         if names.iter().all(|t| matches!(t, Token::Comma) || matches!(t, Token::Word(w) if w.starts_with('$'))) {
-            found.variables = names.iter().filter_map(|t| if let Token::Word(w) = t { Some(w.clone()) } else { None }).collect();
+            found.variables =
+                names.iter().filter_map(|t| if let Token::Word(w) = t { Some(w.clone()) } else { None }).collect();
             found.assigns = tokens[at + length] == Token::Assign;
             at += length + 1;
         }
@@ -539,7 +561,9 @@ fn truth(value: Option<&Value>) -> bool {
 fn call(name: &str, values: &[Option<Value>]) -> Parsed<Option<Value>> {
     let wrong = || format!("wrong number of args for {name}: got {}", values.len());
     let first = || values.first().ok_or_else(wrong);
-    let join = |separator: &str| values.iter().map(|v| v.as_ref().map_or("<nil>".into(), go_text)).collect::<Vec<_>>().join(separator);
+    let join = |separator: &str| {
+        values.iter().map(|v| v.as_ref().map_or("<nil>".into(), go_text)).collect::<Vec<_>>().join(separator)
+    };
     Ok(Some(match name {
         "and" => return Ok(values.iter().find(|v| !truth(v.as_ref())).or(values.last()).ok_or_else(wrong)?.clone()),
         "or" => return Ok(values.iter().find(|v| truth(v.as_ref())).or(values.last()).ok_or_else(wrong)?.clone()),
@@ -553,13 +577,14 @@ fn call(name: &str, values: &[Option<Value>]) -> Parsed<Option<Value>> {
                 (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
                 _ => return Err(format!("error calling {name}: incompatible types for comparison")),
             };
-            order.is_some_and(|order| match name {
-                "lt" => order.is_lt(),
-                "le" => order.is_le(),
-                "gt" => order.is_gt(),
-                _ => order.is_ge(),
-            })
-            .into()
+            order
+                .is_some_and(|order| match name {
+                    "lt" => order.is_lt(),
+                    "le" => order.is_le(),
+                    "gt" => order.is_gt(),
+                    _ => order.is_ge(),
+                })
+                .into()
         }
         "len" => match first()? {
             Some(Value::Array(list)) => list.len().into(),
@@ -603,7 +628,9 @@ fn index(value: Option<Value>, keys: &[Option<Value>]) -> Parsed<Option<Value>> 
 
 /// `printf`'s verbs `%s %d %v %q %t %f %%`, with a width.
 fn printf(values: &[Option<Value>]) -> Parsed<String> {
-    let Some(Some(Value::String(format))) = values.first() else { return Err("wrong type for value; expected string".into()) };
+    let Some(Some(Value::String(format))) = values.first() else {
+        return Err("wrong type for value; expected string".into());
+    };
     let mut arguments = values[1..].iter();
     let mut text = String::new();
     let mut chars = format.chars().peekable();
@@ -627,7 +654,8 @@ fn printf(values: &[Option<Value>]) -> Parsed<String> {
             ('q', Some(Some(value))) => format!("{:?}", go_text(value)),
             (_, Some(Some(value))) => go_text(value),
         };
-        let columns: usize = width.trim_start_matches(['-', '+', '0']).split('.').next().unwrap_or_default().parse().unwrap_or(0);
+        let columns: usize =
+            width.trim_start_matches(['-', '+', '0']).split('.').next().unwrap_or_default().parse().unwrap_or(0);
         let columns = columns.min(1024);
         if width.starts_with('-') {
             text.push_str(&format!("{shown:<columns$}"));

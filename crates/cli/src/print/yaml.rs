@@ -346,7 +346,11 @@ fn resolves_to_string(text: &str) -> bool {
         '.' => !(is_special_float(text) || is_float(text)),
         '+' | '-' | '0'..='9' => {
             let plain = text.replace('_', "");
-            !(is_timestamp(text) || is_integer(&plain) || is_float(&plain) || is_special_float(text) || is_base_60(text))
+            !(is_timestamp(text)
+                || is_integer(&plain)
+                || is_float(&plain)
+                || is_special_float(text)
+                || is_base_60(text))
         }
         _ => true,
     }
