@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use stead_client::{Class, Client, classify};
 use stead_informer::{Change, Key, MetaObject, Next, Queue};
 use stead_workloads::gc::{Dependent, FOREGROUND, ORPHAN, Owner, Plan, Policy, Snapshot, plan};
+use stead_workloads::statefulset::wishes::ORDERED_DELETE_FINALIZER;
 
 use crate::everything::{self, Everything, Sort, UID, owners};
 use crate::{Context, Controller, Error};
@@ -62,8 +63,10 @@ fn has(meta: &ObjectMeta, finalizer: &str) -> bool {
     meta.finalizers.iter().flatten().any(|f| f == finalizer)
 }
 
+/// Whether an object waits for its dependents to be deleted. One whose own controller takes them down first, in order,
+/// does so only afterwards.
 fn waits(meta: &ObjectMeta) -> bool {
-    meta.deletion_timestamp.is_some() && has(meta, FOREGROUND)
+    meta.deletion_timestamp.is_some() && has(meta, FOREGROUND) && !has(meta, ORDERED_DELETE_FINALIZER)
 }
 
 /// Which objects have to be looked at after a change of one.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use stead_machinery::Path;
+use stead_machinery::quantity::Quantity;
 
 use super::pod::{self, Rules};
 use super::{
@@ -21,6 +22,9 @@ const MUTABLE: &[&str] = &[
 ];
 
 const FORBIDDEN: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+
+/// The annotation by which a set asks that its claim templates may grow; not upstream's.
+const GROW_CLAIMS: &str = "stead.dev/grow-claims";
 
 pub(super) fn stateful_set(object: &Value, old: Option<&Value>, judge: &mut Judge<'_>) {
     let path = Path::new("spec");
@@ -48,8 +52,23 @@ pub(super) fn stateful_set(object: &Value, old: Option<&Value>, judge: &mut Judg
         for field in MUTABLE {
             kept.put(field, before.at(field).clone());
         }
+        if object.at("metadata.annotations").get(GROW_CLAIMS).is_some_and(|value| value == "true") {
+            forgive_growth(&mut kept, before);
+        }
         if !same(&kept, before) {
             judge.errors.forbidden(&path, FORBIDDEN);
+        }
+    }
+}
+
+/// Takes growth of what the claim templates request back, so that it is no difference.
+fn forgive_growth(spec: &mut Value, before: &Value) {
+    let size = |claim: &Value| claim.at("spec.resources.requests.storage").as_str()?.parse::<Quantity>().ok();
+    for (new, old) in spec.items_mut("volumeClaimTemplates").iter_mut().zip(before.items("volumeClaimTemplates")) {
+        if let (Some(wanted), Some(present)) = (size(new), size(old))
+            && wanted > present
+        {
+            new["spec"]["resources"]["requests"]["storage"] = old.at("spec.resources.requests.storage").clone();
         }
     }
 }

@@ -11,7 +11,8 @@ use serde_json::json;
 use stead_client::{Class, classify, message};
 use stead_informer::{Key, Severity};
 use stead_workloads::history::template;
-use stead_workloads::statefulset::{Action, Policy, Revision, Why, claims, identity};
+use stead_workloads::owner::controller_of;
+use stead_workloads::statefulset::{Action, Policy, Revision, Why, claims, identity, wishes};
 
 use super::observe::Seen;
 use super::{Inner, StatefulSets};
@@ -51,12 +52,13 @@ impl StatefulSets {
 /// Steps of one phase do not depend on each other; those of the next wait for them.
 fn phase(action: Action) -> u8 {
     match action {
-        Action::HoldDeletion | Action::ReleaseDeletion => 4,
+        Action::HoldDeletion | Action::ReleaseDeletion | Action::RollBack => 4,
+        Action::GrowClaims { .. } => 5,
         Action::CreatePod { .. }
         | Action::CreateClaims { .. }
         | Action::RefuseClaims { .. }
         | Action::RepairPod { .. }
-        | Action::DeletePod { why: Why::Finished, .. } => 0,
+        | Action::DeletePod { why: Why::Finished | Why::Broken, .. } => 0,
         Action::RepairClaims { .. } => 1,
         Action::DeletePod { why: Why::ScaleDown | Why::SetDeleted, .. } => 2,
         Action::DeletePod { why: Why::Outdated, .. } => 3,
@@ -120,7 +122,10 @@ impl Work {
             Action::RefuseClaims { ordinal } => self.refuse(ordinal),
             Action::RepairPod { ordinal } => self.repair_pod(ordinal).await,
             Action::RepairClaims { ordinal } => self.repair_claims(ordinal, true).await.map(|_| ()),
-            Action::DeletePod { ordinal, .. } => self.delete_pod(ordinal).await,
+            Action::DeletePod { ordinal, why } => self.delete_pod(ordinal, why).await,
+            Action::GrowClaims { ordinal } => self.grow_claims(ordinal).await,
+            // Done before anything else, see `reconcile`.
+            Action::RollBack => Ok(()),
             Action::HoldDeletion => self.hold(true).await,
             Action::ReleaseDeletion => self.hold(false).await,
         }
@@ -135,13 +140,24 @@ impl Work {
         let pod = identity::new_pod(&self.set, template, name, ordinal);
         let made = self.pods.create(&PostParams::default(), &pod).await;
         match made {
-            // Whose it is shows in the cache; upstream tells no event of this either.
-            Err(error) if classify(&error) == Class::AlreadyExists => Err(doing("create Pod", &pod_name(&pod))(error)),
+            Err(error) if classify(&error) == Class::AlreadyExists => {
+                self.tell_of_stranger(&pod_name(&pod), &error);
+                Err(doing("create Pod", &pod_name(&pod))(error))
+            }
             made => {
                 let made = self.told("create", &pod_name(&pod), made)?;
                 self.inner.writes.wrote(&self.key, &self.inner.pods, &made);
                 Ok(())
             }
+        }
+    }
+
+    /// A pod that is not ours has the name. Upstream tells nobody; a pod of ours that the cache does not know yet is
+    /// none of anybody's business.
+    fn tell_of_stranger(&self, name: &str, error: &kube::Error) {
+        let Some(stranger) = self.inner.pods.get(&self.key.namespace, name) else { return };
+        if controller_of(&stranger.metadata).is_none_or(|owner| Some(&owner.uid) != self.set.metadata.uid.as_ref()) {
+            self.failure("create", name, &message(error));
         }
     }
 
@@ -249,9 +265,50 @@ impl Work {
         Ok(mended)
     }
 
-    async fn delete_pod(&self, ordinal: u32) -> Result<(), Error> {
+    /// Lets small claims ask for what their templates do. What a class refuses is told and not tried again before
+    /// something changes.
+    async fn grow_claims(&self, ordinal: u32) -> Result<(), Error> {
+        for template in identity::claim_templates(&self.set) {
+            let name = identity::claim_name(&self.set, template, ordinal);
+            let Some(claim) = self.inner.claims.get(&self.key.namespace, &name) else { continue };
+            if !claims::is_small(template, &claim) {
+                continue;
+            }
+            let wanted = template.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"));
+            let patch = json!({
+                "metadata": {"uid": claim.metadata.uid},
+                "spec": {"resources": {"requests": {"storage": wanted}}},
+            });
+            let size = wanted.map(|wanted| wanted.0.as_str()).unwrap_or_default();
+            let set = &self.key.name;
+            match self.claims.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                Ok(written) => {
+                    self.inner.writes.wrote(&self.key, &self.inner.claims, &written);
+                    let text = format!("grow Claim {name} in StatefulSet {set} to {size} successful");
+                    self.event(Severity::Normal, "SuccessfulUpdate", text);
+                }
+                Err(error) if classify(&error) == Class::Final => {
+                    let text =
+                        format!("grow Claim {name} in StatefulSet {set} to {size} failed error: {}", message(&error));
+                    self.event(Severity::Warning, "FailedUpdate", text);
+                }
+                Err(error) => return Err(doing("grow Claim", &name)(error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_pod(&self, ordinal: u32, why: Why) -> Result<(), Error> {
         let Some(pod) = self.by_ordinal.get(&ordinal) else { return Ok(()) };
         let name = pod_name(pod);
+        if why == Why::Broken {
+            let revision = identity::revision_of(pod).unwrap_or_default();
+            let text = format!(
+                "Pod {name} never worked at revision {revision} and is replaced; annotation {}: \"false\" leaves it",
+                wishes::HEAL
+            );
+            self.event(Severity::Normal, "ReplacingBrokenPod", text);
+        }
         let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
         match self.pods.delete(&name, &DeleteParams::default().preconditions(only_this)).await {
             Err(error) if matches!(classify(&error), Class::NotFound | Class::Conflict) => {
@@ -270,7 +327,7 @@ impl Work {
         let api: Api<StatefulSet> = Api::namespaced(self.inner.cx.client.clone(), &self.key.namespace);
         let meta = &self.set.metadata;
         let patch = json!({"metadata": {
-            "finalizers": identity::finalizers(&self.set, held), "uid": meta.uid, "resourceVersion": meta.resource_version,
+            "finalizers": wishes::finalizers(&self.set, held), "uid": meta.uid, "resourceVersion": meta.resource_version,
         }});
         let written = api.patch(&self.key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
         let written = written.map_err(doing("set the finalizers of StatefulSet", &self.key.name))?;

@@ -10,11 +10,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::Api;
-use kube::api::PostParams;
-use stead_informer::{Cache, Change, Key, Next, Queue};
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+use stead_informer::{Cache, Change, Key, Next, Queue, Severity};
+use stead_workloads::history::name_of;
 use stead_workloads::owner::{controller_of, selects};
-use stead_workloads::statefulset::{self as decisions, Action, identity, plan};
+use stead_workloads::statefulset::{self as decisions, Action, Wait, identity, plan, wishes};
 
+use self::observe::Seen;
 use crate::{Context, Controller, Error, OwnWrites, family, sources};
 
 /// The StatefulSet controller.
@@ -42,10 +45,15 @@ impl Controller for StatefulSets {
         family::prepare(&pods);
         family::prepare(&revisions);
         sources::wake_self(&sets, queue);
+        let dependents = sets.clone();
+        sources::wake(&sets, queue, move |change| sets_that_wait_for(&dependents, change));
         sources::wake_controller(&pods, "StatefulSet", queue);
         sources::wake_controller(&revisions, "StatefulSet", queue);
         let of_orphan = sets.clone();
-        sources::wake(&pods, queue, move |change| sets_that_may_adopt(&of_orphan, change));
+        sources::wake(&pods, queue, move |change| match &change.new {
+            Some(pod) => sets_that_may_adopt(&of_orphan, pod, &change.key),
+            None => set_of_that_name(&of_orphan, &change.key),
+        });
         let of_claim = sets.clone();
         sources::wake(&claims, queue, move |change| sets_of_claim(&of_claim, change));
         let inner = Inner { cx, sets, pods, claims, revisions, writes: OwnWrites::default() };
@@ -65,12 +73,18 @@ impl Controller for StatefulSets {
         let Some(set) = self.inner.sets.by_key(key) else { return Ok(Next::Done) };
         let Some(seen) = self.observe(key, set).await? else { return Ok(Next::Done) };
         let plan = plan(&seen.snapshot);
+        if plan.actions.contains(&Action::RollBack) {
+            return self.roll_back(&seen).await.map(|()| Next::Done);
+        }
+        if plan.wait == Some(Wait::ForOthers) {
+            self.tell_of_others(&seen.set, key);
+        }
         let (done, result) = self.execute(&seen, &plan.actions).await;
         if done.iter().any(|action| matches!(action, Action::HoldDeletion | Action::ReleaseDeletion)) {
             // The set itself changed, or is gone: its own event brings the key back for the status.
             return result.map(|()| Next::Done);
         }
-        self.publish(key, &seen, &done).await?;
+        self.publish(&seen, &done).await?;
         result?;
         self.truncate_history(key, &seen).await?;
         Ok(plan.wake_at.map_or(Next::Done, |at| Next::After(until(at, seen.now))))
@@ -78,19 +92,51 @@ impl Controller for StatefulSets {
 }
 
 impl StatefulSets {
-    /// Writes the status if it changed.
-    async fn publish(&self, key: &Key, seen: &observe::Seen, done: &[Action]) -> Result<(), Error> {
-        let names = (seen.current.as_str(), seen.update.as_str());
-        let status = decisions::status(&seen.set, &seen.snapshot, done, names, seen.collisions);
+    /// Writes the status if it changed; the set as it is on the server then.
+    async fn publish(&self, seen: &Seen, done: &[Action]) -> Result<Arc<StatefulSet>, Error> {
+        let (key, names) = (&seen.key, (seen.current.as_str(), seen.update.as_str()));
+        let progress = seen.progress.as_ref();
+        let status = decisions::status(&seen.set, &seen.snapshot, done, names, seen.collisions, progress);
         if seen.set.status.as_ref() == Some(&status) {
-            return Ok(());
+            return Ok(seen.set.clone());
         }
         let api: Api<StatefulSet> = Api::namespaced(self.inner.cx.client.clone(), &key.namespace);
         let set = StatefulSet { status: Some(status), ..(*seen.set).clone() };
         let written = api.replace_status(&key.name, &PostParams::default(), &set).await;
         let written = written.map_err(Error::doing(format!("write the status of StatefulSet {key}")))?;
         self.inner.writes.wrote(key, &self.inner.sets, &written);
+        Ok(Arc::new(written))
+    }
+
+    /// Says that the roll-out failed, then gives the set the template that it had before. Only as long as nobody
+    /// changes the set meanwhile: what people write counts more.
+    async fn roll_back(&self, seen: &Seen) -> Result<(), Error> {
+        let inner = &self.inner;
+        let told = self.publish(seen, &[]).await?;
+        let good = seen.revisions.iter().find(|revision| name_of(revision) == seen.current);
+        let unreadable = || Error::Blocked(format!("ControllerRevision {:?} is not there to go back to", seen.current));
+        let mut patch = good.ok_or_else(unreadable)?.data.0.clone();
+        patch["metadata"] = json!({
+            "uid": told.metadata.uid, "resourceVersion": told.metadata.resource_version,
+            "annotations": {wishes::ROLLED_BACK_FROM: seen.update},
+        });
+        let (name, set) = (&seen.key.name, &*seen.set);
+        let text = format!("Revision {:?} of StatefulSet {name:?} has timed out progressing", seen.update);
+        inner.cx.recorder.event(set, Severity::Warning, "ProgressDeadlineExceeded", text);
+        let api: Api<StatefulSet> = Api::namespaced(inner.cx.client.clone(), &seen.key.namespace);
+        let written = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        let written = written.map_err(Error::doing(format!("roll back StatefulSet {}", seen.key)))?;
+        inner.writes.wrote(&seen.key, &inner.sets, &written);
+        let text = format!("Rolled back StatefulSet {name:?} to revision {:?}", seen.current);
+        inner.cx.recorder.event(set, Severity::Normal, "StatefulSetRollback", text);
         Ok(())
+    }
+
+    fn tell_of_others(&self, set: &StatefulSet, key: &Key) {
+        let missing: Vec<_> =
+            wishes::depends_on(set).filter(|other| !self.inner.is_ready(&key.namespace, other)).collect();
+        let text = format!("the first Pod of StatefulSet {} waits for StatefulSet {}", key.name, missing.join(", "));
+        self.inner.cx.recorder.event(set, Severity::Normal, "WaitingForDependency", text);
     }
 }
 
@@ -99,15 +145,32 @@ fn until(at: Timestamp, now: Timestamp) -> Duration {
 }
 
 /// The sets that a pod without a controller might belong to.
-fn sets_that_may_adopt(sets: &Cache<StatefulSet>, change: &Change<Pod>) -> Vec<Key> {
-    let Some(pod) = &change.new else { return Vec::new() };
+fn sets_that_may_adopt(sets: &Cache<StatefulSet>, pod: &Pod, key: &Key) -> Vec<Key> {
     if controller_of(&pod.metadata).is_some() {
         return Vec::new();
     }
     let labels = pod.metadata.labels.clone().unwrap_or_default();
     let fits = |set: &StatefulSet| selects(&set.spec.selector, &labels) && identity::ordinal_of(set, pod).is_some();
-    let fitting = sets.list_ns(&change.key.namespace).into_iter().filter(|set| fits(set));
+    let fitting = sets.list_ns(&key.namespace).into_iter().filter(|set| fits(set));
     fitting.map(|set| Key::of(&set.metadata)).collect()
+}
+
+/// The set that may have waited for the name of a pod that is gone, whoever that pod belonged to.
+fn set_of_that_name(sets: &Cache<StatefulSet>, pod: &Key) -> Vec<Key> {
+    let set = pod.name.rsplit_once('-').and_then(|(set, _)| sets.get(&pod.namespace, set));
+    set.map(|set| Key::of(&set.metadata)).into_iter().collect()
+}
+
+/// The sets that depend on the one that changed.
+fn sets_that_wait_for(sets: &Cache<StatefulSet>, change: &Change<StatefulSet>) -> Vec<Key> {
+    let was_ready = change.old.as_ref().is_some_and(|set| wishes::is_ready(set));
+    let is_ready = change.new.as_ref().is_some_and(|set| wishes::is_ready(set));
+    if was_ready || !is_ready {
+        return Vec::new();
+    }
+    let waits = |set: &StatefulSet| wishes::depends_on(set).any(|other| *other == *change.key.name);
+    let waiting = sets.list_ns(&change.key.namespace).into_iter().filter(|set| waits(set));
+    waiting.map(|set| Key::of(&set.metadata)).collect()
 }
 
 /// The set whose claim went, goes, or has other owners: a pod may wait for just that.

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use stead_informer::Key;
 use stead_workloads::owner::selects;
 use stead_workloads::statefulset::revisions::{self, Decision};
-use stead_workloads::statefulset::{Observed, Snapshot, identity};
+use stead_workloads::statefulset::{Observed, Progress, Snapshot, identity, wishes};
 
 use super::{Inner, StatefulSets};
 use crate::Error;
@@ -27,6 +27,8 @@ pub(super) struct Seen {
     pub(super) collisions: i32,
     pub(super) now: Timestamp,
     pub(super) snapshot: Snapshot,
+    /// How the roll-out gets on, for sets that give it a deadline.
+    pub(super) progress: Option<Progress>,
 }
 
 impl StatefulSets {
@@ -50,17 +52,18 @@ impl StatefulSets {
         let store = Revisions { client, cache: &inner.revisions, writes: &inner.writes, key, reference: &reference };
         let (decision, collisions) = settle(store, &set, &revisions).await?;
         let (current, update) = (decision.current.clone(), decision.update.name().to_owned());
-        let snapshot = Observed {
+        let (snapshot, progress) = Observed {
             set: &set,
             pods: &pods,
             claim: &|name| inner.claims.get(&key.namespace, name),
             current: &current,
             update: &update,
+            waits_for_others: wishes::depends_on(&set).any(|other| !inner.is_ready(&key.namespace, other)),
             now,
         }
-        .snapshot();
+        .look();
         let key = key.clone();
-        Ok(Some(Seen { key, pods, revisions, decision, current, update, collisions, now, snapshot, set }))
+        Ok(Some(Seen { key, pods, revisions, decision, current, update, collisions, now, snapshot, progress, set }))
     }
 
     /// Deletes revisions beyond the limit that nothing uses.
@@ -69,6 +72,13 @@ impl StatefulSets {
         let reference = identity::set_ref(&seen.set);
         let Inner { cx, revisions: cache, writes, .. } = &*self.inner;
         Revisions { client: &cx.client, cache, writes, key, reference: &reference }.delete(&superfluous).await
+    }
+}
+
+impl Inner {
+    /// Whether the set of that name is there and as it should be.
+    pub(super) fn is_ready(&self, namespace: &str, name: &str) -> bool {
+        self.sets.get(namespace, name).is_some_and(|set| wishes::is_ready(&set))
     }
 }
 

@@ -40,6 +40,11 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster whose nodes start and stop pods at once.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more controllers than those of workloads.
+    pub async fn start_with(more: &[&str]) -> Self {
         let pki = tempfile::tempdir().expect("a directory");
         let config = Config {
             bind: "127.0.0.1:0".parse().expect("an address"),
@@ -56,7 +61,7 @@ impl Cluster {
         create_if_absent(&Api::namespaced(client.clone(), NS), &account).await.expect("a service account");
         let caches = Caches::new(client.clone());
         let stop = CancellationToken::new();
-        let entries = registry::all().into_iter().filter(|e| NAMES.contains(&e.name)).collect();
+        let entries = registry::all().into_iter().filter(|e| NAMES.contains(&e.name) || more.contains(&e.name)).collect();
         // Each controller in the name of its own account: a right that it lacks makes its test fail.
         let accounts = server.clone();
         let config = ControllerConfig {

@@ -18,6 +18,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::identity::{claim_name, claim_templates, set_ref};
 use super::snapshot::Claims;
+use super::wishes;
+use crate::claims::matching::requested;
 
 /// Who may own the claims of one ordinal.
 #[derive(Clone, Debug)]
@@ -76,6 +78,7 @@ pub fn wanted(set: &StatefulSet, ordinal: u32) -> Vec<PersistentVolumeClaim> {
 #[must_use]
 pub fn look(owners: &Owners<'_>, ordinal: u32, find: &dyn Fn(&str) -> Option<Arc<PersistentVolumeClaim>>) -> Claims {
     let mut seen = Claims::default();
+    let grows = wishes::grows_claims(owners.set) && !owners.scaled_down;
     let scaling_deletes = Retention::of(owners.set).delete_on_scale;
     for template in claim_templates(owners.set) {
         let Some(claim) = find(&claim_name(owners.set, template, ordinal)) else {
@@ -85,8 +88,15 @@ pub fn look(owners: &Owners<'_>, ordinal: u32, find: &dyn Fn(&str) -> Option<Arc
         seen.deleting |= claim.metadata.deletion_timestamp.is_some();
         seen.stale |= scaling_deletes && owners.is_stale_pod(&claim);
         seen.owners |= !owners.are_right(&claim);
+        seen.small |= grows && is_small(template, &claim);
     }
     seen
+}
+
+/// Whether `claim` asks for less than its template does by now.
+#[must_use]
+pub fn is_small(template: &PersistentVolumeClaim, claim: &PersistentVolumeClaim) -> bool {
+    claim.metadata.deletion_timestamp.is_none() && requested(claim) < requested(template)
 }
 
 impl Owners<'_> {
@@ -269,6 +279,27 @@ mod tests {
             let owners = Owners { set: &set, pod_name: "web-0".into(), pod_uid: "", scaled_down: false };
             let find = |_: &str| Some(Arc::new(claim(&["old pod"])));
             assert_eq!(look(&owners, 0, &find).stale, expected, "{scaled}");
+        }
+    }
+
+    #[test]
+    fn claims_grow_with_their_template_where_the_set_asks_for_it() {
+        let request = |size: &str| json!({"resources": {"requests": {"storage": size}}});
+        for (asked, template, has, expected) in [
+            ("true", "2Gi", "1Gi", true),
+            ("true", "1Gi", "1024Mi", false),
+            ("true", "1Gi", "2Gi", false),
+            ("false", "2Gi", "1Gi", false),
+        ] {
+            let mut set = set("Retain", "Retain");
+            set.metadata.annotations = Some([(wishes::GROW_CLAIMS.to_owned(), asked.to_owned())].into());
+            let templates = set.spec.volume_claim_templates.as_mut().expect("templates");
+            templates[0].spec = serde_json::from_value(request(template)).expect("a spec");
+            let mut claim = claim(&[]);
+            claim.spec = serde_json::from_value(request(has)).expect("a spec");
+            let owners = Owners { set: &set, pod_name: "web-0".into(), pod_uid: "pod", scaled_down: false };
+            let seen = look(&owners, 0, &|_| Some(Arc::new(claim.clone())));
+            assert_eq!(seen.small, expected, "{asked}: {has} to {template}");
         }
     }
 

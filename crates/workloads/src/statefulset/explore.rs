@@ -1,46 +1,95 @@
 //! Visits every state of small sets, whatever brought it about, and checks that the plan is safe in each of them and
 //! that each of them settles once the nodes behave.
+//!
+//! Dimensions: policy x strategy (every partition and `maxUnavailable`, `OnDelete`) x healing x replicas x for each
+//! ordinal no pod, or one of any health (waiting for `minReadySeconds` included), on its way out or not, of the
+//! current, the new or a third template. Pods of the third template that never were Ready never will be: with healing
+//! they must not hold the set up. A second walk does the same for the states of claims, a third for pausing.
 
 use std::collections::BTreeMap;
 
 use super::world::{Miniature, World, words};
-use super::{Action, Plan, Policy, Snapshot, Strategy, Why, plan};
-use crate::pod::Health;
+use super::{Action, Claims, Plan, Policy, Revision, Snapshot, Strategy, Why, plan};
+use crate::pod::{Health, Record};
 
 const ORDINALS: u32 = 3;
 /// Nodes and plan take turns at most this often until everything is as wanted.
 const ROUNDS_MAX: usize = 40;
+const CURRENT: u8 = 0;
+const UPDATE: u8 = 1;
+const THIRD: u8 = 2;
 
 #[test]
 fn every_state_is_safe_and_settles() {
+    let rows = every_row(ORDINALS, &every_pod());
     let mut states = 0;
     for policy in [Policy::OrderedReady, Policy::Parallel] {
-        for world in worlds(policy) {
-            assert_safe(&world);
-            assert_settles(&world);
-            states += 1;
+        for strategy in strategies() {
+            for (replicas, pods) in (0..=ORDINALS).flat_map(|replicas| rows.iter().map(move |row| (replicas, row))) {
+                let world = World {
+                    strategy,
+                    replicas,
+                    update: UPDATE,
+                    // With OnDelete people replace pods, and so they do broken ones.
+                    broken: (strategy != Strategy::OnDelete).then_some(THIRD),
+                    pods: pods.clone(),
+                    ..World::new(policy)
+                };
+                assert_safe(&world);
+                assert_settles(&world);
+                // Without healing everything that upstream waits for has to come by itself.
+                let upstream = World { heals: false, broken: None, ..world };
+                assert_safe(&upstream);
+                assert_settles(&upstream);
+                states += 2;
+            }
         }
     }
-    assert!(states > 200_000, "only {states} states: the walk has lost its point");
+    assert!(states > 1_000_000, "only {states} states: the walk has lost its point");
 }
 
-/// Every combination of pods, replicas and roll-out.
-fn worlds(policy: Policy) -> impl Iterator<Item = World> {
-    let rows = every_row();
-    strategies().into_iter().flat_map(move |strategy| {
-        let rows = rows.clone();
-        (0..=ORDINALS).flat_map(move |replicas| {
-            let world = move |pods| World { strategy, replicas, update: 1, pods, ..World::new(policy) };
-            rows.clone().into_iter().map(world)
-        })
-    })
+#[test]
+fn every_state_of_claims_is_safe_and_settles() {
+    let pods: Vec<_> = every_pod().into_iter().filter(|pod| pod.is_none_or(|pod| pod.template != THIRD)).collect();
+    let rows = every_row(2, &pods);
+    let flags = every_claims();
+    let mut states = 0;
+    for policy in [Policy::OrderedReady, Policy::Parallel] {
+        for replicas in 0..=2 {
+            for pods in &rows {
+                for (first, second) in flags.iter().flat_map(|a| flags.iter().map(move |b| (*a, *b))) {
+                    let claims = BTreeMap::from([(0, first), (1, second)]);
+                    let world = World { replicas, update: UPDATE, pods: pods.clone(), claims, ..World::new(policy) };
+                    assert_claims_are_safe(&world);
+                    assert_settles(&world);
+                    states += 1;
+                }
+            }
+        }
+    }
+    assert!(states > 50_000, "only {states} states: the walk has lost its point");
+}
+
+#[test]
+fn no_paused_state_rolls_out_and_every_one_settles() {
+    for policy in [Policy::OrderedReady, Policy::Parallel] {
+        for strategy in strategies() {
+            for pods in every_row(ORDINALS, &every_pod()) {
+                let world = World { strategy, replicas: ORDINALS, update: UPDATE, paused: true, pods, ..World::new(policy) };
+                assert_safe(&world);
+                let plan = plan(&world.snapshot());
+                let rolls = |a: &Action| matches!(a, Action::DeletePod { why: Why::Outdated | Why::Broken, .. });
+                assert!(!plan.actions.iter().any(rolls), "{world:?}\n{}", told(&plan));
+                assert_settles(&world);
+            }
+        }
+    }
 }
 
 /// Every combination of pods, one for each ordinal.
-fn every_row() -> Vec<BTreeMap<u32, Miniature>> {
-    let pods = every_pod();
+fn every_row(ordinals: u32, pods: &[Option<Miniature>]) -> Vec<BTreeMap<u32, Miniature>> {
     let mut rows = vec![BTreeMap::new()];
-    for ordinal in 0..ORDINALS {
+    for ordinal in 0..ordinals {
         rows = rows
             .iter()
             .flat_map(|row| {
@@ -57,22 +106,43 @@ fn every_row() -> Vec<BTreeMap<u32, Miniature>> {
 
 fn strategies() -> Vec<Strategy> {
     let rolling = |(partition, max_unavailable)| Strategy::RollingUpdate { partition, max_unavailable };
-    let mut all: Vec<_> = [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (3, 1)].into_iter().map(rolling).collect();
-    all.push(Strategy::OnDelete);
+    let each = (0..=ORDINALS).flat_map(|partition| (1..=ORDINALS).map(move |most| (partition, most)));
+    each.map(rolling).chain([Strategy::OnDelete]).collect()
+}
+
+/// No pod, or one of each health and record, of each template; and what is on its way out.
+fn every_pod() -> Vec<Option<Miniature>> {
+    let mut all = vec![None];
+    let live = [
+        (Health::Pending, Record::NeverReady),
+        (Health::Starting, Record::WasReady),
+        (Health::Ready, Record::WasReady),
+        (Health::Available, Record::WasReady),
+        (Health::Finished, Record::NeverReady),
+    ];
+    for (health, record) in live {
+        for template in [CURRENT, UPDATE, THIRD] {
+            all.push(Some(Miniature { health, record, terminating: false, template }));
+        }
+    }
+    for (health, template) in [(Health::Available, CURRENT), (Health::Available, UPDATE), (Health::Finished, UPDATE)] {
+        all.push(Some(Miniature { health, record: Record::WasReady, terminating: true, template }));
+    }
     all
 }
 
-/// No pod, or one of each health, on its way out or not, of the old or the new template.
-fn every_pod() -> Vec<Option<Miniature>> {
-    let mut all = vec![None];
-    for health in [Health::Pending, Health::Ready, Health::Available, Health::Finished] {
-        for terminating in [false, true] {
-            for template in [0, 1] {
-                all.push(Some(Miniature { health, terminating, template }));
-            }
-        }
-    }
-    all
+/// Claims as they should be, and each thing that can be remarkable about them.
+fn every_claims() -> Vec<Claims> {
+    let none = Claims::default();
+    vec![
+        none,
+        Claims { missing: true, ..none },
+        Claims { deleting: true, ..none },
+        Claims { stale: true, ..none },
+        Claims { owners: true, ..none },
+        Claims { small: true, ..none },
+        Claims { missing: true, deleting: true, owners: true, ..none },
+    ]
 }
 
 fn assert_safe(world: &World) {
@@ -82,14 +152,7 @@ fn assert_safe(world: &World) {
     let mut named = std::collections::HashSet::new();
     for action in &plan.actions {
         match *action {
-            Action::CreatePod { ordinal, .. } => {
-                assert!(!world.pods.contains_key(&ordinal), "created over a pod that exists: {}", context());
-                assert!(ordinal < world.replicas, "created what is not wanted: {}", context());
-                if world.policy == Policy::OrderedReady {
-                    let below = (0..ordinal).all(|o| is_healthy(world, o));
-                    assert!(below, "started before the pods below are available: {}", context());
-                }
-            }
+            Action::CreatePod { ordinal, revision } => assert_may_create(world, (ordinal, revision), &context),
             Action::DeletePod { ordinal, why } => {
                 assert!(named.insert(ordinal), "deleted twice: {}", context());
                 assert!(!world.pods[&ordinal].terminating, "deleted what is going: {}", context());
@@ -99,6 +162,8 @@ fn assert_safe(world: &World) {
             | Action::RefuseClaims { .. }
             | Action::RepairPod { .. }
             | Action::RepairClaims { .. }
+            | Action::GrowClaims { .. }
+            | Action::RollBack
             | Action::HoldDeletion
             | Action::ReleaseDeletion => panic!("claims are in order, nothing is deleted: {}", context()),
         }
@@ -109,7 +174,24 @@ fn assert_safe(world: &World) {
         assert!(plan.actions.len() - updates <= 1, "more than one step at a time: {}", context());
         assert!(updates == 0 || updates == plan.actions.len(), "rolled out while scaling: {}", context());
     }
+    assert_highest_first(&plan, &context);
     assert_within_budget(world, &set, &plan, &context);
+}
+
+fn assert_may_create(world: &World, (ordinal, revision): (u32, Revision), context: &dyn Fn() -> String) {
+    assert!(!world.pods.contains_key(&ordinal), "created over a pod that exists: {}", context());
+    assert!(ordinal < world.replicas, "created what is not wanted: {}", context());
+    if world.policy == Policy::OrderedReady {
+        let below = (0..ordinal).all(|o| is_healthy(world, o));
+        assert!(below, "started before the pods below are available: {}", context());
+    }
+    if let Strategy::RollingUpdate { partition, .. } = world.strategy {
+        let old = revision != Revision::UPDATE;
+        assert!(old || ordinal >= partition, "the new revision below the partition: {}", context());
+        assert!(!old || ordinal < partition || world.paused, "the old revision without need: {}", context());
+    } else {
+        assert_eq!(revision, Revision::UPDATE, "OnDelete makes new pods: {}", context());
+    }
 }
 
 fn assert_may_delete(world: &World, ordinal: u32, why: Why, context: &dyn Fn() -> String) {
@@ -131,20 +213,75 @@ fn assert_may_delete(world: &World, ordinal: u32, why: Why, context: &dyn Fn() -
             assert!(ordinal >= partition, "below the partition: {}", context());
             assert_ne!(pod.template, world.update, "up to date: {}", context());
         }
+        Why::Broken => {
+            let Strategy::RollingUpdate { partition, .. } = world.strategy else { panic!("OnDelete: {}", context()) };
+            assert!(world.heals, "healed although that is turned off: {}", context());
+            assert!(pod.health == Health::Pending, "healed what works or worked: {}", context());
+            assert_eq!(pod.record, Record::NeverReady, "healed what was ready: {}", context());
+            let target = if ordinal < partition { world.current } else { world.update };
+            assert_ne!(pod.template, target, "would come back as it was: {}", context());
+            assert!(ordinal < world.replicas, "healed what is not wanted: {}", context());
+        }
     }
 }
 
-/// A roll-out takes down available pods only while fewer than `maxUnavailable` are unavailable.
+/// What is outdated and available goes from the top; so does what is outdated and not available.
+fn assert_highest_first(plan: &Plan, context: &dyn Fn() -> String) {
+    let scaled = |action: &Action| match *action {
+        Action::DeletePod { ordinal, why: Why::ScaleDown } => Some(ordinal),
+        _ => None,
+    };
+    let ordinals: Vec<u32> = plan.actions.iter().filter_map(scaled).collect();
+    assert!(ordinals.is_sorted_by(|a, b| a > b), "not from the top: {}", context());
+}
+
+/// A roll-out takes down available pods only while fewer than `maxUnavailable` are unavailable, the highest first.
 fn assert_within_budget(world: &World, set: &Snapshot, plan: &Plan, context: &dyn Fn() -> String) {
-    let Strategy::RollingUpdate { max_unavailable, .. } = world.strategy else { return };
-    let taken = plan.actions.iter().filter(|action| match action {
-        Action::DeletePod { ordinal, why: Why::Outdated } => is_healthy(world, *ordinal),
-        _ => false,
-    });
-    let taken = taken.count();
+    let Strategy::RollingUpdate { partition, max_unavailable } = world.strategy else { return };
+    let taken = |action: &Action| match *action {
+        Action::DeletePod { ordinal, why: Why::Outdated } if is_healthy(world, ordinal) => Some(ordinal),
+        _ => None,
+    };
+    let taken: Vec<u32> = plan.actions.iter().filter_map(taken).collect();
     let down = set.replicas.iter().filter(|slot| !slot.pod.is_some_and(|pod| pod.is_healthy())).count();
     let most = usize::try_from(max_unavailable).expect("small");
-    assert!(taken == 0 || taken + down <= most, "took down too many: {}", context());
+    assert!(taken.is_empty() || taken.len() + down <= most, "took down too many: {}", context());
+    let candidates = (partition..world.replicas).rev();
+    let candidates = candidates.filter(|o| is_healthy(world, *o) && world.pods[o].template != world.update);
+    let highest: Vec<u32> = candidates.take(taken.len()).collect();
+    assert_eq!(taken, highest, "not from the top: {}", context());
+}
+
+fn assert_claims_are_safe(world: &World) {
+    let plan = plan(&world.snapshot());
+    let context = || format!("{world:?}\n{}", told(&plan));
+    for action in &plan.actions {
+        match *action {
+            Action::CreatePod { ordinal, .. } => {
+                let claims = world.claims[&ordinal];
+                assert!(!claims.stale, "started on a claim that goes with an earlier pod: {}", context());
+                assert!(!claims.deleting, "started on a claim that is being deleted: {}", context());
+            }
+            Action::CreateClaims { ordinal } => {
+                assert!(world.claims[&ordinal].missing && !world.claims[&ordinal].deleting, "{}", context());
+                assert_eq!(world.pods[&ordinal].health, Health::Pending, "{}", context());
+            }
+            Action::RefuseClaims { ordinal } => assert!(world.claims[&ordinal].deleting, "{}", context()),
+            Action::RepairPod { ordinal } | Action::RepairClaims { ordinal } => {
+                assert!(world.claims[&ordinal].owners, "nothing to repair: {}", context());
+            }
+            Action::GrowClaims { ordinal } => {
+                assert!(world.claims[&ordinal].small && ordinal < world.replicas, "{}", context());
+            }
+            Action::DeletePod { ordinal, why: Why::ScaleDown } => {
+                let repaired = plan.actions.iter().position(|a| *a == Action::RepairClaims { ordinal });
+                let deleted = plan.actions.iter().position(|a| a == action);
+                let first = repaired < deleted;
+                assert!(!world.claims[&ordinal].owners || repaired.is_some() && first, "before its claims: {}", context());
+            }
+            Action::DeletePod { .. } | Action::RollBack | Action::HoldDeletion | Action::ReleaseDeletion => {}
+        }
+    }
 }
 
 fn assert_settles(start: &World) {
@@ -164,7 +301,9 @@ fn assert_as_wanted(start: &World, end: &World) {
     let names: Vec<u32> = end.pods.keys().copied().collect();
     assert_eq!(names, (0..end.replicas).collect::<Vec<_>>(), "{start:?}");
     assert!(end.pods.keys().all(|o| is_healthy(end, *o)), "{start:?}\n{end:?}");
-    if let Strategy::RollingUpdate { partition, .. } = end.strategy {
+    if let Strategy::RollingUpdate { partition, .. } = end.strategy
+        && !end.paused
+    {
         let stale = end.pods.iter().find(|(ordinal, pod)| **ordinal >= partition && pod.template != end.update);
         assert_eq!(stale, None, "{start:?}\n{end:?}");
     }

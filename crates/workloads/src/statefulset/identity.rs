@@ -2,6 +2,7 @@
 //!
 //! Source: `pkg/controller/statefulset/stateful_set_utils.go`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -10,23 +11,15 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::snapshot::Deletion;
+use super::wishes;
 use crate::owner::controller_ref;
 
 pub const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 pub const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
-/// On a pod: the name of the revision that it was made from.
+/// On a pod: the revision that it was made from, see [`revision_label`].
 pub const REVISION_LABEL: &str = "controller-revision-hash";
-/// On a set: `"true"` holds its roll-outs, as `kubectl rollout pause` does for a Deployment. Not upstream's.
-pub const PAUSED_ANNOTATION: &str = "stead.dev/paused";
-
-/// On a set: `"true"` takes its pods down in reverse order, one by one, when it is deleted. Not upstream's.
-pub const ORDERED_DELETE_ANNOTATION: &str = "stead.dev/ordered-delete";
-/// The finalizer by which the deletion of such a set waits for its pods.
-pub const ORDERED_DELETE_FINALIZER: &str = "stead.dev/ordered-delete";
-/// The finalizer of a deletion that is to leave the pods alone.
-const ORPHAN_FINALIZER: &str = "orphan";
-
+/// Longest value of a label.
+const LABEL_MAX: usize = 63;
 /// `spec.replicas`.
 #[must_use]
 pub fn replicas(set: &StatefulSet) -> u32 {
@@ -41,43 +34,10 @@ pub fn start(set: &StatefulSet) -> u32 {
     u32::try_from(start).unwrap_or(0)
 }
 
+/// The ordinals that are wanted, ascending: without gaps but for those that are reserved.
 #[must_use]
-pub fn is_paused(set: &StatefulSet) -> bool {
-    is_true(set, PAUSED_ANNOTATION)
-}
-
-#[must_use]
-pub fn wants_ordered_delete(set: &StatefulSet) -> bool {
-    is_true(set, ORDERED_DELETE_ANNOTATION)
-}
-
-/// Whether the set has [`ORDERED_DELETE_FINALIZER`].
-#[must_use]
-pub fn is_held(set: &StatefulSet) -> bool {
-    has_finalizer(set, ORDERED_DELETE_FINALIZER)
-}
-
-/// The set's finalizers with or without [`ORDERED_DELETE_FINALIZER`].
-#[must_use]
-pub fn finalizers(set: &StatefulSet, held: bool) -> Vec<String> {
-    let others = set.metadata.finalizers.iter().flatten().filter(|f| *f != ORDERED_DELETE_FINALIZER).cloned();
-    others.chain(held.then(|| ORDERED_DELETE_FINALIZER.to_owned())).collect()
-}
-
-pub(super) fn deletion(set: &StatefulSet) -> Deletion {
-    match set.metadata.deletion_timestamp {
-        None => Deletion::No,
-        Some(_) if is_held(set) && !has_finalizer(set, ORPHAN_FINALIZER) => Deletion::InOrder,
-        Some(_) => Deletion::ByOthers,
-    }
-}
-
-fn has_finalizer(set: &StatefulSet, name: &str) -> bool {
-    set.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name)
-}
-
-fn is_true(set: &StatefulSet, annotation: &str) -> bool {
-    set.metadata.annotations.as_ref().and_then(|all| all.get(annotation)).is_some_and(|value| value == "true")
+pub fn ordinals(set: &StatefulSet) -> Vec<u32> {
+    wishes::ordinals(set, start(set), replicas(set))
 }
 
 #[must_use]
@@ -106,7 +66,22 @@ pub fn ordinal_of(set: &StatefulSet, pod: &Pod) -> Option<u32> {
     u32::try_from(ordinal).ok()
 }
 
-/// The revision that a pod was made from, by its label.
+/// What pods of the revision of that name carry as label: the name itself.
+///
+/// A name that is too long for a label loses the end of its set's part, never the hash, by which revisions of one set
+/// differ. Upstream leaves it as it is, so that every pod of a set with a name of more than 52 characters is refused.
+#[must_use]
+pub fn revision_label(revision: &str) -> Cow<'_, str> {
+    if revision.len() <= LABEL_MAX {
+        return revision.into();
+    }
+    let (prefix, hash) = revision.rsplit_once('-').unwrap_or(("", revision));
+    let room = LABEL_MAX.saturating_sub(hash.len() + 1);
+    let cut = prefix.char_indices().map(|(at, _)| at).take_while(|at| *at <= room).last().unwrap_or(0);
+    format!("{}-{hash}", prefix[..cut].trim_end_matches(['-', '.'])).into()
+}
+
+/// The label of the revision that a pod was made from.
 #[must_use]
 pub fn revision_of(pod: &Pod) -> Option<&str> {
     label(pod, REVISION_LABEL)
@@ -160,7 +135,7 @@ pub fn new_pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, or
     };
     put_labels(&mut pod, set, ordinal);
     put_storage(&mut pod, set, ordinal);
-    labels_of(&mut pod).insert(REVISION_LABEL.to_owned(), revision.to_owned());
+    labels_of(&mut pod).insert(REVISION_LABEL.to_owned(), revision_label(revision).into_owned());
     pod
 }
 
@@ -293,6 +268,16 @@ mod tests {
         let pod =
             Pod { metadata: ObjectMeta { name: Some("web-1-3".into()), ..Default::default() }, ..Default::default() };
         assert_eq!(ordinal_of(&set, &pod), Some(3), "a set may itself be named like a pod");
+    }
+
+    #[test]
+    fn the_label_of_a_revision_fits_and_keeps_the_hash() {
+        assert_eq!(revision_label("web-5999d5b47d"), "web-5999d5b47d");
+        let set = "x".repeat(61);
+        let label = revision_label(&format!("{set}-5999d5b47d")).into_owned();
+        assert_eq!(label, format!("{}-5999d5b47d", "x".repeat(52)));
+        let dashed = revision_label(&format!("{}-{}-5999d5b47d", "x".repeat(51), "y".repeat(9))).into_owned();
+        assert_eq!(dashed, format!("{}-5999d5b47d", "x".repeat(51)), "no dash before the dash");
     }
 
     #[test]

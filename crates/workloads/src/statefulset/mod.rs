@@ -7,14 +7,17 @@
 //! - with `OrderedReady` a pod is created only when all lower ordinals are available, and one pod at a time is deleted
 //!   for scaling down, only when all that stay are available;
 //! - no roll-out makes more pods unavailable than `maxUnavailable` allows, nor touches an ordinal below the partition;
+//! - healing only ever removes a pod that is unavailable anyway and not of the revision that it should be of;
 //! - when the nodes behave, the set settles.
 
 pub mod claims;
 pub mod identity;
 mod plan;
+mod progress;
 pub mod revisions;
 mod snapshot;
 mod status;
+pub mod wishes;
 
 #[cfg(test)]
 mod explore;
@@ -24,5 +27,6 @@ mod stories;
 mod world;
 
 pub use plan::{Action, Plan, Wait, Why, plan};
-pub use snapshot::{Claims, Deletion, Observed, Pod, Policy, Revision, Slot, Snapshot, Strategy};
+pub use progress::Progress;
+pub use snapshot::{Claims, Deletion, GiveUp, Observed, Pod, Policy, Revision, Slot, Snapshot, Strategy};
 pub use status::{Counts, count, status};

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::{Deletion, Pod, Policy, Revision, Slot, Snapshot, Strategy};
-use crate::pod::Health;
+use super::{Deletion, GiveUp, Pod, Policy, Revision, Slot, Snapshot, Strategy};
+use crate::pod::{Health, Record};
 
 /// One step. Steps of a plan are done in order and the first failure ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +33,12 @@ pub enum Action {
         ordinal: u32,
         why: Why,
     },
+    /// Let the claims of that ordinal ask for as much storage as their templates do.
+    GrowClaims {
+        ordinal: u32,
+    },
+    /// Give the set the template of its current revision again.
+    RollBack,
     /// Make the deletion of the set wait for this controller.
     HoldDeletion,
     /// Let the set go, or do without its wait.
@@ -48,6 +54,8 @@ pub enum Why {
     ScaleDown,
     /// It is of an old revision.
     Outdated,
+    /// It is of a revision that it should not be of, and never worked.
+    Broken,
     /// Its set is deleted, in order.
     SetDeleted,
 }
@@ -67,6 +75,8 @@ pub enum Wait {
     BeforeRemoving(u32),
     /// Roll-out: as many pods are unavailable as `maxUnavailable` allows.
     ForBudget,
+    /// The sets that this one depends on to be ready.
+    ForOthers,
 }
 
 /// What to do, what is waited for, and when to look again even if nothing changes.
@@ -99,14 +109,32 @@ pub fn plan(set: &Snapshot) -> Plan {
             return plan;
         }
     }
-    if scale_up(set, &mut plan) == Flow::Stop {
+    if set.give_up == GiveUp::Now && set.current != Revision::UPDATE {
+        // The template changes, and with it everything that could be decided now.
+        plan.act(Action::RollBack);
         return plan;
     }
-    if scale_down(set, &mut plan) == Flow::Stop {
-        return plan;
+    live(set, &mut plan);
+    // Last, since a class may refuse it, and no pod is to wait for that.
+    for slot in set.replicas.iter().filter(|slot| slot.claims.small) {
+        plan.act(Action::GrowClaims { ordinal: slot.ordinal });
     }
-    roll_out(set, &mut plan);
     plan
+}
+
+/// The set is there to stay.
+fn live(set: &Snapshot, plan: &mut Plan) {
+    let has_none = set.replicas.iter().chain(&set.condemned).all(|slot| slot.pod.is_none());
+    if set.waits_for_others && has_none && !set.replicas.is_empty() {
+        return plan.wait_for(Wait::ForOthers);
+    }
+    if scale_up(set, plan) == Flow::Stop {
+        return;
+    }
+    if scale_down(set, plan) == Flow::Stop {
+        return;
+    }
+    roll_out(set, plan);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -138,6 +166,10 @@ fn scale_up(set: &Snapshot, plan: &mut Plan) -> Flow {
 fn replica(set: &Snapshot, slot: &Slot, plan: &mut Plan) -> Flow {
     let ordinal = slot.ordinal;
     let Some(pod) = slot.pod else { return create(set, slot, plan) };
+    if set.is_broken(slot, &pod) {
+        plan.act(Action::DeletePod { ordinal, why: Why::Broken });
+        return Flow::Stop;
+    }
     match pod.health {
         Health::Finished => {
             if pod.terminating {
@@ -203,7 +235,7 @@ fn scale_down(set: &Snapshot, plan: &mut Plan) -> Flow {
         let ordered = set.policy == Policy::OrderedReady;
         if pod.terminating {
             plan.wait_for(Wait::ToBeGone(ordinal));
-        } else if ordered && may_recover(&pod) && sickest != Some(ordinal) {
+        } else if ordered && set.may_recover(slot, &pod) && sickest != Some(ordinal) {
             plan.wait_for(Wait::BeforeRemoving(ordinal));
         } else {
             plan.act(Action::DeletePod { ordinal, why: Why::ScaleDown });
@@ -219,15 +251,9 @@ fn scale_down(set: &Snapshot, plan: &mut Plan) -> Flow {
 /// scaling down may remove.
 fn first_unhealthy(set: &Snapshot) -> Option<u32> {
     let sick = |slot: &&Slot| slot.pod.is_none_or(|pod| !pod.is_healthy());
-    let waited_for = |slot: &&Slot| slot.pod.is_some_and(|pod| may_recover(&pod));
+    let waited_for = |slot: &&Slot| slot.pod.is_some_and(|pod| set.may_recover(slot, &pod));
     let condemned = || set.condemned.iter().rev().find(waited_for);
     set.replicas.iter().find(sick).or_else(condemned).map(|slot| slot.ordinal)
-}
-
-/// Unhealthy, but not for ever. A finished pod runs nothing and never will, so removing it harms nobody and waiting for
-/// it would never end (upstream does wait, and two finished pods on the way down block it for good).
-fn may_recover(pod: &Pod) -> bool {
-    !pod.is_healthy() && pod.health != Health::Finished
 }
 
 /// Replaces outdated pods, highest ordinal first, down to the partition.
@@ -258,10 +284,15 @@ fn is_outdated(slot: &Slot) -> bool {
     slot.pod.is_some_and(|pod| pod.revision != Revision::UPDATE && !pod.terminating)
 }
 
-/// The first moment at which a Ready pod becomes available.
+/// The first moment at which a Ready pod becomes available, or the roll-out runs out of time.
 fn wake_at(set: &Snapshot) -> Option<Timestamp> {
     let slots = set.replicas.iter().chain(&set.condemned);
-    slots.filter_map(|slot| slot.pod?.available_at).min()
+    let available = slots.filter_map(|slot| slot.pod?.available_at);
+    let over = match set.give_up {
+        GiveUp::At(end) => Some(end),
+        GiveUp::Never | GiveUp::Now => None,
+    };
+    available.chain(over).min()
 }
 
 impl Plan {
@@ -273,7 +304,7 @@ impl Plan {
         self.wait = self.wait.or(Some(wait));
     }
 
-    /// A pod that failed is deleted once only.
+    /// A pod that failed or is broken is deleted once only.
     fn delete_once(&mut self, ordinal: u32) {
         let planned = self.actions.iter().any(|a| matches!(a, Action::DeletePod { ordinal: o, .. } if *o == ordinal));
         if !planned {
@@ -292,14 +323,37 @@ impl Snapshot {
     /// The revision that a new pod of that slot is made from.
     fn revision_for(&self, slot: &Slot) -> Revision {
         let Strategy::RollingUpdate { partition, .. } = self.strategy else { return Revision::UPDATE };
-        let index = slot.ordinal - self.replicas.first().map_or(0, |first| first.ordinal);
+        let index = self.replicas.partition_point(|other| other.ordinal < slot.ordinal);
         let held = self.paused && !self.rolled_below(slot.ordinal);
-        if index < partition || held { self.current } else { Revision::UPDATE }
+        if index < partition as usize || held { self.current } else { Revision::UPDATE }
     }
 
     /// Roll-outs go downwards: when a lower ordinal has been updated, this one had been as well.
     fn rolled_below(&self, ordinal: u32) -> bool {
         let lower = self.replicas.iter().take_while(|slot| slot.ordinal < ordinal);
         lower.filter_map(|slot| slot.pod).any(|pod| pod.revision == Revision::UPDATE)
+    }
+
+    /// Unhealthy, but not for ever. A finished pod runs nothing and never will, and a broken one never did, so removing
+    /// it harms nobody and waiting for it would never end (upstream does wait, and two such pods on the way down block
+    /// it for good).
+    fn may_recover(&self, slot: &Slot, pod: &Pod) -> bool {
+        !pod.is_healthy() && pod.health != Health::Finished && !self.is_broken(slot, pod)
+    }
+
+    /// Whether waiting for this pod is waiting in vain, and a new one would be another: it is not of the revision that
+    /// it should be of, and never was Ready, or crashes again and again at a revision that no roll-out completed.
+    ///
+    /// Upstream waits for such a pod with `OrderedReady`, so that a template that is mended or rolled back never gets
+    /// to it (kubernetes/kubernetes#67250).
+    fn is_broken(&self, slot: &Slot, pod: &Pod) -> bool {
+        let by_roll_out = matches!(self.strategy, Strategy::RollingUpdate { .. }) && !self.paused;
+        let waits = !pod.terminating && matches!(pod.health, Health::Pending | Health::Starting);
+        let hopeless = match pod.record {
+            Record::NeverReady => true,
+            Record::CrashLoops => pod.revision != self.current,
+            Record::WasReady => false,
+        };
+        self.heals && by_roll_out && waits && hopeless && pod.revision != self.revision_for(slot)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::identity::{revision_of, set_ref};
+use super::identity::{revision_label, revision_of, set_ref};
 use crate::history::{self, Draft, HASH_LABEL, Update};
 
 /// `spec.revisionHistoryLimit` when it is not set.
@@ -45,9 +45,11 @@ pub fn superfluous(
     decision: &Decision,
 ) -> Vec<String> {
     let limit = set.spec.revision_history_limit.unwrap_or(HISTORY_DEFAULT);
-    let mut live: HashSet<&str> = pods.iter().filter_map(|pod| revision_of(pod)).collect();
-    live.extend([decision.current.as_str(), decision.update.name()]);
-    history::superfluous(limit, revisions, |revision| live.contains(history::name_of(revision)))
+    let of_pods: HashSet<&str> = pods.iter().filter_map(|pod| revision_of(pod)).collect();
+    history::superfluous(limit, revisions, |revision| {
+        let name = history::name_of(revision);
+        [decision.current.as_str(), decision.update.name()].contains(&name) || of_pods.contains(&*revision_label(name))
+    })
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as PodObject};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{claims, identity};
-use crate::pod::{Health, available_at, health};
+use super::{Progress, claims, identity, wishes};
+use crate::pod::{Health, Record, available_at, health, record};
 
 /// `spec.podManagementPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +40,17 @@ pub enum Deletion {
     InOrder,
 }
 
+/// When a roll-out that does not get on is undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GiveUp {
+    /// It is complete, held, or may take for ever.
+    Never,
+    /// If nothing better happens until then.
+    At(Timestamp),
+    /// Its time is over.
+    Now,
+}
+
 /// Which pod template a pod was made from. Only equality matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Revision(pub u8);
@@ -57,6 +68,7 @@ impl Revision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pod {
     pub health: Health,
+    pub record: Record,
     pub terminating: bool,
     pub revision: Revision,
     /// Its labels or volumes are not what the set asks for.
@@ -84,6 +96,8 @@ pub struct Claims {
     pub stale: bool,
     /// The owner references of at least one are not what the retention policy asks for.
     pub owners: bool,
+    /// At least one asks for less storage than its template, and is to grow.
+    pub small: bool,
 }
 
 /// One ordinal: its pod, if there is one, and its claims.
@@ -100,15 +114,21 @@ pub struct Snapshot {
     pub policy: Policy,
     pub strategy: Strategy,
     pub deletion: Deletion,
-    /// The set asks for [`Deletion::InOrder`] by [`identity::ORDERED_DELETE_ANNOTATION`].
+    /// The set asks for [`Deletion::InOrder`] by [`wishes::ORDERED_DELETE`].
     pub ordered_delete: bool,
     /// The set has the finalizer that makes its deletion wait for this controller.
     pub held: bool,
-    /// Roll-outs are held by [`identity::PAUSED_ANNOTATION`].
+    /// Roll-outs are held by [`wishes::PAUSED`].
     pub paused: bool,
+    /// Broken pods of revisions that are no longer wanted are replaced, see [`wishes::HEAL`].
+    pub heals: bool,
+    /// When the roll-out has used up its time, see [`wishes::PROGRESS_DEADLINE`].
+    pub give_up: GiveUp,
+    /// Another set that this one depends on is not ready, see [`wishes::DEPENDS_ON`].
+    pub waits_for_others: bool,
     /// Pods below the partition are made from this revision; equal to [`Revision::UPDATE`] when no roll-out is under way.
     pub current: Revision,
-    /// The ordinals that are wanted, ascending, without gaps.
+    /// The ordinals that are wanted, ascending; without gaps but for reserved ones, see [`wishes::RESERVED`].
     pub replicas: Vec<Slot>,
     /// Pods outside that range, highest ordinal first.
     pub condemned: Vec<Slot>,
@@ -124,6 +144,8 @@ pub struct Observed<'a> {
     /// Names of the revisions, see [`super::revisions::decide`].
     pub current: &'a str,
     pub update: &'a str,
+    /// Whether another set that this one depends on is not ready.
+    pub waits_for_others: bool,
     pub now: Timestamp,
 }
 
@@ -134,56 +156,62 @@ impl std::fmt::Debug for Observed<'_> {
 }
 
 impl Observed<'_> {
-    /// The snapshot of these objects.
+    /// The snapshot of these objects, and how the roll-out gets on where the set gives it a deadline.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn look(&self) -> (Snapshot, Option<Progress>) {
         let set = self.set;
-        let (start, count) = (identity::start(set), identity::replicas(set));
-        let mut replicas: Vec<Slot> = (start..start.saturating_add(count)).map(|ordinal| self.slot(ordinal)).collect();
+        let mut replicas: Vec<Slot> = identity::ordinals(set).into_iter().map(|ordinal| self.slot(ordinal)).collect();
+        let (current, update) = (identity::revision_label(self.current), identity::revision_label(self.update));
         let mut condemned = Vec::new();
         for object in self.pods {
             let Some(ordinal) = identity::ordinal_of(set, object) else { continue };
-            let pod = self.pod(object, ordinal);
-            let wanted = ordinal.checked_sub(start).and_then(|index| replicas.get_mut(index as usize));
-            match wanted {
-                Some(slot) => slot.pod = Some(pod),
-                None => condemned.push(Slot { pod: Some(pod), ..self.slot(ordinal) }),
+            let pod = self.pod(object, ordinal, (&current, &update));
+            match replicas.binary_search_by_key(&ordinal, |slot| slot.ordinal) {
+                Ok(at) => replicas[at].pod = Some(pod),
+                Err(_) => condemned.push(Slot { pod: Some(pod), ..self.slot(ordinal) }),
             }
         }
-        let deletion = identity::deletion(set);
+        let deletion = wishes::deletion(set);
         if deletion == Deletion::InOrder {
             condemned.extend(replicas.drain(..).filter(|slot| slot.pod.is_some()));
         } else {
             self.look_at_claims(&mut replicas, &mut condemned);
         }
         condemned.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.ordinal));
-        Snapshot {
+        let mut snapshot = Snapshot {
             policy: policy(set),
             strategy: strategy(set),
             deletion,
-            ordered_delete: identity::wants_ordered_delete(set),
-            held: identity::is_held(set),
-            paused: identity::is_paused(set),
+            ordered_delete: wishes::wants_ordered_delete(set),
+            held: wishes::is_held(set),
+            paused: wishes::is_paused(set),
+            heals: wishes::heals(set),
+            give_up: GiveUp::Never,
+            waits_for_others: self.waits_for_others,
             current: if self.current == self.update { Revision::UPDATE } else { Revision::CURRENT },
             replicas,
             condemned,
-        }
+        };
+        let progress = Progress::of(set, &snapshot, self.update, self.now);
+        snapshot.give_up = progress.as_ref().map_or(GiveUp::Never, |progress| progress.give_up);
+        (snapshot, progress)
     }
 
     fn slot(&self, ordinal: u32) -> Slot {
         Slot { ordinal, pod: None, claims: Claims::default() }
     }
 
-    fn pod(&self, object: &PodObject, ordinal: u32) -> Pod {
+    fn pod(&self, object: &PodObject, ordinal: u32, (current, update): (&str, &str)) -> Pod {
         let min_ready = self.set.spec.min_ready_seconds.unwrap_or(0);
         let health = health(object, min_ready, self.now);
         let hash = identity::revision_of(object);
         Pod {
             health,
+            record: record(object),
             terminating: object.metadata.deletion_timestamp.is_some(),
             revision: match hash {
-                Some(hash) if hash == self.update => Revision::UPDATE,
-                Some(hash) if hash == self.current => Revision::CURRENT,
+                Some(hash) if hash == update => Revision::UPDATE,
+                Some(hash) if hash == current => Revision::CURRENT,
                 _ => Revision::OTHER,
             },
             damaged: !identity::matches(self.set, object, ordinal)

@@ -1,8 +1,9 @@
 //! The status that a StatefulSet publishes.
 
-use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetCondition, StatefulSetStatus};
 
-use super::{Action, Revision, Snapshot, Strategy};
+use super::progress::CONDITION;
+use super::{Action, Progress, Revision, Snapshot, Strategy};
 
 /// How many pods are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub fn count(set: &Snapshot, done: &[Action]) -> Counts {
             | Action::RefuseClaims { .. }
             | Action::RepairPod { .. }
             | Action::RepairClaims { .. }
+            | Action::GrowClaims { .. }
+            | Action::RollBack
             | Action::HoldDeletion
             | Action::ReleaseDeletion => {}
         }
@@ -77,6 +80,7 @@ pub fn status(
     done: &[Action],
     (current, update): (&str, &str),
     collisions: i32,
+    progress: Option<&Progress>,
 ) -> StatefulSetStatus {
     let mut counts = count(set, done);
     let rolled_out = counts.is_rolled_out(set);
@@ -95,6 +99,15 @@ pub fn status(
         current_revision: Some(if rolled_out { update } else { current }.to_owned()),
         update_revision: Some(update.to_owned()),
         collision_count: Some(collisions),
-        conditions: object.status.as_ref().and_then(|status| status.conditions.clone()),
+        conditions: conditions(object, progress),
     }
+}
+
+/// The conditions that others set, and ours where there is something to say.
+fn conditions(object: &StatefulSet, progress: Option<&Progress>) -> Option<Vec<StatefulSetCondition>> {
+    let before = object.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let others = before.into_iter().flatten().filter(|condition| condition.type_.as_deref() != Some(CONDITION));
+    let mut conditions: Vec<_> = others.cloned().collect();
+    conditions.extend(progress.map(|progress| progress.condition.clone()));
+    (!conditions.is_empty()).then_some(conditions)
 }

@@ -4,8 +4,8 @@
 //! available, `R` available, `F` finished, `x` terminating; then the number of the template.
 
 use super::world::{Miniature, World, words};
-use super::{Claims, Deletion, Plan, Policy, Strategy, Wait, plan};
-use crate::pod::Health;
+use super::{Claims, Deletion, GiveUp, Plan, Policy, Strategy, Wait, plan};
+use crate::pod::{Health, Record};
 
 /// The one place that knows the types. Every test is a table: the left column is the story, the rest is expected.
 #[track_caller]
@@ -45,6 +45,12 @@ fn happen(world: &mut World, event: &str) {
         "max" => world.strategy = Strategy::RollingUpdate { partition, max_unavailable: n },
         "ondelete" => world.strategy = Strategy::OnDelete,
         "start" => world.start = n,
+        "heal-off" => world.heals = false,
+        "expire" => world.give_up = GiveUp::Now,
+        "others-missing" => world.waits_for_others = true,
+        "others-ready" => world.waits_for_others = false,
+        "reserve" => world.reserved.push(n),
+        "unreserve" => world.reserved.clear(),
         "pause" => world.paused = true,
         "resume" => world.paused = false,
         "delete-set" if world.held => world.deletion = Deletion::InOrder,
@@ -53,8 +59,12 @@ fn happen(world: &mut World, event: &str) {
         "plain-delete" => world.ordered_delete = false,
         "start-from" => world.start = n,
         "run" => pod(world, n).health = Health::Starting,
-        "warm" => pod(world, n).health = Health::Ready,
-        "ready" => pod(world, n).health = Health::Available,
+        "warm" => has_been(pod(world, n), Health::Ready),
+        "ready" => has_been(pod(world, n), Health::Available),
+        "crash-loop" => {
+            let pod = pod(world, n);
+            (pod.health, pod.record) = (Health::Starting, Record::CrashLoops);
+        }
         "unready" => pod(world, n).health = Health::Starting,
         "fail" => pod(world, n).health = Health::Finished,
         "evict" => pod(world, n).terminating = true,
@@ -64,6 +74,7 @@ fn happen(world: &mut World, event: &str) {
         "claim-going" => drop(world.claims.insert(n, claims(|c| c.deleting = true))),
         "claim-missing" => drop(world.claims.insert(n, claims(|c| c.missing = true))),
         "claim-owners" => drop(world.claims.insert(n, claims(|c| c.owners = true))),
+        "claim-small" => drop(world.claims.insert(n, claims(|c| c.small = true))),
         "claim-gone" => drop(world.claims.remove(&n)),
         other => panic!("unknown event: {other}"),
     }
@@ -71,6 +82,10 @@ fn happen(world: &mut World, event: &str) {
 
 fn pod(world: &mut World, ordinal: u32) -> &mut Miniature {
     world.pods.get_mut(&ordinal).unwrap_or_else(|| panic!("no pod {ordinal}"))
+}
+
+fn has_been(pod: &mut Miniature, health: Health) {
+    (pod.health, pod.record) = (health, Record::WasReady);
 }
 
 fn draw(world: &World) -> String {
@@ -101,6 +116,7 @@ fn show(plan: &Plan) -> String {
         Wait::ForOldClaim(n) => format!("wait claim {n}"),
         Wait::BeforeRemoving(n) => format!("hold {n}"),
         Wait::ForBudget => "wait budget".to_owned(),
+        Wait::ForOthers => "wait others".to_owned(),
     });
     let words: Vec<String> = plan.actions.iter().map(|action| words(*action)).chain(wait).collect();
     if words.is_empty() { "settled".to_owned() } else { words.join(", ") }
@@ -213,6 +229,18 @@ mod ordered {
     }
 
     #[test]
+    fn broken_pods_never_block_the_way_down_either() {
+        tell(
+            "scale 1               |          | create 0 new
+             ready 0, scale 2      | R0       | create 1 new
+             ready 1, scale 3      | R0 R0    | create 2 new
+             ready 2, max 2, image 1 | R0 R0 R0 | delete 2 (outdated), delete 1 (outdated)
+             gone 1, gone 2        | R0       | create 1 new
+             scale 1, image 2      | R0 p1    | delete 1 (scale)",
+        );
+    }
+
+    #[test]
     fn rolls_out_from_the_highest_ordinal_down() {
         tell(
             "scale 1          |          | create 0 new
@@ -296,15 +324,194 @@ mod ordered {
     }
 
     #[test]
-    fn a_broken_roll_out_stays_at_the_broken_pod() {
+    fn without_healing_a_broken_roll_out_stays_at_the_broken_pod() {
         tell(
-            "scale 1          |       | create 0 new
+            "heal-off, scale 1 |      | create 0 new
              ready 0, scale 2 | R0    | create 1 new
              ready 1, image 1 | R0 R0 | delete 1 (outdated)
              gone 1           | R0    | create 1 new
              image 2          | R0 p1 | wait ready 1
              evict 1, gone 1  | R0    | create 1 new
              ready 1          | R0 R2 | delete 0 (outdated)",
+        );
+    }
+
+    #[test]
+    fn a_broken_roll_out_heals_with_the_next_template() {
+        tell(
+            "scale 1          |       | create 0 new
+             ready 0, scale 2 | R0    | create 1 new
+             ready 1, image 1 | R0 R0 | delete 1 (outdated)
+             gone 1           | R0    | create 1 new
+             run 1            | R0 s1 | wait ready 1
+             image 2          | R0 s1 | delete 1 (broken)
+             tick             | R0 x1 | wait gone 1
+             gone 1           | R0    | create 1 new
+             ready 1          | R0 R2 | delete 0 (outdated)
+             gone 0           | . R2  | create 0 new
+             ready 0          | R2 R2 | settled",
+        );
+    }
+
+    #[test]
+    fn a_broken_roll_out_heals_when_it_is_rolled_back() {
+        tell(
+            "scale 1          |       | create 0 new
+             ready 0, scale 2 | R0    | create 1 new
+             ready 1, image 1 | R0 R0 | delete 1 (outdated)
+             gone 1           | R0    | create 1 new
+             image 0          | R0 p1 | delete 1 (broken)
+             gone 1           | R0    | create 1 new
+             ready 1          | R0 R0 | settled",
+        );
+    }
+
+    #[test]
+    fn a_set_that_never_came_up_heals_with_the_next_template() {
+        tell(
+            "scale 2 |       | create 0 new
+             run 0   | s0    | wait ready 0
+             image 1 | s0    | delete 0 (broken)
+             gone 0  |       | create 0 new
+             ready 0 | R1    | create 1 new
+             ready 1 | R1 R1 | settled",
+        );
+    }
+
+    #[test]
+    fn the_broken_pod_goes_first_also_where_a_higher_one_is_outdated() {
+        tell(
+            "scale 1          |          | create 0 new
+             ready 0, scale 2 | R0       | create 1 new
+             ready 1, scale 3 | R0 R0    | create 2 new
+             ready 2, image 1 | R0 R0 R0 | delete 2 (outdated)
+             gone 2           | R0 R0    | create 2 new
+             ready 2          | R0 R0 R1 | delete 1 (outdated)
+             gone 1           | R0 . R1  | create 1 new
+             image 2          | R0 p1 R1 | delete 1 (broken)
+             gone 1           | R0 . R1  | create 1 new
+             ready 1          | R0 R2 R1 | delete 2 (outdated)
+             gone 2           | R0 R2    | create 2 new
+             ready 2          | R0 R2 R2 | delete 0 (outdated)",
+        );
+    }
+
+    #[test]
+    fn a_pod_that_was_ready_once_is_given_the_time_to_be_so_again() {
+        tell(
+            "scale 1            |       | create 0 new
+             ready 0, scale 2   | R0    | create 1 new
+             ready 1, image 1   | R0 R0 | delete 1 (outdated)
+             gone 1             | R0    | create 1 new
+             ready 1, unready 1, image 2 | R0 s1 | wait ready 1
+             crash-loop 1       | R0 s1 | delete 1 (broken)",
+        );
+    }
+
+    #[test]
+    fn crashing_at_the_revision_that_worked_is_no_reason_to_jump_the_queue() {
+        tell(
+            "scale 1               |       | create 0 new
+             ready 0, scale 2      | R0    | create 1 new
+             ready 1, crash-loop 0, image 1 | s0 R0 | wait ready 0",
+        );
+    }
+
+    #[test]
+    fn a_broken_canary_heals_when_the_partition_is_raised_above_it() {
+        tell(
+            "scale 1          |       | create 0 new
+             ready 0, scale 2 | R0    | create 1 new
+             ready 1, partition 1, image 1 | R0 R0 | delete 1 (outdated)
+             gone 1           | R0    | create 1 new
+             partition 2      | R0 p1 | delete 1 (broken)
+             gone 1           | R0    | create 1 old
+             ready 1          | R0 R0 | settled",
+        );
+    }
+
+    #[test]
+    fn nothing_is_healed_while_roll_outs_are_paused_or_done_by_hand() {
+        tell(
+            "scale 1        |    | create 0 new
+             image 1, pause | p0 | wait ready 0
+             resume         | p0 | delete 0 (broken)",
+        );
+        tell(
+            "scale 1           |    | create 0 new
+             image 1, ondelete | p0 | wait ready 0",
+        );
+    }
+
+    #[test]
+    fn a_roll_out_that_runs_out_of_time_goes_back_to_what_worked() {
+        tell(
+            "scale 1          |       | create 0 new
+             ready 0, scale 2 | R0    | create 1 new
+             ready 1, image 1 | R0 R0 | delete 1 (outdated)
+             gone 1           | R0    | create 1 new
+             expire           | R0 p1 | roll back
+             tick             | R0 p1 | delete 1 (broken)
+             gone 1           | R0    | create 1 new
+             ready 1          | R0 R0 | settled",
+        );
+    }
+
+    #[test]
+    fn a_first_roll_out_has_nothing_to_go_back_to() {
+        tell(
+            "scale 1 |    | create 0 new
+             expire  | p0 | wait ready 0",
+        );
+    }
+
+    #[test]
+    fn the_first_pod_waits_for_the_sets_that_this_one_depends_on_and_no_later_one_does() {
+        tell(
+            "others-missing, scale 2 |       | wait others
+             others-ready            |       | create 0 new
+             others-missing, ready 0 | R0    | create 1 new
+             evict 0, gone 0         | . p0  | create 0 new
+             ready 0, ready 1, scale 0 | R0 R0 | delete 1 (scale)
+             gone 1                  | R0    | delete 0 (scale)
+             gone 0                  |       | settled",
+        );
+    }
+
+    #[test]
+    fn reserved_ordinals_have_no_pod_and_their_neighbours_take_over() {
+        tell(
+            "reserve 1, scale 1 |          | create 0 new
+             ready 0, scale 2   | R0       | create 2 new
+             ready 2            | R0 . R0  | settled
+             unreserve          | R0 . R0  | create 1 new
+             ready 1            | R0 R0 R0 | delete 2 (scale)
+             gone 2             | R0 R0    | settled
+             reserve 0          | R0 R0    | create 2 new
+             ready 2            | R0 R0 R0 | delete 0 (scale)
+             gone 0             | . R0 R0  | settled",
+        );
+    }
+
+    #[test]
+    fn the_partition_counts_pods_where_ordinals_are_reserved() {
+        tell(
+            "reserve 1, scale 1   |         | create 0 new
+             ready 0, scale 2     | R0      | create 2 new
+             ready 2, partition 1, image 1 | R0 . R0 | delete 2 (outdated)
+             gone 2               | R0      | create 2 new
+             ready 2              | R0 . R1 | settled
+             evict 0, gone 0      | . . R1  | create 0 old",
+        );
+    }
+
+    #[test]
+    fn claims_grow_last_and_whatever_the_pods_do() {
+        tell(
+            "scale 1              |    | create 0 new
+             claim-small 0        | p0 | grow 0, wait ready 0
+             ready 0, claim-small 0 | R0 | grow 0
+             tick                 | R0 | settled",
         );
     }
 
@@ -436,9 +643,20 @@ mod parallel {
              all-ready | R0 R0 R0 | settled
              image 1   | R0 R0 R0 | delete 2 (outdated)
              gone 2    | R0 R0    | create 2 new
-             image 2   | R0 R0 p1 | delete 2 (outdated), wait ready 2
+             image 2   | R0 R0 p1 | delete 2 (broken)
              gone 2    | R0 R0    | create 2 new
              ready 2   | R0 R0 R2 | delete 1 (outdated)",
+        );
+    }
+
+    #[test]
+    fn without_healing_what_is_outdated_and_unavailable_is_replaced_all_the_same() {
+        tell(
+            "scale 3, heal-off |  | create 0 new, create 1 new, create 2 new
+             all-ready | R0 R0 R0 | settled
+             image 1   | R0 R0 R0 | delete 2 (outdated)
+             gone 2    | R0 R0    | create 2 new
+             image 2   | R0 R0 p1 | delete 2 (outdated), wait ready 2",
         );
     }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Claims, Deletion, Plan, Pod, Policy, Revision, Slot, Snapshot, Strategy, Why, count};
-use crate::pod::Health;
+use super::{Action, Claims, Deletion, GiveUp, Plan, Pod, Policy, Revision, Slot, Snapshot, Strategy, Why, count};
+use crate::pod::{Health, Record};
 
-/// A pod: health, whether it is terminating, and the number of its template.
+/// A pod: health, what it has shown so far, whether it is terminating, and the number of its template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Miniature {
     pub(super) health: Health,
+    pub(super) record: Record,
     pub(super) terminating: bool,
     pub(super) template: u8,
 }
@@ -24,6 +25,13 @@ pub(super) struct World {
     pub(super) current: u8,
     pub(super) update: u8,
     pub(super) paused: bool,
+    pub(super) heals: bool,
+    pub(super) give_up: GiveUp,
+    pub(super) waits_for_others: bool,
+    /// Ordinals that get no pod.
+    pub(super) reserved: Vec<u32>,
+    /// Pods of this template that are not Ready never will be.
+    pub(super) broken: Option<u8>,
     pub(super) deletion: Deletion,
     pub(super) ordered_delete: bool,
     pub(super) held: bool,
@@ -41,6 +49,11 @@ impl World {
             current: 0,
             update: 0,
             paused: false,
+            heals: true,
+            give_up: GiveUp::Never,
+            waits_for_others: false,
+            reserved: Vec::new(),
+            broken: None,
             deletion: Deletion::No,
             ordered_delete: false,
             held: false,
@@ -50,12 +63,12 @@ impl World {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        let replicas = if self.deletion == Deletion::InOrder { 0 } else { self.replicas };
-        let wanted = self.start..self.start + replicas;
+        let wanted = self.wanted();
         let slot = |ordinal: u32| Slot {
             ordinal,
             pod: self.pods.get(&ordinal).map(|pod| Pod {
                 health: pod.health,
+                record: pod.record,
                 terminating: pod.terminating,
                 revision: self.revision(pod.template),
                 damaged: false,
@@ -70,10 +83,19 @@ impl World {
             ordered_delete: self.ordered_delete,
             held: self.held,
             paused: self.paused,
+            heals: self.heals,
+            give_up: self.give_up,
+            waits_for_others: self.waits_for_others,
             current: self.revision(self.current),
-            replicas: wanted.clone().map(slot).collect(),
+            replicas: wanted.iter().copied().map(slot).collect(),
             condemned: self.pods.keys().rev().filter(|o| !wanted.contains(o)).map(|o| slot(*o)).collect(),
         }
+    }
+
+    /// The ordinals that are to have a pod.
+    pub(super) fn wanted(&self) -> Vec<u32> {
+        let replicas = if self.deletion == Deletion::InOrder { 0 } else { self.replicas };
+        (self.start..).filter(|ordinal| !self.reserved.contains(ordinal)).take(replicas as usize).collect()
     }
 
     fn revision(&self, template: u8) -> Revision {
@@ -91,7 +113,8 @@ impl World {
             match *action {
                 Action::CreatePod { ordinal, revision } => {
                     let template = if revision == Revision::UPDATE { self.update } else { self.current };
-                    let pod = Miniature { health: Health::Pending, terminating: false, template };
+                    let record = Record::NeverReady;
+                    let pod = Miniature { health: Health::Pending, record, terminating: false, template };
                     assert!(self.pods.insert(ordinal, pod).is_none(), "two pods, one identity");
                     self.claims.remove(&ordinal);
                 }
@@ -100,6 +123,11 @@ impl World {
                 }
                 Action::CreateClaims { ordinal } | Action::RepairPod { ordinal } | Action::RepairClaims { ordinal } => {
                     self.claims.remove(&ordinal);
+                }
+                Action::GrowClaims { ordinal } => self.claims.entry(ordinal).or_default().small = false,
+                Action::RollBack => {
+                    self.update = self.current;
+                    self.give_up = GiveUp::Never;
                 }
                 Action::RefuseClaims { .. } => {}
                 Action::HoldDeletion => self.held = true,
@@ -113,12 +141,17 @@ impl World {
         }
     }
 
-    /// The nodes do their part: pods become available, terminating ones go.
+    /// The nodes do their part: pods become available unless their template is broken, terminating ones go.
     pub(super) fn nodes_behave(&mut self) {
         self.pods.retain(|_, pod| !pod.terminating);
+        let broken = self.broken;
         for pod in self.pods.values_mut().filter(|pod| pod.health != Health::Finished) {
-            pod.health = Health::Available;
+            if Some(pod.template) != broken || pod.record == Record::WasReady {
+                (pod.health, pod.record) = (Health::Available, Record::WasReady);
+            }
         }
+        // What the controllers of claims do.
+        self.claims.retain(|_, claims| !claims.stale && !claims.deleting);
     }
 }
 
@@ -134,6 +167,9 @@ pub(super) fn words(action: Action) -> String {
         Action::DeletePod { ordinal, why: Why::Finished } => format!("delete {ordinal} (finished)"),
         Action::DeletePod { ordinal, why: Why::ScaleDown } => format!("delete {ordinal} (scale)"),
         Action::DeletePod { ordinal, why: Why::Outdated } => format!("delete {ordinal} (outdated)"),
+        Action::DeletePod { ordinal, why: Why::Broken } => format!("delete {ordinal} (broken)"),
+        Action::GrowClaims { ordinal } => format!("grow {ordinal}"),
+        Action::RollBack => "roll back".to_owned(),
         Action::DeletePod { ordinal, why: Why::SetDeleted } => format!("delete {ordinal} (set deleted)"),
         Action::HoldDeletion => "hold deletion".to_owned(),
         Action::ReleaseDeletion => "release deletion".to_owned(),

@@ -1,0 +1,215 @@
+//! What a set can ask for beyond upstream's API, against the real API server with simulated nodes.
+
+mod common;
+
+use common::{Cluster, NS, web};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
+use serde_json::{Value, json};
+use stead_workloads::statefulset::wishes;
+
+fn image(tag: &str) -> Value {
+    json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": tag}]}}}})
+}
+
+fn with(mut set: Value, annotation: &str, value: &str) -> Value {
+    set["metadata"]["annotations"][annotation] = value.into();
+    set
+}
+
+fn image_of(pod: &Pod) -> &str {
+    let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+    container.and_then(|container| container.image.as_deref()).unwrap_or_default()
+}
+
+/// Two pods up, then a roll-out whose first pod comes and never works.
+async fn stuck(set: Value) -> Cluster {
+    let cluster = Cluster::start().await;
+    cluster.create::<StatefulSet>(set).await;
+    cluster.settled("web").await;
+    cluster.hold_nodes();
+    cluster.patch::<StatefulSet>("web", image("broken")).await;
+    cluster.pod_until("web-1", |pod| pod.metadata.deletion_timestamp.is_some()).await;
+    cluster.gone("web-1").await;
+    cluster.pod_until("web-1", |pod| image_of(pod) == "broken").await;
+    // It runs, and that is all.
+    cluster.unready("web-1").await;
+    let runs = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
+    cluster.pod_until("web-1", runs).await;
+    cluster.take_log();
+    cluster
+}
+
+#[tokio::test]
+async fn a_mended_template_reaches_the_pod_that_is_broken() {
+    let cluster = stuck(web(2, json!({}))).await;
+    cluster.patch::<StatefulSet>("web", image("mended")).await;
+    cluster.pod_until("web-1", |pod| pod.metadata.deletion_timestamp.is_some()).await;
+    assert_eq!(cluster.take_log(), "~web-1", "the one that works is left alone");
+    cluster.gone("web-1").await;
+    cluster.pod_until("web-1", |pod| image_of(pod) == "mended").await;
+    assert_eq!(image_of(&*cluster.pod_until("web-0", |_| true).await), "nginx:1.21");
+    cluster.release_nodes();
+    cluster.ready("web-1").await;
+    cluster.pod_until("web-0", |pod| image_of(pod) == "mended").await;
+    cluster.settled("web").await;
+    let events = cluster.events("web", 9).await;
+    let told = events.iter().any(|event| event.starts_with("Normal ReplacingBrokenPod Pod web-1 never worked"));
+    assert!(told, "{events:#?}");
+}
+
+#[tokio::test]
+async fn healing_can_be_turned_off() {
+    let cluster = stuck(with(web(2, json!({})), wishes::HEAL, "false")).await;
+    let set = cluster.patch::<StatefulSet>("web", image("mended")).await;
+    let observed = |now: &StatefulSet| {
+        now.status.as_ref().is_some_and(|status| status.observed_generation == set.metadata.generation)
+    };
+    cluster.set_until("web", observed).await;
+    assert_eq!(cluster.take_log(), "");
+}
+
+#[tokio::test]
+async fn a_roll_out_that_takes_too_long_is_undone() {
+    let cluster = stuck(with(web(2, json!({})), wishes::PROGRESS_DEADLINE, "1")).await;
+    let set = cluster.set_until("web", |set| template_image(set) == "nginx:1.21").await;
+    let annotations = set.metadata.annotations.as_ref().expect("annotations");
+    assert!(annotations[wishes::ROLLED_BACK_FROM].starts_with("web-"), "{annotations:?}");
+    cluster.pod_until("web-1", |pod| pod.metadata.deletion_timestamp.is_some()).await;
+    cluster.gone("web-1").await;
+    cluster.pod_until("web-1", |pod| image_of(pod) == "nginx:1.21").await;
+    cluster.ready("web-1").await;
+    let set = cluster.settled("web").await;
+    let status = set.status.as_ref().expect("a status");
+    assert_eq!(status.current_revision, status.update_revision);
+    let complete = |set: &StatefulSet| {
+        let conditions = set.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+        conditions.iter().any(|condition| condition.reason.as_deref() == Some("NewRevisionAvailable"))
+    };
+    cluster.set_until("web", complete).await;
+    let events = cluster.events("web", 8).await;
+    for expected in ["Warning ProgressDeadlineExceeded Revision ", "Normal StatefulSetRollback Rolled back "] {
+        assert!(events.iter().any(|event| event.starts_with(expected)), "{expected}: {events:#?}");
+    }
+}
+
+fn template_image(set: &StatefulSet) -> &str {
+    let container = set.spec.template.spec.as_ref().and_then(|spec| spec.containers.first());
+    container.and_then(|container| container.image.as_deref()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn the_first_pod_waits_for_the_sets_that_it_depends_on() {
+    let cluster = Cluster::start().await;
+    cluster.hold_nodes();
+    cluster.create::<StatefulSet>(with(web(1, json!({})), wishes::DEPENDS_ON, "db")).await;
+    cluster.events("web", 1).await;
+    let mut db = web(1, json!({}));
+    db["metadata"]["name"] = "db".into();
+    cluster.create::<StatefulSet>(db).await;
+    cluster.pod_until("db-0", |_| true).await;
+    assert_eq!(cluster.take_log(), "+db-0");
+    cluster.ready("db-0").await;
+    cluster.pod_until("web-0", |_| true).await;
+    assert_eq!(
+        cluster.events("web", 1).await[0],
+        "Normal WaitingForDependency the first Pod of StatefulSet web waits for StatefulSet db"
+    );
+}
+
+#[tokio::test]
+async fn reserved_ordinals_get_no_pod_and_no_claim() {
+    let cluster = Cluster::start().await;
+    cluster.create::<StatefulSet>(with(web(3, json!({})), wishes::RESERVED, "1,3")).await;
+    cluster.settled("web").await;
+    assert_eq!(cluster.names::<Pod>().await, ["web-0", "web-2", "web-4"]);
+    assert_eq!(cluster.names::<PersistentVolumeClaim>().await, ["data-web-0", "data-web-2", "data-web-4"]);
+}
+
+#[tokio::test]
+async fn an_ordered_deletion_in_the_foreground_is_ordered_too() {
+    let cluster = Cluster::start_with(&["garbage-collector-controller"]).await;
+    cluster.create::<StatefulSet>(with(web(3, json!({})), wishes::ORDERED_DELETE, "true")).await;
+    cluster.settled("web").await;
+    cluster.set_until("web", wishes::is_held).await;
+    cluster.take_log();
+    let how = DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
+    cluster.api::<StatefulSet>().delete("web", &how).await.expect("deleted");
+    let sets = cluster.caches.of::<StatefulSet>();
+    cluster.until(&sets, |sets| sets.is_empty().then_some(())).await;
+    assert_eq!(cluster.take_log(), "~web-2 -web-2 ~web-1 -web-1 ~web-0 -web-0");
+}
+
+#[tokio::test]
+async fn a_name_as_long_as_its_pods_can_bear_works() {
+    let cluster = Cluster::start().await;
+    let name = "x".repeat(61);
+    let mut set = web(2, json!({}));
+    set["metadata"]["name"] = name.clone().into();
+    cluster.create::<StatefulSet>(set).await;
+    cluster.settled(&name).await;
+    cluster.patch::<StatefulSet>(&name, image("nginx:1.22")).await;
+    cluster.pod_until(&format!("{name}-0"), |pod| image_of(pod) == "nginx:1.22").await;
+    cluster.settled(&name).await;
+}
+
+#[tokio::test]
+async fn claims_grow_with_their_templates() {
+    let cluster = Cluster::start().await;
+    let class = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "local"},
+        "provisioner": "p", "allowVolumeExpansion": true,
+    });
+    let classes: kube::Api<k8s_openapi::api::storage::v1::StorageClass> = kube::Api::all(cluster.client.clone());
+    let class = serde_json::from_value(class).expect("a class");
+    classes.create(&Default::default(), &class).await.expect("created");
+    let templates = |size: &str| {
+        json!([{
+            "metadata": {"name": "data"},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"], "storageClassName": "local",
+                "resources": {"requests": {"storage": size}},
+            },
+        }])
+    };
+    let set = web(2, json!({"volumeClaimTemplates": templates("1Gi")}));
+    cluster.create::<StatefulSet>(with(set, wishes::GROW_CLAIMS, "true")).await;
+    cluster.settled("web").await;
+    let claims = cluster.api::<PersistentVolumeClaim>();
+    for n in 0..2 {
+        let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
+        let name = format!("data-web-{n}");
+        claims.patch_status(&name, &PatchParams::default(), &Patch::Merge(bound)).await.expect("bound");
+    }
+    let sets = cluster.api::<StatefulSet>();
+    let grown = Patch::Merge(json!({"spec": {"volumeClaimTemplates": templates("2Gi")}}));
+    sets.patch("web", &PatchParams::default(), &grown).await.expect("templates may grow");
+    let cache = cluster.caches.of::<PersistentVolumeClaim>();
+    let request = |claim: &PersistentVolumeClaim| {
+        let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+        resources.and_then(|r| r.requests.as_ref()?.get("storage").cloned()).unwrap_or_default().0
+    };
+    cluster.until(&cache, |all| all.list().iter().all(|claim| request(claim) == "2Gi").then_some(())).await;
+    let shrunk = Patch::Merge(json!({"spec": {"volumeClaimTemplates": templates("1Gi")}}));
+    let refused = sets.patch("web", &PatchParams::default(), &shrunk).await.expect_err("shrinking is refused");
+    assert!(refused.to_string().contains("updates to statefulset spec for fields other than"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_strange_pod_in_the_way_is_told_and_waited_for() {
+    let cluster = Cluster::start().await;
+    let stranger = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-0"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    });
+    cluster.create::<Pod>(stranger).await;
+    cluster.create::<StatefulSet>(web(1, json!({"volumeClaimTemplates": []}))).await;
+    assert_eq!(
+        cluster.events("web", 1).await[0],
+        "Warning FailedCreate create Pod web-0 in StatefulSet web failed error: pods \"web-0\" already exists"
+    );
+    cluster.delete::<Pod>("web-0").await;
+    cluster.settled("web").await;
+    assert!(cluster.pods.get(NS, "web-0").expect("there").metadata.owner_references.is_some());
+}

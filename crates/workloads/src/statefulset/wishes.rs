@@ -1,0 +1,200 @@
+//! What a set can ask for beyond upstream's API: annotations, each off unless it says otherwise.
+//!
+//! | annotation | value | means |
+//! |---|---|---|
+//! | `stead.dev/heal` | `"false"` | turns the replacement of broken pods off, which is on by default |
+//! | `stead.dev/progress-deadline-seconds` | a number | a roll-out that takes longer is undone |
+//! | `stead.dev/paused` | `"true"` | holds roll-outs |
+//! | `stead.dev/ordered-delete` | `"true"` | takes the pods down in reverse order when the set is deleted |
+//! | `stead.dev/reserve-ordinals` | `"1,4-6"` | these ordinals get no pod |
+//! | `stead.dev/depends-on` | `"db,queue"` | the first pod starts when these sets are ready |
+//! | `stead.dev/grow-claims` | `"true"` | claim templates may grow, and the claims grow with them |
+//!
+//! A value that cannot be understood counts as not given.
+
+use std::ops::RangeInclusive;
+
+use jiff::SignedDuration;
+use k8s_openapi::api::apps::v1::StatefulSet;
+
+use super::Deletion;
+
+/// `"false"` leaves broken pods alone, as upstream does with `OrderedReady`.
+pub const HEAL: &str = "stead.dev/heal";
+/// After how many seconds a roll-out that is not complete is undone.
+pub const PROGRESS_DEADLINE: &str = "stead.dev/progress-deadline-seconds";
+/// Put on a set together with the old template when a roll-out is undone: the revision that failed.
+pub const ROLLED_BACK_FROM: &str = "stead.dev/rolled-back-from";
+/// `"true"` holds roll-outs, as `kubectl rollout pause` does for a Deployment.
+pub const PAUSED: &str = "stead.dev/paused";
+/// `"true"` takes the pods of a deleted set down in reverse order, one by one.
+pub const ORDERED_DELETE: &str = "stead.dev/ordered-delete";
+/// The finalizer by which the deletion of such a set waits for its pods.
+pub const ORDERED_DELETE_FINALIZER: &str = "stead.dev/ordered-delete";
+/// Ordinals and ranges of ordinals, separated by commas, that are left out.
+pub const RESERVED: &str = "stead.dev/reserve-ordinals";
+/// Names of sets of the same namespace, separated by commas.
+pub const DEPENDS_ON: &str = "stead.dev/depends-on";
+/// `"true"` allows the storage requests of claim templates to grow.
+pub const GROW_CLAIMS: &str = "stead.dev/grow-claims";
+/// The finalizer of a deletion that is to leave the pods alone.
+const ORPHAN_FINALIZER: &str = "orphan";
+
+#[must_use]
+pub fn heals(set: &StatefulSet) -> bool {
+    annotation(set, HEAL) != Some("false")
+}
+
+/// How long a roll-out may take; `None` when it may take for ever.
+#[must_use]
+pub fn progress_deadline(set: &StatefulSet) -> Option<SignedDuration> {
+    let seconds: u32 = annotation(set, PROGRESS_DEADLINE)?.trim().parse().ok()?;
+    (seconds > 0).then(|| SignedDuration::from_secs(seconds.into()))
+}
+
+#[must_use]
+pub fn is_paused(set: &StatefulSet) -> bool {
+    is_true(set, PAUSED)
+}
+
+#[must_use]
+pub fn wants_ordered_delete(set: &StatefulSet) -> bool {
+    is_true(set, ORDERED_DELETE)
+}
+
+#[must_use]
+pub fn grows_claims(set: &StatefulSet) -> bool {
+    is_true(set, GROW_CLAIMS)
+}
+
+/// The sets that have to be ready before the first pod of this one starts.
+pub fn depends_on(set: &StatefulSet) -> impl Iterator<Item = &str> {
+    annotation(set, DEPENDS_ON).unwrap_or_default().split(',').map(str::trim).filter(|name| !name.is_empty())
+}
+
+/// Whether every wanted pod of a set that others depend on is available.
+#[must_use]
+pub fn is_ready(set: &StatefulSet) -> bool {
+    let available = set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
+    let seen = set.status.as_ref().and_then(|status| status.observed_generation);
+    seen >= set.metadata.generation && available >= set.spec.replicas.unwrap_or(1)
+}
+
+/// The first `count` ordinals from `start` on that are not reserved, ascending.
+#[must_use]
+pub fn ordinals(set: &StatefulSet, start: u32, count: u32) -> Vec<u32> {
+    let mut reserved: Vec<_> =
+        annotation(set, RESERVED).unwrap_or_default().split(',').filter_map(|item| range(item.trim())).collect();
+    reserved.sort_unstable_by_key(|range| *range.start());
+    let mut ordinals = Vec::with_capacity(count as usize);
+    let mut next = start;
+    for range in reserved {
+        let missing = (count as usize - ordinals.len()).min(range.start().saturating_sub(next) as usize);
+        ordinals.extend((next..).take(missing));
+        next = next.max(range.end().saturating_add(1));
+    }
+    let missing = count as usize - ordinals.len();
+    ordinals.extend((next..=i32::MAX.unsigned_abs()).take(missing));
+    ordinals
+}
+
+/// `3` or `4-6`; nothing for anything else.
+fn range(text: &str) -> Option<RangeInclusive<u32>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    (first <= last).then_some(first..=last)
+}
+
+/// Whether the set has [`ORDERED_DELETE_FINALIZER`].
+#[must_use]
+pub fn is_held(set: &StatefulSet) -> bool {
+    has_finalizer(set, ORDERED_DELETE_FINALIZER)
+}
+
+/// The set's finalizers with or without [`ORDERED_DELETE_FINALIZER`].
+#[must_use]
+pub fn finalizers(set: &StatefulSet, held: bool) -> Vec<String> {
+    let others = set.metadata.finalizers.iter().flatten().filter(|f| *f != ORDERED_DELETE_FINALIZER).cloned();
+    others.chain(held.then(|| ORDERED_DELETE_FINALIZER.to_owned())).collect()
+}
+
+pub(super) fn deletion(set: &StatefulSet) -> Deletion {
+    match set.metadata.deletion_timestamp {
+        None => Deletion::No,
+        Some(_) if is_held(set) && !has_finalizer(set, ORPHAN_FINALIZER) => Deletion::InOrder,
+        Some(_) => Deletion::ByOthers,
+    }
+}
+
+fn has_finalizer(set: &StatefulSet, name: &str) -> bool {
+    set.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name)
+}
+
+fn is_true(set: &StatefulSet, key: &str) -> bool {
+    annotation(set, key) == Some("true")
+}
+
+fn annotation<'a>(set: &'a StatefulSet, key: &str) -> Option<&'a str> {
+    set.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn set(key: &str, value: &str) -> StatefulSet {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "generation": 2, "annotations": {key: value}},
+            "spec": {"selector": {}, "template": {}},
+        }))
+        .expect("a set")
+    }
+
+    #[test]
+    fn reserved_ordinals_are_skipped() {
+        for (reserved, start, count, expected) in [
+            ("", 0, 3, vec![0, 1, 2]),
+            ("1", 0, 3, vec![0, 2, 3]),
+            ("0", 0, 2, vec![1, 2]),
+            ("0,1-3", 0, 2, vec![4, 5]),
+            ("7, 1-2", 0, 3, vec![0, 3, 4]),
+            ("1-3,2", 0, 2, vec![0, 4]),
+            ("2-4,3-6", 1, 3, vec![1, 7, 8]),
+            ("3", 5, 2, vec![5, 6]),
+            ("4-6", 5, 2, vec![7, 8]),
+            ("nonsense,2-1,-3,1", 0, 2, vec![0, 2]),
+            ("0-4294967295", 0, 2, vec![]),
+            ("1", 0, 0, vec![]),
+        ] {
+            assert_eq!(ordinals(&set(RESERVED, reserved), start, count), expected, "{reserved:?} from {start}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_is_a_positive_number_of_seconds() {
+        for (text, expected) in [("60", Some(60)), (" 5 ", Some(5)), ("0", None), ("-1", None), ("soon", None)] {
+            let got = progress_deadline(&set(PROGRESS_DEADLINE, text)).map(|deadline| deadline.as_secs());
+            assert_eq!(got, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn healing_is_on_unless_it_is_turned_off_and_everything_else_off_unless_it_is_turned_on() {
+        assert!(heals(&set("a", "b")) && heals(&set(HEAL, "true")) && !heals(&set(HEAL, "false")));
+        assert!(!is_paused(&set("a", "b")) && is_paused(&set(PAUSED, "true")) && !is_paused(&set(PAUSED, "yes")));
+    }
+
+    #[test]
+    fn a_set_is_ready_for_others_when_its_newest_spec_is_fulfilled() {
+        let mut db = set(DEPENDS_ON, " cache, ,queue ");
+        assert_eq!(depends_on(&db).collect::<Vec<_>>(), ["cache", "queue"]);
+        assert!(!is_ready(&db), "no status yet");
+        for (generation, available, expected) in [(2, 1, true), (1, 1, false), (2, 0, false)] {
+            let status = json!({"replicas": 1, "observedGeneration": generation, "availableReplicas": available});
+            db.status = serde_json::from_value(status).expect("a status");
+            assert_eq!(is_ready(&db), expected, "generation {generation}, {available} available");
+        }
+    }
+}
