@@ -46,7 +46,15 @@ fn look_without_need(replicas: u32) {
     for _ in 0..rounds {
         let claim = |_: &str| Some(claim.clone());
         let now = jiff::Timestamp::UNIX_EPOCH;
-        let observed = Observed { set: &set, pods: &pods, claim: &claim, current: &name, update: &name, waits_for_others: false, now };
+        let observed = Observed {
+            set: &set,
+            pods: &pods,
+            claim: &claim,
+            current: &name,
+            update: &name,
+            waits_for_others: false,
+            now,
+        };
         assert!(black_box(plan(&observed.look().0)).is_settled());
     }
     let each = started.elapsed().as_secs_f64() * 1e6 / f64::from(rounds);

@@ -133,7 +133,8 @@ mod tests {
             (Some("False"), later, "", Record::WasReady),
             (Some("False"), later, "CrashLoopBackOff", Record::CrashLoops),
         ] {
-            let conditions = ready.map(|status| json!([{"type": "Ready", "status": status, "lastTransitionTime": since}]));
+            let conditions =
+                ready.map(|status| json!([{"type": "Ready", "status": status, "lastTransitionTime": since}]));
             let pod: Pod = serde_json::from_value(json!({"status": {
                 "phase": "Running", "startTime": start, "conditions": conditions,
                 "containerStatuses": [{

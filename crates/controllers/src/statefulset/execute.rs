@@ -274,7 +274,8 @@ impl Work {
             if !claims::is_small(template, &claim) {
                 continue;
             }
-            let wanted = template.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"));
+            let wanted =
+                template.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"));
             let patch = json!({
                 "metadata": {"uid": claim.metadata.uid},
                 "spec": {"resources": {"requests": {"storage": wanted}}},

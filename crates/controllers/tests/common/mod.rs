@@ -61,7 +61,8 @@ impl Cluster {
         create_if_absent(&Api::namespaced(client.clone(), NS), &account).await.expect("a service account");
         let caches = Caches::new(client.clone());
         let stop = CancellationToken::new();
-        let entries = registry::all().into_iter().filter(|e| NAMES.contains(&e.name) || more.contains(&e.name)).collect();
+        let entries =
+            registry::all().into_iter().filter(|e| NAMES.contains(&e.name) || more.contains(&e.name)).collect();
         // Each controller in the name of its own account: a right that it lacks makes its test fail.
         let accounts = server.clone();
         let config = ControllerConfig {

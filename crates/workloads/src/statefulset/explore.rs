@@ -75,7 +75,8 @@ fn no_paused_state_rolls_out_and_every_one_settles() {
     for policy in [Policy::OrderedReady, Policy::Parallel] {
         for strategy in strategies() {
             for pods in every_row(ORDINALS, &every_pod()) {
-                let world = World { strategy, replicas: ORDINALS, update: UPDATE, paused: true, pods, ..World::new(policy) };
+                let world =
+                    World { strategy, replicas: ORDINALS, update: UPDATE, paused: true, pods, ..World::new(policy) };
                 assert_safe(&world);
                 let plan = plan(&world.snapshot());
                 let rolls = |a: &Action| matches!(a, Action::DeletePod { why: Why::Outdated | Why::Broken, .. });
@@ -277,7 +278,11 @@ fn assert_claims_are_safe(world: &World) {
                 let repaired = plan.actions.iter().position(|a| *a == Action::RepairClaims { ordinal });
                 let deleted = plan.actions.iter().position(|a| a == action);
                 let first = repaired < deleted;
-                assert!(!world.claims[&ordinal].owners || repaired.is_some() && first, "before its claims: {}", context());
+                assert!(
+                    !world.claims[&ordinal].owners || repaired.is_some() && first,
+                    "before its claims: {}",
+                    context()
+                );
             }
             Action::DeletePod { .. } | Action::RollBack | Action::HoldDeletion | Action::ReleaseDeletion => {}
         }
