@@ -9,12 +9,14 @@ use tokio_util::sync::CancellationToken;
 use crate::claims::{Claims, LocalStorage};
 use crate::daemonset::DaemonSets;
 use crate::deployment::Deployments;
+use crate::disruption::{Budgets, Marks};
 use crate::endpoints::{EndpointsObjects, MirroredSlices, Slices};
 use crate::frame::run_one;
 use crate::gc::Garbage;
 use crate::job::Jobs;
 use crate::namespace::Namespaces;
 use crate::nodelife::NodeLife;
+use crate::nodeloss::NodeLoss;
 use crate::podgc::PodGarbage;
 use crate::quota::Quotas;
 use crate::replicaset::ReplicaSets;
@@ -60,6 +62,9 @@ pub fn all() -> Vec<Entry> {
         entry::<PodGarbage>(),
         entry::<Quotas>(),
         entry::<NodeLife>(),
+        entry::<NodeLoss>(),
+        entry::<Budgets>(),
+        entry::<Marks>(),
     ]
 }
 

@@ -9,11 +9,13 @@
 pub mod claims;
 pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
 pub mod gc;
 pub mod history;
 pub mod job;
 pub mod namespace;
 pub mod nodelife;
+pub mod nodeloss;
 pub mod owner;
 pub mod pod;
 pub mod podgc;

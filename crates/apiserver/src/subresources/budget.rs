@@ -81,19 +81,50 @@ fn taken(budget: &Value, pod: &str) -> Result<Value, ApiError> {
         let why = format!("The disruption budget {name} is still being processed by the server.");
         return Err(refused(&why, Some(10)));
     }
-    if allowed <= 0 {
-        let (needs, healthy) = (number(&status["desiredHealthy"]), number(&status["currentHealthy"]));
-        let why = format!("The disruption budget {name} needs {needs} healthy pods and has {healthy} currently");
-        return Err(refused(&why, None));
+    if allowed < 0 {
+        return Err(forbidden(name, "pdb disruptions allowed is negative"));
+    }
+    if allowed == 0 {
+        return Err(refused(&why_none(name, status), None));
     }
     if status["disruptedPods"].as_object().map_or(0, serde_json::Map::len) > DISRUPTED_PODS_MAX {
         let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
-        return Err(ApiError::new(Reason::Forbidden, why));
+        return Err(forbidden(name, why));
     }
     let mut budget = budget.clone();
     budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
     budget["status"]["disruptedPods"][pod] = seconds(Timestamp::now()).into();
     Ok(budget)
+}
+
+/// Why the budget has nothing left. When it could not be counted its numbers mean nothing.
+fn why_none(name: &str, status: &Value) -> String {
+    let number = |key: &str| status[key].as_i64().unwrap_or(0);
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    let allowed = conditions.into_iter().find(|condition| condition["type"] == "DisruptionAllowed");
+    let told = allowed.filter(|c| c["status"] == "False").map(|c| (c["reason"].as_str(), c["message"].as_str()));
+    let told = told.map(|(reason, message)| (reason.unwrap_or(""), message.unwrap_or("")));
+    let none = format!("The disruption budget {name} does not allow evicting pods currently");
+    let (needs, healthy) = (number("desiredHealthy"), number("currentHealthy"));
+    match told.filter(|(_, message)| !message.is_empty()) {
+        Some(("SyncFailed", message)) => format!("{none} because it failed sync: {message}"),
+        _ if healthy <= needs => {
+            format!("The disruption budget {name} needs {needs} healthy pods and has {healthy} currently")
+        }
+        Some((reason, message)) => format!("{none} ({reason}): {message}"),
+        None => none,
+    }
+}
+
+fn forbidden(name: &str, why: &str) -> ApiError {
+    let mut error =
+        ApiError::new(Reason::Forbidden, &format!("poddisruptionbudget.policy {name:?} is forbidden: {why}"));
+    let message = format!("The disruption budget {name} does not allow evicting pods currently: {why}");
+    error.details = json!({
+        "name": name, "group": "policy", "kind": "poddisruptionbudget",
+        "causes": [{"reason": "DisruptionBudget", "message": message}],
+    });
+    error
 }
 
 fn refused(why: &str, retry_after: Option<u64>) -> ApiError {
@@ -104,4 +135,26 @@ fn refused(why: &str, retry_after: Option<u64>) -> ApiError {
         error.details["retryAfterSeconds"] = seconds.into();
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_why() {
+        let condition = |reason: &str, message: &str| {
+            json!([{"type": "DisruptionAllowed", "status": "False", "reason": reason, "message": message}])
+        };
+        for (healthy, needs, conditions, expected) in [
+            (2, 2, json!(null), "needs 2 healthy pods and has 2 currently"),
+            (1, 2, condition("InsufficientPods", ""), "needs 2 healthy pods and has 1 currently"),
+            (1, 2, condition("SyncFailed", "x"), "does not allow evicting pods currently because it failed sync: x"),
+            (3, 2, condition("Odd", "y"), "does not allow evicting pods currently (Odd): y"),
+            (3, 2, json!(null), "does not allow evicting pods currently"),
+        ] {
+            let status = json!({"currentHealthy": healthy, "desiredHealthy": needs, "conditions": conditions});
+            assert_eq!(why_none("b", &status), format!("The disruption budget b {expected}"));
+        }
+    }
 }

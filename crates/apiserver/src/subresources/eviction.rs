@@ -1,7 +1,9 @@
 //! Eviction: a delete that asks the disruption budgets first.
 
 use http::StatusCode;
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use stead_api::Subresource;
 use stead_machinery::ApiError;
 use stead_machinery::decode::Target as Schema;
 
@@ -13,6 +15,8 @@ use crate::options::{DeleteOptions, WriteOptions};
 use crate::path::Query;
 use crate::response::Answer;
 use crate::server::ApiServer;
+use crate::verbs::update::Change;
+use crate::verbs::write::seconds;
 use crate::verbs::{Target, delete};
 
 pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> Result<Answer, ApiError> {
@@ -31,6 +35,27 @@ pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> 
     delete_options.dry_run |= options.dry_run;
     let pod = present(server, target).await?;
     budget::spend(server, target, &pod, delete_options.dry_run, &call.user).await?;
+    if !delete_options.dry_run && pod["metadata"]["deletionTimestamp"].is_null() {
+        mark(server, target, call).await?;
+    }
     delete::remove(server, target, &delete_options, &call.user).await?;
     Ok(success(StatusCode::CREATED, form))
+}
+
+/// Says in the pod's conditions why it goes.
+async fn mark(server: &ApiServer, target: &Target, call: &Call) -> Result<(), ApiError> {
+    let condition = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastTransitionTime": seconds(Timestamp::now()),
+    });
+    let change = Change { target, sub: Some(Subresource::Status), user: &call.user, dry_run: false };
+    let marked = |pod: &Value| {
+        let mut pod = pod.clone();
+        let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.retain(|condition| condition["type"] != "DisruptionTarget");
+        conditions.push(condition.clone());
+        pod["status"]["conditions"] = conditions.into();
+        Ok(pod)
+    };
+    change.run(server, &mut |pod| marked(pod)).await.map(|_| ())
 }

@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::{
     Toleration,
 };
 
+use crate::nodeloss::tolerates;
+
 /// What a node means to a DaemonSet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fit {
@@ -73,15 +75,7 @@ fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
 }
 
 fn is_tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|toleration| {
-        let given = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(str::to_owned);
-        let effect = given(&toleration.effect).is_none_or(|effect| effect == taint.effect);
-        let key = given(&toleration.key).is_none_or(|key| key == taint.key);
-        let exists = toleration.operator.as_deref() == Some("Exists");
-        let value =
-            exists || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default();
-        effect && key && value && (exists || given(&toleration.key).is_some())
-    })
+    tolerations.iter().any(|toleration| tolerates(toleration, taint))
 }
 
 /// Lets a pod be scheduled to that node only, and keeps the rest of its affinity.
