@@ -113,13 +113,15 @@ impl Budgets {
             }
             ("", "ReplicationController") => found(&self.controllers, namespace, owner)
                 .map(|rc| sized(&rc.metadata, rc.spec.as_ref().and_then(|spec| spec.replicas))),
-            ("apps", "ReplicaSet") => found(&self.replica_sets, namespace, owner).and_then(|set| {
-                match controller_of(&set.metadata).filter(|owner| owner.kind == "Deployment") {
-                    None => Some(sized(&set.metadata, set.spec.replicas)),
-                    Some(owner) => found(&self.deployments, namespace, owner)
-                        .map(|deployment| sized(&deployment.metadata, deployment.spec.replicas)),
-                }
-            }),
+            ("apps", "ReplicaSet") => {
+                found(&self.replica_sets, namespace, owner).and_then(|set| {
+                    match controller_of(&set.metadata).filter(|owner| owner.kind == "Deployment") {
+                        None => Some(sized(&set.metadata, set.spec.replicas)),
+                        Some(owner) => found(&self.deployments, namespace, owner)
+                            .map(|deployment| sized(&deployment.metadata, deployment.spec.replicas)),
+                    }
+                })
+            }
             _ => {
                 let kind = kinds::by_api_version(&owner.api_version, &owner.kind);
                 return Err(match kind {
@@ -185,7 +187,9 @@ impl Controller for Marks {
         });
         match api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
             Err(error) if classify(&error) == Class::NotFound => Ok(Next::Done),
-            done => done.map(|_| Next::Done).map_err(Error::doing(format!("take the mark of disruption off pod {key}"))),
+            done => {
+                done.map(|_| Next::Done).map_err(Error::doing(format!("take the mark of disruption off pod {key}")))
+            }
         }
     }
 }

@@ -10,14 +10,14 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-const CONTROLLERS: [&str; 3] =
-    ["disruption-controller", "disruption-mark-controller", "taint-eviction-controller"];
+const CONTROLLERS: [&str; 3] = ["disruption-controller", "disruption-mark-controller", "taint-eviction-controller"];
 
 async fn three(spec: Value) -> Cluster {
     let cluster = Cluster::start_with(&CONTROLLERS).await;
     cluster.create::<StatefulSet>(web(3, json!({"volumeClaimTemplates": []}))).await;
     cluster.settled("web").await;
-    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"}, "spec": spec});
+    let budget =
+        json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"}, "spec": spec});
     cluster.create::<PodDisruptionBudget>(budget).await;
     cluster
 }

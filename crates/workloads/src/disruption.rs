@@ -330,8 +330,7 @@ mod tests {
                 "status": {"conditions": [{"type": "Ready", "status": ready}]},
             });
             if letter.is_lowercase() {
-                pod["metadata"]["ownerReferences"] =
-                    json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "w", "controller": true}]);
+                pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "w", "controller": true}]);
             }
             if letter == 'x' {
                 pod["metadata"]["deletionTimestamp"] = "2026-11-20T14:00:00Z".into();
@@ -408,7 +407,8 @@ mod tests {
         assert_eq!(plan.status.disruptions_allowed, Some(0));
         let condition = &plan.status.conditions.as_ref().expect("a condition")[0];
         assert_eq!((condition.reason.as_str(), condition.observed_generation), ("SyncFailed", Some(2)));
-        let text = "Failed to calculate the number of expected pods: jobs.batch does not implement the scale subresource";
+        let text =
+            "Failed to calculate the number of expected pods: jobs.batch does not implement the scale subresource";
         assert_eq!(plan.happenings, [told(true, "CalculateExpectedPodCountFailed", text)]);
     }
 

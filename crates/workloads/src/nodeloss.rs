@@ -133,13 +133,10 @@ mod tests {
 
     #[test]
     fn a_pod_stays_as_long_as_it_tolerates_the_taints_of_its_node() {
-        let lost = |added: Option<i64>| {
-            json!({"key": "lost", "effect": "NoExecute", "timeAdded": added.map(|second| at(second).to_string())})
-        };
-        let (other, soft) = (json!({"key": "other", "effect": "NoExecute"}), json!({"key": "a", "effect": "NoSchedule"}));
-        let for_seconds = |key: &str, seconds: i64| {
-            json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds})
-        };
+        let lost = |added: Option<i64>| json!({"key": "lost", "effect": "NoExecute", "timeAdded": added.map(|second| at(second).to_string())});
+        let (other, soft) =
+            (json!({"key": "other", "effect": "NoExecute"}), json!({"key": "a", "effect": "NoSchedule"}));
+        let for_seconds = |key: &str, seconds: i64| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
         for (taints, tolerations, expected) in [
             (json!([]), json!([]), Eviction::No),
             (json!([soft]), json!([]), Eviction::No),
@@ -180,7 +177,11 @@ mod tests {
         for (ready, expected) in [("True", None), ("False", None), ("Unknown", Some(at(9)))] {
             let (pod, node) = (pod(json!([])), node(json!([]), ready));
             let unready = plan(&Snapshot { pod: &pod, node: &node, noticed: at(0), now: at(9) }).unready;
-            assert_eq!(unready.as_ref().and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0), expected, "{ready}");
+            assert_eq!(
+                unready.as_ref().and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0),
+                expected,
+                "{ready}"
+            );
             assert!(unready.is_none_or(|condition| condition.status == "False"));
         }
     }

@@ -143,9 +143,7 @@ mod tests {
 
     #[test]
     fn a_refusal_says_why() {
-        let condition = |reason: &str, message: &str| {
-            json!([{"type": "DisruptionAllowed", "status": "False", "reason": reason, "message": message}])
-        };
+        let condition = |reason: &str, message: &str| json!([{"type": "DisruptionAllowed", "status": "False", "reason": reason, "message": message}]);
         for (healthy, needs, conditions, expected) in [
             (2, 2, json!(null), "needs 2 healthy pods and has 2 currently"),
             (1, 2, condition("InsufficientPods", ""), "needs 2 healthy pods and has 1 currently"),
