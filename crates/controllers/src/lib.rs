@@ -51,6 +51,7 @@
 mod batch;
 pub mod claims;
 mod config;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::claims::{Claims, LocalStorage};
+use crate::cronjob::CronJobs;
 use crate::daemonset::DaemonSets;
 use crate::deployment::Deployments;
 use crate::disruption::{Budgets, Marks};
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Entry> {
         entry::<Deployments>(),
         entry::<ReplicaSets>(),
         entry::<Jobs>(),
+        entry::<CronJobs>(),
         entry::<EndpointsObjects>(),
         entry::<Slices>(),
         entry::<MirroredSlices>(),

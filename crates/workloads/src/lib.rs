@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod claims;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
