@@ -210,7 +210,8 @@ fn new_job(cron: &CronJob, at: Timestamp, zone: Option<&TimeZone>) -> Job {
     let template = &cron.spec.job_template;
     let from = template.metadata.clone().unwrap_or_default();
     let zoned = at.to_zoned(zone.cloned().unwrap_or(TimeZone::UTC));
-    let stamp = if zoned.offset().is_zero() { at.to_string() } else { zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string() };
+    let stamp =
+        if zoned.offset().is_zero() { at.to_string() } else { zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string() };
     let mut annotations = from.annotations.unwrap_or_default();
     annotations.insert(SCHEDULED_TIMESTAMP.to_owned(), stamp);
     Job {
@@ -246,9 +247,10 @@ fn forget_old(observed: &Observed<'_>, plan: &mut Plan) {
 /// `Complete` or `Failed`.
 fn finished(job: &Job) -> Option<&'static str> {
     let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().filter(|condition| condition.status == "True").find_map(|condition| {
-        ["Complete", "Failed"].into_iter().find(|kind| *kind == condition.type_)
-    })
+    conditions
+        .into_iter()
+        .filter(|condition| condition.status == "True")
+        .find_map(|condition| ["Complete", "Failed"].into_iter().find(|kind| *kind == condition.type_))
 }
 
 fn name(meta: &ObjectMeta) -> &str {
