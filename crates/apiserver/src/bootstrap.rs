@@ -128,7 +128,7 @@ fn kind_of(plural: &str) -> Result<&'static Kind, ApiError> {
 }
 
 /// Creates an object unless one of its name is there.
-async fn ensure(server: &ApiServer, plural: &str, object: Value) -> Result<(), ApiError> {
+pub(crate) async fn ensure(server: &ApiServer, plural: &str, object: Value) -> Result<(), ApiError> {
     let kind = kind_of(plural)?;
     let key = key_of(kind, &object);
     if server.0.store.get(key.as_bytes()).await.map_err(store_failed)?.is_some() {
@@ -136,6 +136,16 @@ async fn ensure(server: &ApiServer, plural: &str, object: Value) -> Result<(), A
     }
     let object = complete(server, kind, object)?;
     put(server, key, &object, Expect::Absent).await
+}
+
+/// Removes an object, if it is there.
+pub(crate) async fn remove(server: &ApiServer, key: &str) -> Result<(), ApiError> {
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    let write = Write { key, value: None, expect: Expect::Exists, durability: Durability::Now };
+    match server.0.store.write(write).await {
+        Ok(_) | Err(StoreError::Unmet { .. }) => Ok(()),
+        Err(error) => Err(store_failed(error)),
+    }
 }
 
 /// Creates an object, or gives an old one a new content: addresses may have changed since the last start.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use stead_admission::ServicePool;
@@ -20,8 +20,9 @@ use crate::followed::{Granted, Relations};
 use crate::inprocess::InProcess;
 use crate::lookup::{Memo, StoreLookup};
 use crate::metrics::Metrics;
-use crate::pki::{Pki, PkiError};
+use crate::pki::{JoinToken, Pki, PkiError};
 use crate::select::Recent;
+use crate::tunnel::Tunnels;
 
 /// The Kubernetes version that the API types are of.
 pub(crate) const MINOR: &str = "37";
@@ -42,6 +43,27 @@ pub struct Config {
     pub cluster_domain: String,
     /// Address of the cluster's DNS Service.
     pub cluster_dns: IpAddr,
+}
+
+/// What machines need to become nodes, and what they are told.
+#[derive(Clone, Debug)]
+pub struct JoinConfig {
+    /// Where the token is kept.
+    pub token_file: PathBuf,
+    /// The token, or its secret, that replaces the one in the file.
+    pub token: Option<String>,
+    /// The node of this process, whose name nobody else may have.
+    pub own_name: Option<String>,
+    /// What nodes are told of the cluster; not looked into here.
+    pub cluster: serde_json::Value,
+}
+
+/// The same with the token read.
+#[derive(Clone, Debug)]
+pub(crate) struct Joining {
+    pub(crate) token: JoinToken,
+    pub(crate) own_name: Option<String>,
+    pub(crate) cluster: serde_json::Value,
 }
 
 impl Config {
@@ -108,6 +130,8 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) nodes: Arc<dyn NodeDialer>,
+    pub(crate) tunnels: Tunnels,
+    pub(crate) joining: OnceLock<Joining>,
     pub(crate) pki: Pki,
     pub(crate) issuer: String,
     pub(crate) memo: Memo,
@@ -150,6 +174,8 @@ impl ApiServer {
             config,
             store,
             nodes,
+            tunnels: Tunnels::default(),
+            joining: OnceLock::new(),
             pki,
             memo: Memo::default(),
             relations: Relations::default(),
@@ -171,6 +197,31 @@ impl ApiServer {
     #[must_use]
     pub fn in_process(&self, user: Identity) -> InProcess {
         InProcess::new(self.clone(), user)
+    }
+
+    /// Opens a connection to the agent of a node: through its tunnel if it has one.
+    pub(crate) async fn dial(&self, node: &str) -> std::io::Result<Box<dyn AsyncReadWrite>> {
+        match self.0.tunnels.connect(node).await {
+            Some(dialed) => dialed,
+            None => self.0.nodes.connect(node).await,
+        }
+    }
+
+    /// Lets other machines become nodes from now on. Only the first call counts.
+    ///
+    /// # Errors
+    /// When the token's file cannot be read or written, or a token is none.
+    pub fn let_join(&self, config: JoinConfig) -> Result<(), PkiError> {
+        let JoinConfig { token_file, token, own_name, cluster } = config;
+        let token = self.0.pki.join_token(&token_file, token.as_deref())?;
+        let _ = self.0.joining.set(Joining { token, own_name, cluster });
+        Ok(())
+    }
+
+    /// The token with which machines join.
+    #[must_use]
+    pub fn join_token(&self) -> Option<String> {
+        self.0.joining.get().map(|joining| joining.token.to_string())
     }
 
     pub(crate) fn lookup(&self) -> StoreLookup<'_> {

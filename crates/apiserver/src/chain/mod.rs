@@ -21,7 +21,7 @@ use crate::negotiate;
 use crate::path::{Info, Query, Verb};
 use crate::response::{self, Answer};
 use crate::server::ApiServer;
-use crate::{nonresource, verbs};
+use crate::{join, nonresource, verbs};
 
 /// Largest body of a request, in bytes (upstream's limit).
 pub const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -71,7 +71,7 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    fn user(&self) -> Option<&Identity> {
+    pub(crate) fn user(&self) -> Option<&Identity> {
         match self {
             Self::Tls(user) => user.as_deref(),
             Self::InProcess(user) => Some(user),
@@ -175,6 +175,9 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let info = Info::read(&parts.method, parts.uri.path(), &query);
+    if matches!(&info, Info::Path(path) if join::is_ours(path)) {
+        return join::serve(server, peer, &parts, body, upgrade).await;
+    }
     let caller = authn::authenticate(server, peer, &parts.headers)?;
     let user = match authn::impersonated(server, &caller, &parts.headers)? {
         authn::Impersonation::None => caller,
@@ -202,7 +205,7 @@ where
 }
 
 /// The whole body, within the limit.
-async fn read<B>(body: B) -> Result<Bytes, ApiError>
+pub(crate) async fn read<B>(body: B) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

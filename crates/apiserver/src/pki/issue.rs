@@ -55,6 +55,17 @@ pub(super) fn client(user: &str, groups: &[&str]) -> CertificateParams {
     params
 }
 
+/// The same for some hours from now on.
+pub(super) fn short_lived(mut params: CertificateParams, hours: i64) -> CertificateParams {
+    let now = Timestamp::now().to_zoned(TimeZone::UTC);
+    let today = now.date();
+    let midnight = date_time_ymd(today.year().into(), today.month().unsigned_abs(), today.day().unsigned_abs());
+    let seconds = now.duration_since(&now.start_of_day().unwrap_or_else(|_| now.clone())).as_secs();
+    let later = |seconds: i64| std::time::Duration::from_secs(seconds.unsigned_abs());
+    params.not_after = midnight + later(seconds + hours * 3600);
+    params
+}
+
 pub(super) fn sign(issuer: &Issuer<'static, KeyPair>, name: &str, params: CertificateParams) -> Result<Pair, PkiError> {
     let failed = |e: rcgen::Error| PkiError::Issue { name: name.to_owned(), why: e.to_string() };
     let key = KeyPair::generate().map_err(failed)?;

@@ -6,6 +6,7 @@
 
 mod files;
 mod issue;
+pub mod join;
 pub mod token;
 
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
+pub use join::JoinToken;
 pub use token::{Claims, TokenKey};
 
 /// Who the administrator's certificate speaks for: upstream's super-user group passes authorisation.

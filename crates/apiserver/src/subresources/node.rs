@@ -239,7 +239,7 @@ async fn forward(
     upgrade: Option<OnUpgrade>,
 ) -> Result<Answer, ApiError> {
     let failed = |why: String| ApiError::internal(&format!("error dialing backend: {why}"));
-    let io = server.0.nodes.connect(node).await.map_err(|e| failed(e.to_string()))?;
+    let io = server.dial(node).await.map_err(|e| failed(e.to_string()))?;
     let handshake = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(io)).await;
     let (mut sender, connection) = handshake.map_err(|e| failed(e.to_string()))?;
     tokio::spawn(connection.with_upgrades());
