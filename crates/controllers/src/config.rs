@@ -3,8 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use stead_client::Client;
 use stead_informer::{Clock, system_clock};
+use stead_workloads::nodeipam::Parts;
+use stead_workloads::nodelife;
 
 /// The client of a service account in `kube-system`, by its name.
 pub type Accounts = Arc<dyn Fn(&str) -> Client + Send + Sync>;
@@ -22,6 +25,10 @@ pub struct Config {
     pub storage_dir: String,
     /// Each controller writes in the name of its own account; without this all write with the one client given.
     pub accounts: Option<Accounts>,
+    /// What nodes get their pods' ranges out of; without it they get none.
+    pub pod_ranges: Option<Parts>,
+    /// How long a node may be silent (`--node-monitor-grace-period`).
+    pub node_silence_max: SignedDuration,
 }
 
 impl Default for Config {
@@ -32,6 +39,8 @@ impl Default for Config {
             root_ca: None,
             storage_dir: "/var/lib/stead/storage".to_owned(),
             accounts: None,
+            pod_ranges: None,
+            node_silence_max: nodelife::SILENCE_MAX,
         }
     }
 }

@@ -64,6 +64,7 @@ pub mod gc;
 mod history;
 pub mod job;
 pub mod namespace;
+pub mod nodeipam;
 pub mod nodelife;
 pub mod nodeloss;
 pub mod podgc;

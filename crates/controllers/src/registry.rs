@@ -16,6 +16,7 @@ use crate::frame::run_one;
 use crate::gc::Garbage;
 use crate::job::Jobs;
 use crate::namespace::Namespaces;
+use crate::nodeipam::NodeRanges;
 use crate::nodelife::NodeLife;
 use crate::nodeloss::NodeLoss;
 use crate::podgc::PodGarbage;
@@ -63,6 +64,7 @@ pub fn all() -> Vec<Entry> {
         entry::<Namespaces>(),
         entry::<PodGarbage>(),
         entry::<Quotas>(),
+        entry::<NodeRanges>(),
         entry::<NodeLife>(),
         entry::<NodeLoss>(),
         entry::<Budgets>(),

@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::Taint;
 
 /// Pods that fit on one node, as upstream's default.
 pub const PODS_MAX: u32 = 110;
+/// For how long a node's lease holds, seconds, as upstream's default.
+pub const LEASE_SECONDS: u32 = 40;
 /// Port of the node's HTTP endpoints, as upstream's.
 pub const SERVER_PORT: u16 = 10250;
 
@@ -27,6 +29,8 @@ pub struct NodeConfig {
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
     pub pods_max: u32,
+    /// For how long the node's lease holds, seconds; it is renewed four times as often.
+    pub lease_seconds: u32,
     /// Port that the API server finds the HTTP endpoints at.
     pub server_port: u16,
     /// `v1.37.0+stead.0.1.0`.
@@ -52,6 +56,7 @@ impl NodeConfig {
             labels: BTreeMap::new(),
             taints: Vec::new(),
             pods_max: PODS_MAX,
+            lease_seconds: LEASE_SECONDS,
             server_port: SERVER_PORT,
             version: "v1.37.0".to_owned(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),

@@ -87,7 +87,7 @@ async fn pull(context: &Context, container: &Container, reference: &str) -> Resu
             );
             context.event_of(name, Severity::Normal, "Pulled", &text);
             context.node.ledger.forget_images();
-            context.node.images_changed.notify_one();
+            context.node.look.notify_one();
             Ok(Arc::new(image))
         }
         Err(PullError::InvalidName(cause)) => Err(invalid(context, container, reference, &cause)),

@@ -50,7 +50,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use addresses::AddressError;
-pub use config::{NodeConfig, PODS_MAX, SERVER_PORT};
+pub use config::{LEASE_SECONDS, NodeConfig, PODS_MAX, SERVER_PORT};
+pub use register::pod_range;
 pub use server::{Body, ServeError, serve};
 pub use volumes::{PROVISIONED_BY, PROVISIONER_LOCAL};
 
@@ -89,7 +90,8 @@ pub struct Node {
     pub(crate) pods: Pods,
     /// Pod uid by sandbox id.
     pub(crate) owners: Mutex<HashMap<String, String>>,
-    pub(crate) images_changed: Notify,
+    /// Images have come or gone, or the node was silent: its status is looked at again.
+    pub(crate) look: Notify,
     pub(crate) stop: CancellationToken,
 }
 
@@ -130,7 +132,7 @@ impl Node {
             capacity: system::capacity(&config),
             pods: Pods::default(),
             owners: Mutex::default(),
-            images_changed: Notify::new(),
+            look: Notify::new(),
             stop,
             config,
             client,

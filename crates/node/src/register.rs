@@ -6,15 +6,18 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node as NodeObject, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
-    NodeStatus, NodeSystemInfo,
+    NodeStatus, NodeSystemInfo, Taint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
+use futures::StreamExt;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use serde_json::json;
 use std::sync::Arc;
-use stead_client::{Class, classify};
+use stead_client::{Class, Client, classify};
 use stead_podlife::conditions::whole_seconds;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -24,8 +27,6 @@ use crate::{Node, downward, system};
 const REPORT_EVERY: Duration = Duration::from_secs(300);
 /// How often the machine's state is looked at (upstream's `nodeStatusUpdateFrequency`).
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-const LEASE_SECONDS: i32 = 40;
-const LEASE_RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Pause after a failed write; doubles up to the renewal interval.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -35,6 +36,73 @@ const IMAGES_MAX: usize = 50;
 /// large disk is no pressure).
 const MEMORY_FREE_MIN_BYTES: u64 = 100 << 20;
 const DISK_FREE_MIN_PERCENT: u64 = 5;
+
+/// A node as it registers itself. Its pods' range is not its own to choose.
+fn new_node(name: &str, labels: &BTreeMap<String, String>, taints: &[Taint]) -> NodeObject {
+    let mut labels = labels.clone();
+    let standard = [
+        ("beta.kubernetes.io/arch", system::architecture()),
+        ("beta.kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", system::architecture()),
+        ("kubernetes.io/hostname", name),
+        ("kubernetes.io/os", "linux"),
+    ];
+    labels.extend(standard.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
+    let taints = Some(taints.to_vec()).filter(|taints| !taints.is_empty());
+    NodeObject {
+        metadata: ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() },
+        spec: Some(NodeSpec { taints, ..NodeSpec::default() }),
+        status: None,
+    }
+}
+
+/// The range of pod addresses that the cluster gave to the node `name`. The first time it registers the node and waits
+/// until a controller has given it one.
+///
+/// # Errors
+/// When the API refuses the node; what may pass is waited for.
+pub async fn pod_range(
+    client: &Client,
+    name: &str,
+    labels: &BTreeMap<String, String>,
+    taints: &[Taint],
+) -> Result<String, kube::Error> {
+    let api: Api<NodeObject> = Api::all(client.clone());
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = std::pin::pin!(watch_objects(api.clone(), config).default_backoff());
+    let range = |node: &NodeObject| {
+        node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone()).filter(|range| !range.is_empty())
+    };
+    let mut there = false;
+    loop {
+        match events.next().await {
+            Some(Ok(Event::Init)) => there = false,
+            Some(Ok(Event::InitApply(node) | Event::Apply(node))) => {
+                there = true;
+                if let Some(range) = range(&node) {
+                    return Ok(range);
+                }
+            }
+            Some(Ok(Event::InitDone)) if !there => register_new(&api, name, labels, taints).await?,
+            Some(Ok(Event::Delete(_))) => register_new(&api, name, labels, taints).await?,
+            Some(Ok(Event::InitDone)) => {}
+            Some(Err(error)) => tracing::info!(%error, "cannot ask for the node's range of addresses yet"),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn register_new(
+    api: &Api<NodeObject>,
+    name: &str,
+    labels: &BTreeMap<String, String>,
+    taints: &[Taint],
+) -> Result<(), kube::Error> {
+    match api.create(&PostParams::default(), &new_node(name, labels, taints)).await {
+        Err(error) if classify(&error) != Class::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
 
 impl Node {
     /// Registers the node, and keeps its status true for ever.
@@ -54,11 +122,12 @@ impl Node {
             pause = PAUSE_FIRST;
             let status = self.node_status(known.status.as_ref()).await;
             let is_same = |old: &NodeStatus| without_heartbeats(old) == without_heartbeats(&status);
-            let rests = written.as_ref().is_some_and(|(old, at)| is_same(old) && at.elapsed() < REPORT_EVERY);
+            let rests = written.as_ref().is_some_and(|(old, at)| is_same(old) && at.elapsed() < REPORT_EVERY)
+                && says_the_same(known.status.as_ref(), &status);
             if !rests && self.write_status(&status).await {
                 written = Some((status, Instant::now()));
             }
-            let _ = timeout(LOOK_EVERY, self.images_changed.notified()).await;
+            let _ = timeout(LOOK_EVERY, self.look.notified()).await;
         }
     }
 
@@ -76,37 +145,15 @@ impl Node {
         let has = |key: &String, value: &String| {
             known.metadata.labels.as_ref().and_then(|labels| labels.get(key)) == Some(value)
         };
-        let spec = known.spec.clone().unwrap_or_default();
-        let complete = labels.iter().all(|(key, value)| has(key, value)) && spec.pod_cidr.is_some();
-        if complete {
+        if labels.iter().all(|(key, value)| has(key, value)) {
             return Ok(known);
         }
-        let cidr = spec.pod_cidr.unwrap_or_else(|| self.config.pod_cidr.clone());
-        let patch = json!({"metadata": {"labels": labels}, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}});
+        let patch = json!({"metadata": {"labels": labels}});
         api.patch(&self.config.name, &PatchParams::default(), &Patch::Merge(&patch)).await
     }
 
     fn node_object(&self) -> NodeObject {
-        let config = &self.config;
-        let mut labels = config.labels.clone();
-        let standard = [
-            ("beta.kubernetes.io/arch", system::architecture()),
-            ("beta.kubernetes.io/os", "linux"),
-            ("kubernetes.io/arch", system::architecture()),
-            ("kubernetes.io/hostname", &config.name),
-            ("kubernetes.io/os", "linux"),
-        ];
-        labels.extend(standard.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
-        NodeObject {
-            metadata: ObjectMeta { name: Some(config.name.clone()), labels: Some(labels), ..ObjectMeta::default() },
-            spec: Some(NodeSpec {
-                pod_cidr: Some(config.pod_cidr.clone()),
-                pod_cidrs: Some(vec![config.pod_cidr.clone()]),
-                taints: Some(config.taints.clone()).filter(|taints| !taints.is_empty()),
-                ..NodeSpec::default()
-            }),
-            status: None,
-        }
+        new_node(&self.config.name, &self.config.labels, &self.config.taints)
     }
 
     async fn write_status(&self, status: &NodeStatus) -> bool {
@@ -237,19 +284,24 @@ impl Node {
             .collect()
     }
 
-    /// Says every ten seconds that this node lives.
+    /// Says again and again that this node lives.
     pub(crate) async fn renew_lease(self: Arc<Self>) {
+        let every = Duration::from_millis(u64::from(self.config.lease_seconds) * 250);
         let mut pause = PAUSE_FIRST;
         loop {
             match self.renew_once().await {
                 Ok(()) => {
+                    if pause != PAUSE_FIRST {
+                        // After a silence others may have spoken for this node: it looks at once.
+                        self.look.notify_one();
+                    }
                     pause = PAUSE_FIRST;
-                    sleep(LEASE_RENEW_EVERY).await;
+                    sleep(every).await;
                 }
                 Err(error) => {
                     tracing::debug!(%error, "cannot renew the node's lease");
                     sleep(pause).await;
-                    pause = (pause * 2).min(LEASE_RENEW_EVERY);
+                    pause = (pause * 2).min(every);
                 }
             }
         }
@@ -258,7 +310,7 @@ impl Node {
     async fn renew_once(&self) -> Result<(), kube::Error> {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), LEASE_NAMESPACE);
         let now = MicroTime((self.clock)());
-        let patch = json!({"spec": {"holderIdentity": self.config.name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}});
+        let patch = json!({"spec": {"holderIdentity": self.config.name, "leaseDurationSeconds": self.config.lease_seconds, "renewTime": now}});
         match api.patch(&self.config.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
             Err(error) if classify(&error) == Class::NotFound => {}
             other => return other.map(|_| ()),
@@ -282,7 +334,7 @@ impl Node {
             },
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.config.name.clone()),
-                lease_duration_seconds: Some(LEASE_SECONDS),
+                lease_duration_seconds: i32::try_from(self.config.lease_seconds).ok(),
                 renew_time: Some(now),
                 ..LeaseSpec::default()
             }),
@@ -292,6 +344,15 @@ impl Node {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether the conditions that the API has are those that hold: while the node was silent, others spoke for it.
+fn says_the_same(known: Option<&NodeStatus>, own: &NodeStatus) -> bool {
+    let of = |status: &NodeStatus| -> BTreeMap<String, String> {
+        status.conditions.iter().flatten().map(|one| (one.type_.clone(), one.status.clone())).collect()
+    };
+    let known = known.map(of).unwrap_or_default();
+    of(own).iter().all(|(kind, status)| known.get(kind) == Some(status))
 }
 
 fn without_heartbeats(status: &NodeStatus) -> NodeStatus {

@@ -15,6 +15,7 @@ pub mod gc;
 pub mod history;
 pub mod job;
 pub mod namespace;
+pub mod nodeipam;
 pub mod nodelife;
 pub mod nodeloss;
 pub mod owner;

@@ -3,7 +3,7 @@
 //! Source: `pkg/controller/nodelifecycle/node_lifecycle_controller.go`.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// How long a node may not renew its lease before it counts as silent (`--node-monitor-grace-period`).
@@ -28,8 +28,10 @@ const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPres
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot<'a> {
     pub node: &'a Node,
-    /// The last sign of life: the lease's renewal, or when watching began if that is later.
+    /// The last sign of life: when a renewal of the lease was seen here (clocks of nodes differ), or when watching began.
     pub heard: Timestamp,
+    /// How long the node may be silent.
+    pub silence_max: SignedDuration,
     pub now: Timestamp,
 }
 
@@ -41,19 +43,36 @@ pub struct Plan {
     /// Conditions that change.
     pub conditions: Vec<NodeCondition>,
     pub wake_at: Option<Timestamp>,
+    /// Nobody speaks for the pods of the node any more: they are not ready.
+    pub silent: bool,
 }
 
 /// First the conditions of a silent node, then the taints that follow from the conditions as they will be.
 #[must_use]
 pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
-    let silent_at = snapshot.heard + SILENCE_MAX;
+    let silent_at = snapshot.heard + snapshot.silence_max;
     let silent = snapshot.now >= silent_at;
     let mut conditions =
         snapshot.node.status.iter().flat_map(|status| status.conditions.iter().flatten()).cloned().collect();
     let changed = if silent { silence(&mut conditions, snapshot.now) } else { Vec::new() };
     let before = snapshot.node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
     let after = taints(snapshot, &conditions, &before);
-    Plan { taints: (after != before).then_some(after), conditions: changed, wake_at: (!silent).then_some(silent_at) }
+    Plan {
+        taints: (after != before).then_some(after),
+        conditions: changed,
+        wake_at: (!silent).then_some(silent_at),
+        silent,
+    }
+}
+
+/// What a pod of a silent node has in its status, as a strategic merge patch; `None` when it is not ready anyway
+/// (upstream: `MarkPodsNotReady`).
+#[must_use]
+pub fn unready(pod: &Pod, now: Timestamp) -> Option<serde_json::Value> {
+    let conditions = pod.status.as_ref()?.conditions.as_deref()?;
+    conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
+    let change = serde_json::json!({"type": "Ready", "status": "False", "lastTransitionTime": Time(now)});
+    Some(serde_json::json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [change]}}))
 }
 
 /// Makes what the node reports unknown; returns what changed.
@@ -139,7 +158,7 @@ mod tests {
             "status": {"conditions": [{"type": "Ready", "status": ready}]},
         }))
         .unwrap();
-        let plan = plan(&Snapshot { node: &node, heard: at(0), now: at(now) });
+        let plan = plan(&Snapshot { node: &node, heard: at(0), silence_max: SILENCE_MAX, now: at(now) });
         let taints = plan.taints.map_or("unchanged".to_owned(), |taints| {
             taints
                 .iter()
@@ -190,14 +209,27 @@ mod tests {
                 let mut node: Node =
                     serde_json::from_value(json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}}))
                         .unwrap();
-                let first = plan(&Snapshot { node: &node, heard: at(0), now: at(now) });
+                let first = plan(&Snapshot { node: &node, heard: at(0), silence_max: SILENCE_MAX, now: at(now) });
                 node.spec = Some(k8s_openapi::api::core::v1::NodeSpec { taints: first.taints, ..Default::default() });
                 let conditions = node.status.as_mut().unwrap().conditions.as_mut().unwrap();
                 conditions.retain(|old| first.conditions.iter().all(|new| new.type_ != old.type_));
                 conditions.extend(first.conditions);
-                let second = plan(&Snapshot { node: &node, heard: at(0), now: at(now) });
+                let second = plan(&Snapshot { node: &node, heard: at(0), silence_max: SILENCE_MAX, now: at(now) });
                 assert_eq!((second.taints, second.conditions), (None, Vec::new()), "{ready} {now}");
             }
         }
+    }
+
+    #[test]
+    fn only_a_ready_pod_becomes_unready() {
+        let pod = |ready: &str| -> Pod {
+            serde_json::from_value(json!({"metadata": {"uid": "u"}, "status": {"conditions": [{"type": "Ready", "status": ready}]}}))
+                .unwrap()
+        };
+        let patch = unready(&pod("True"), at(0)).unwrap();
+        assert_eq!(patch["status"]["conditions"][0]["status"], "False");
+        assert_eq!(patch["metadata"]["uid"], "u");
+        assert_eq!(unready(&pod("False"), at(0)), None);
+        assert_eq!(unready(&Pod::default(), at(0)), None);
     }
 }
