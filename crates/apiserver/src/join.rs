@@ -1,6 +1,6 @@
-//! How a machine becomes a node: it fetches the authority, gets certificates for a token, and opens its tunnel.
+//! How a machine becomes a node: it gets certificates for a token, and opens its tunnel. It knows this server before it
+//! says anything: the token holds the hash of the authority, which the server shows in its chain.
 //!
-//! - `GET /cacerts`: the authority's certificate, for anybody. Who has a token checks it by the hash in there.
 //! - `POST /v1-stead/join`: certificates over the caller's key, and what a node has to know of the cluster. Needs the
 //!   token, or (to renew) a certificate of the same node.
 //! - `GET /v1-stead/connect`, upgraded: the tunnel (see [`crate::tunnel`]). Needs a node's certificate.
@@ -33,8 +33,6 @@ use crate::response::{self, Answer};
 use crate::server::ApiServer;
 use crate::tunnel::TUNNEL_PROTOCOL;
 
-/// Where the authority's certificate is.
-pub const CA_PATH: &str = "/cacerts";
 /// Where a machine joins.
 pub const JOIN_PATH: &str = "/v1-stead/join";
 /// Where a node opens its tunnel.
@@ -57,6 +55,8 @@ pub struct JoinRequest {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinAnswer {
+    /// The authority that servers of this cluster are known by.
+    pub authority: String,
     /// `system:node:NAME`.
     pub node: String,
     /// `system:kube-proxy`.
@@ -70,7 +70,7 @@ pub struct JoinAnswer {
 
 /// Whether a path is served here.
 pub(crate) fn is_ours(path: &str) -> bool {
-    matches!(path, CA_PATH | JOIN_PATH | CONNECT_PATH)
+    matches!(path, JOIN_PATH | CONNECT_PATH)
 }
 
 pub(crate) async fn serve<B>(
@@ -85,7 +85,6 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     match (&parts.method, parts.uri.path()) {
-        (&Method::GET, CA_PATH) => Ok(response::text(StatusCode::OK, server.pki().ca_pem().to_owned())),
         (&Method::POST, JOIN_PATH) => {
             let body = read(body).await?;
             let request: JoinRequest = serde_json::from_slice(&body)
@@ -134,6 +133,7 @@ async fn join(
         certify(&user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
     };
     Ok(JoinAnswer {
+        authority: server.pki().ca_pem().to_owned(),
         node: certify(&format!("system:node:{name}"), &["system:nodes"])?,
         proxy: certify("system:kube-proxy", &[])?,
         dns: account("coredns")?,

@@ -9,6 +9,7 @@
 mod ensure;
 mod error;
 mod kubeconfig;
+pub mod tls;
 mod transport;
 
 pub use ensure::{Ensured, create_if_absent, delete_if_present};

@@ -12,7 +12,7 @@ pub const NODE_HOURS: i64 = 24;
 /// Random bytes of a secret that is made here.
 const SECRET_BYTES: usize = 16;
 
-/// The token in k3s' form: `K10<SHA-256 of the authority's PEM>::server:<secret>`.
+/// The token in k3s' form: `K10<SHA-256 of the authority's certificate, DER>::server:<secret>`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
     /// The hash by which an agent knows the authority before it trusts it; `None` in a token that is only a secret.
@@ -49,12 +49,6 @@ impl JoinToken {
         Ok(Self { authority: Some(hash.to_ascii_lowercase()), secret: secret.to_owned() })
     }
 
-    /// Whether the token speaks of this authority; one without a hash speaks of any.
-    #[must_use]
-    pub fn trusts(&self, ca_pem: &str) -> bool {
-        self.authority.as_ref().is_none_or(|hash| *hash == hash_of(ca_pem))
-    }
-
     /// Whether a caller has the secret. Takes the same time wherever the two differ.
     #[must_use]
     pub fn opens(&self, secret: &str) -> bool {
@@ -69,10 +63,6 @@ impl std::fmt::Display for JoinToken {
             None => f.write_str(&self.secret),
         }
     }
-}
-
-fn hash_of(ca_pem: &str) -> String {
-    hex(&Sha256::digest(ca_pem))
 }
 
 /// Lower-case hexadecimal digits.
@@ -137,7 +127,7 @@ impl Pki {
             (None, Some(text)) => JoinToken::parse(text).map_err(bad)?.secret,
             (None, None) => random_word()?,
         };
-        let token = JoinToken { authority: Some(hash_of(&self.ca_pem)), secret };
+        let token = JoinToken { authority: Some(hex(&Sha256::digest(self.ca_der()?))), secret };
         let line = format!("{token}\n");
         if stored.as_ref() != Some(&line) {
             files::write_secret(dir, name, &line)?;
@@ -193,7 +183,7 @@ mod tests {
         let file = dir.path().join("token");
         let first = pki.join_token(&file, None).unwrap();
         assert_eq!(pki.join_token(&file, None).unwrap(), first);
-        assert!(first.trusts(pki.ca_pem()) && !first.trusts("another"));
+        assert_eq!(first.authority.as_ref().map(String::len), Some(64));
         assert!(first.opens(&first.secret) && !first.opens("another"));
         assert_eq!(pki.join_token(&file, Some("mine")).unwrap().secret, "mine");
         let text = std::fs::read_to_string(&file).unwrap();
