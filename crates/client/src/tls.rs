@@ -17,7 +17,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+pub use rustls::ClientConfig;
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -25,6 +26,9 @@ use tokio_rustls::client::TlsStream;
 use tower::ServiceExt as _;
 
 use crate::Client;
+
+/// A connection of one's own.
+pub type Stream = TlsStream<TcpStream>;
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -171,6 +175,13 @@ impl ServerCertVerifier for KnownByHash {
     }
 }
 
+/// Whether a connection failed because the other end is not who it should be: trying again does not help.
+#[must_use]
+pub fn is_stranger(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
+}
+
 /// Where a server is: `https://HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
@@ -204,7 +215,7 @@ impl Server {
     ///
     /// # Errors
     /// When nobody answers, or the server is not who it should be.
-    pub async fn dial(&self, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn dial(&self, config: Arc<ClientConfig>) -> io::Result<Stream> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("{} does not answer", self.authority));
         let name = ServerName::try_from(self.host().to_owned()).map_err(io::Error::other)?;
         let dialed = async {

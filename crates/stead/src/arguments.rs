@@ -25,6 +25,10 @@ fn kubectls() -> String {
 pub(crate) enum Command {
     /// Run a whole cluster on this machine: control plane and node.
     Server(ServerFlags),
+    /// Make this machine one more node of a cluster.
+    Agent(AgentFlags),
+    /// Print the token with which other machines join.
+    Token(TokenFlags),
     /// A throw-away cluster and a demo StatefulSet that comes up in order before your eyes.
     Quickstart(QuickstartFlags),
     /// Print a StatefulSet with its pods and claims, say what is wrong and how to mend it.
@@ -60,12 +64,6 @@ pub(crate) struct ServerFlags {
     /// More names or addresses for the server's certificate.
     #[arg(long)]
     pub(crate) tls_san: Vec<String>,
-    /// Name of this node (default: the host's name).
-    #[arg(long)]
-    pub(crate) node_name: Option<String>,
-    /// Address of this node (default: that of the default route).
-    #[arg(long)]
-    pub(crate) node_ip: Option<IpAddr>,
     /// Range of the pods' addresses.
     #[arg(long, default_value = "10.42.0.0/16")]
     pub(crate) cluster_cidr: String,
@@ -83,12 +81,68 @@ pub(crate) struct ServerFlags {
     /// Control plane only; needs no root.
     #[arg(long)]
     pub(crate) disable_agent: bool,
-    /// Registry mirrors and credentials, in k3s' form.
-    #[arg(long, default_value = "/etc/stead/registries.yaml")]
-    pub(crate) private_registry: PathBuf,
+    /// The secret with which other machines join (default: made at the first start, see `stead token`).
+    #[arg(long, env = "STEAD_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Seconds for which a node may be silent before it counts as not ready.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) node_monitor_grace_period: u32,
+    #[command(flatten)]
+    pub(crate) node: NodeFlags,
     /// More to log.
     #[arg(long)]
     pub(crate) debug: bool,
+}
+
+/// What a machine that runs pods is told of itself.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NodeFlags {
+    /// Name of this node (default: the host's name).
+    #[arg(long)]
+    pub(crate) node_name: Option<String>,
+    /// Address of this node (default: that of the default route).
+    #[arg(long)]
+    pub(crate) node_ip: Option<IpAddr>,
+    /// A label that the node registers with: key=value.
+    #[arg(long)]
+    pub(crate) node_label: Vec<String>,
+    /// A taint that the node registers with: key=value:effect.
+    #[arg(long)]
+    pub(crate) node_taint: Vec<String>,
+    /// Seconds for which the node's lease holds; it is renewed four times as often.
+    #[arg(long, default_value_t = stead_node::LEASE_SECONDS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) node_lease_duration_seconds: u32,
+    /// Registry mirrors and credentials, in k3s' form.
+    #[arg(long, default_value = "/etc/stead/registries.yaml")]
+    pub(crate) private_registry: PathBuf,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AgentFlags {
+    /// The server to join: https://HOST:PORT.
+    #[arg(long, short = 's', env = "STEAD_URL")]
+    pub(crate) server: String,
+    /// The token that `stead token` prints on the server. Needed for the first start, and after a day's absence.
+    #[arg(long, short = 't', env = "STEAD_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// A file that holds the token.
+    #[arg(long, conflicts_with = "token")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Where everything is kept.
+    #[arg(long, default_value = "/var/lib/stead", env = "STEAD_DATA_DIR")]
+    pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) node: NodeFlags,
+    /// More to log.
+    #[arg(long)]
+    pub(crate) debug: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TokenFlags {
+    /// The server's data directory.
+    #[arg(long, default_value = "/var/lib/stead", env = "STEAD_DATA_DIR")]
+    pub(crate) data_dir: PathBuf,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -7,7 +7,8 @@ use stead_runtime::Image;
 
 use crate::arguments::{ImageCommand, ImageFlags};
 use crate::machine;
-use crate::server::{block_on, engine_options};
+use crate::node::engine_options;
+use crate::server::block_on;
 
 pub(crate) fn run(flags: ImageFlags) -> Result<ExitCode> {
     anyhow::ensure!(machine::is_root(), "the image store belongs to root: use sudo");

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::arguments::KillallFlags;
 use crate::machine;
-use crate::server::{block_on, engine_options, open_network_to_remove, run_dir};
+use crate::node::{engine_options, run_dir};
+use crate::server::{block_on, open_network_to_remove};
 
 pub(crate) fn run(flags: &KillallFlags) -> Result<ExitCode> {
     anyhow::ensure!(machine::is_root(), "containers and interfaces belong to root: use sudo");

@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
 mod arguments;
 mod demo;
 mod images;
 mod kill_all;
 mod machine;
+mod node;
 mod quickstart;
 mod server;
 mod shutdown;
@@ -14,6 +16,7 @@ mod telemetry;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use arguments::{Command, Stead};
 use clap::{CommandFactory as _, Parser};
 
@@ -37,6 +40,8 @@ fn main() -> ExitCode {
     };
     let result = match stead.command {
         Command::Server(flags) => server::run(flags),
+        Command::Agent(flags) => agent::run(flags),
+        Command::Token(flags) => token(&flags),
         Command::Quickstart(flags) => quickstart::run(&flags),
         Command::Check(flags) => stead_cli::check::run(&flags),
         Command::Image(flags) => images::run(flags),
@@ -78,6 +83,15 @@ fn usage(error: &clap::Error) -> ExitCode {
         _ if checking => ExitCode::FAILURE,
         _ => ExitCode::from(EXIT_USAGE),
     }
+}
+
+/// Prints the token that a server keeps.
+fn token(flags: &arguments::TokenFlags) -> anyhow::Result<ExitCode> {
+    let file = server::token_file(&flags.data_dir);
+    let text = std::fs::read_to_string(&file)
+        .with_context(|| format!("{}: is this the data directory of a server that has run?", file.display()))?;
+    println!("{}", text.trim());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn version() -> anyhow::Result<ExitCode> {

@@ -1,6 +1,5 @@
 //! The role `server`: control plane and node in one process.
 
-mod agent;
 mod parts;
 mod settings;
 
@@ -14,14 +13,15 @@ use stead_wire::Network;
 use stead_wire::kernel::KernelConfig;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use parts::Server;
+pub(crate) use parts::{Server, is_ready};
 pub(crate) use settings::Settings;
 
 use crate::arguments::ServerFlags;
+use crate::node::run_dir;
 use crate::{machine, shutdown, telemetry};
 
 /// The line that says on standard output that everything serves. Tests and scripts wait for it.
-const READY: &str = "stead is ready";
+pub(crate) const READY: &str = "stead is ready";
 
 pub(crate) fn run(flags: ServerFlags) -> Result<ExitCode> {
     telemetry::start(if flags.debug { "debug,hyper=info,kube=info,h2=info" } else { "info,kube=warn" });
@@ -38,20 +38,9 @@ pub(crate) fn run(flags: ServerFlags) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the embedded engine of a data directory keeps its things. The cgroup carries the directory's mark.
-pub(crate) fn engine_options(data_dir: &Path, registries: Option<PathBuf>) -> stead_runtime::embedded::Options {
-    stead_runtime::embedded::Options {
-        root: data_dir.join("agent/containers"),
-        run: run_dir(data_dir).join("containers"),
-        cgroup_root: format!("stead-{}", machine::instance(data_dir)),
-        shim: stead_runtime::embedded::ShimCommand::default(),
-        registries,
-    }
-}
-
-/// What need not survive a reboot: sockets and pinned namespaces, under short paths because sockets need them.
-pub(crate) fn run_dir(data_dir: &Path) -> PathBuf {
-    Path::new("/run/stead").join(machine::instance(data_dir))
+/// Where a server keeps the token with which others join.
+pub(crate) fn token_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("server/token")
 }
 
 /// The network of a data directory, only to remove it: the ranges do not matter for that.

@@ -65,6 +65,13 @@ impl std::fmt::Display for JoinToken {
     }
 }
 
+/// The hash in a token of the authority with this certificate, PEM.
+#[must_use]
+pub fn authority_hash(ca_pem: &str) -> Option<String> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(ca_pem.as_bytes()).ok()?;
+    Some(hex(&Sha256::digest(&pem.contents)))
+}
+
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;

@@ -1,34 +1,32 @@
 //! The parts of a server, opened from the bottom up and closed from the top down.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
-use stead_apiserver::{ApiServer, Identity};
+use stead_apiserver::{ApiServer, Identity, JoinConfig};
 use stead_client::Client;
-use stead_dns::{DnsConfig, UpstreamSource};
 use stead_informer::Caches;
-use stead_proxy::ProxyConfig;
 use stead_store::Store;
+use stead_workloads::nodeipam::{NODE_BITS, Parts};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Settings;
-use super::agent::{Agent, LocalNode};
+use super::{Settings, token_file};
+use crate::node::endpoint::LocalNode;
+use crate::node::{Access, Machine};
 
 /// A running server.
 pub(crate) struct Server {
     api: ApiServer,
     store: Arc<dyn Store>,
-    /// `None` on a machine that runs no pods.
-    agent: Option<Agent>,
+    /// This machine and its node's name; `None` where it runs no pods.
+    machine: Option<(Machine, String)>,
     /// What this process reads, it reads once, in the name of the controller manager; every part writes in its own.
     caches: Caches,
-    node_name: String,
     /// Every part that runs; the first that ends by itself ends the server.
     tasks: JoinSet<Result<()>>,
     stop: CancellationToken,
@@ -42,22 +40,24 @@ impl Server {
         let store = stead_store::open_disk(&database, stead_store::Options::default()).await?;
         let local_node = Arc::new(LocalNode::default());
         let api = ApiServer::open(api_config(settings), store.clone(), local_node.clone()).await?;
-        let agent = if settings.agent { Some(Agent::open(settings).await?) } else { None };
+        api.let_join(join_config(settings)?)?;
+        let machine = match settings.node.clone() {
+            Some(node) => Some((Machine::open(node.clone()).await?, node.name)),
+            None => None,
+        };
         let control_plane = client(&api, &Identity::new("system:kube-controller-manager", &[]));
         let mut server = Self {
             api,
             store,
-            agent,
+            machine,
             caches: Caches::new(control_plane),
-            node_name: settings.node_name.clone(),
             tasks: JoinSet::new(),
             stop: stop.clone(),
         };
         server.start_api().await?;
-        server.start_controllers(settings);
+        server.start_controllers(settings)?;
         server.start_scheduler();
         server.start_node(settings, &local_node).await?;
-        server.start_network(settings)?;
         Ok(server)
     }
 
@@ -68,16 +68,16 @@ impl Server {
 
     /// Reads an image archive into this node's store.
     pub(crate) async fn import(&self, archive: &Path) -> Result<()> {
-        let agent = self.agent.as_ref().context("this server runs no pods")?;
-        agent.engine.import(archive.to_owned()).await.with_context(|| archive.display().to_string())?;
+        let (machine, _) = self.machine.as_ref().context("this server runs no pods")?;
+        machine.engine.import(archive.to_owned()).await.with_context(|| archive.display().to_string())?;
         Ok(())
     }
 
     /// Returns when pods can be created and will run.
     pub(crate) async fn ready(&self) {
-        if self.agent.is_some() {
+        if let Some((_, name)) = &self.machine {
             let nodes = self.caches.of::<Node>();
-            nodes.until(|nodes| nodes.get("", &self.node_name).is_some_and(|node| is_ready(&node))).await;
+            nodes.until(|nodes| nodes.get("", name).is_some_and(|node| is_ready(&node))).await;
             let accounts = self.caches.of::<ServiceAccount>();
             accounts.until(|accounts| accounts.get("default", "default").is_some()).await;
         }
@@ -117,11 +117,13 @@ impl Server {
         Ok(())
     }
 
-    fn start_controllers(&mut self, settings: &Settings) {
+    fn start_controllers(&mut self, settings: &Settings) -> Result<()> {
         let mut config = stead_controllers::Config {
             root_ca: Some(self.api.pki().ca_pem().to_owned()),
             storage_dir: settings.data_dir.join("storage").to_string_lossy().into_owned(),
             accounts: Some(accounts(&self.api)),
+            pod_ranges: Some(Parts::of(&settings.cluster.cluster_cidr, NODE_BITS)?),
+            node_silence_max: settings.node_silence_max,
             ..stead_controllers::Config::default()
         };
         if !settings.has("local-storage") {
@@ -132,6 +134,7 @@ impl Server {
             stead_controllers::run(config, caches.client().clone(), caches, stop).await;
             Ok(())
         });
+        Ok(())
     }
 
     fn start_scheduler(&mut self) {
@@ -144,36 +147,17 @@ impl Server {
     }
 
     async fn start_node(&mut self, settings: &Settings, local: &LocalNode) -> Result<()> {
-        let Some(agent) = &self.agent else { return Ok(()) };
-        agent.network.prepare().await.context("network")?;
-        agent.import_directory(&settings.data_dir.join("agent/images")).await?;
-        let who = Identity::new(&format!("system:node:{}", settings.node_name), &["system:nodes"]);
-        let own = Caches::new(client(&self.api, &who));
-        let storage = Caches::new(client(&self.api, &account("local-provisioner")));
-        let node = agent.node(settings, (&own, &storage), self.stop.clone())?;
-        local.set(&settings.node_name, node.clone());
-        self.tasks.spawn(async move { node.run().await.context("node") });
-        Ok(())
-    }
-
-    fn start_network(&mut self, settings: &Settings) -> Result<()> {
-        let Some(agent) = &self.agent else { return Ok(()) };
-        let (caches, stop, network) = (self.caches.clone(), self.stop.clone(), agent.network.clone());
-        let dns = settings.has("dns");
-        let config = ProxyConfig {
-            node_name: settings.node_name.clone(),
-            served_here: if dns { vec![settings.cluster_dns] } else { Vec::new() },
+        let Some((machine, name)) = &self.machine else { return Ok(()) };
+        let caches_of = |who: &Identity| Caches::new(client(&self.api, who));
+        let access = Access {
+            node: caches_of(&Identity::new(&format!("system:node:{name}"), &["system:nodes"])),
+            storage: caches_of(&account("local-provisioner")),
+            proxy: self.caches.clone(),
+            dns: self.caches.clone(),
+            dns_publisher: Some(client(&self.api, &account("cluster-dns"))),
         };
-        self.tasks.spawn(async move {
-            stead_proxy::run(config, network, caches, stop).await;
-            Ok(())
-        });
-        if dns {
-            let publisher = client(&self.api, &account("cluster-dns"));
-            let config = dns_config(settings, Some(publisher))?;
-            let (caches, stop) = (self.caches.clone(), self.stop.clone());
-            self.tasks.spawn(async move { stead_dns::run(config, caches, stop).await.context("DNS") });
-        }
+        let node = machine.start(&settings.cluster, access, &mut self.tasks, &self.stop).await?;
+        local.set(name, node);
         Ok(())
     }
 }
@@ -195,25 +179,17 @@ fn client(api: &ApiServer, who: &Identity) -> Client {
     stead_client::in_process(api.in_process(who.clone()), "default")
 }
 
-fn is_ready(node: &Node) -> bool {
+pub(crate) fn is_ready(node: &Node) -> bool {
     let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn dns_config(settings: &Settings, publisher: Option<Client>) -> Result<DnsConfig> {
-    /// The well-known port of DNS.
-    const DNS_PORT: u16 = 53;
-    let range = |text: &str| -> Result<(IpAddr, u8)> {
-        let (network, bits) = text.split_once('/').with_context(|| format!("range {text:?}"))?;
-        Ok((network.parse()?, bits.parse()?))
-    };
-    Ok(DnsConfig {
-        listen: vec![SocketAddr::new(settings.cluster_dns, DNS_PORT)],
-        domain: settings.cluster_domain.clone(),
-        address: settings.cluster_dns,
-        ranges: vec![range(&settings.cluster_cidr)?, range(&settings.service_cidr)?],
-        upstreams: UpstreamSource::File(PathBuf::from("/etc/resolv.conf")),
-        publisher,
+fn join_config(settings: &Settings) -> Result<JoinConfig> {
+    Ok(JoinConfig {
+        token_file: token_file(&settings.data_dir),
+        token: settings.token.clone(),
+        own_name: settings.node.as_ref().map(|node| node.name.clone()),
+        cluster: serde_json::to_value(&settings.cluster)?,
     })
 }
 
@@ -223,8 +199,8 @@ fn api_config(settings: &Settings) -> stead_apiserver::Config {
         advertise: settings.advertise,
         pki_dir: settings.data_dir.join("server/tls"),
         tls_sans: settings.tls_sans.clone(),
-        service_cidr: settings.service_cidr.clone(),
-        cluster_domain: settings.cluster_domain.clone(),
-        cluster_dns: settings.cluster_dns,
+        service_cidr: settings.cluster.service_cidr.clone(),
+        cluster_domain: settings.cluster.cluster_domain.clone(),
+        cluster_dns: settings.cluster.cluster_dns,
     }
 }

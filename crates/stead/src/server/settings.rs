@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use jiff::SignedDuration;
 
 use crate::arguments::ServerFlags;
 use crate::machine;
+use crate::node::{ClusterSettings, NodeSettings};
 
-/// Bits of the part of the pods' range that one node has, as upstream's default.
-const NODE_RANGE_BITS: u8 = 24;
 /// Parts that `--disable` understands.
 const PARTS: [&str; 2] = ["dns", "local-storage"];
 
@@ -21,20 +21,12 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) advertise: IpAddr,
     pub(crate) tls_sans: Vec<String>,
-    pub(crate) node_name: String,
-    pub(crate) node_ip: IpAddr,
-    pub(crate) cluster_cidr: String,
-    /// This node's part of it.
-    pub(crate) pod_cidr: String,
-    pub(crate) service_cidr: String,
-    pub(crate) cluster_dns: IpAddr,
-    pub(crate) cluster_domain: String,
+    pub(crate) cluster: ClusterSettings,
     pub(crate) disabled: Vec<String>,
-    /// Whether this machine runs pods.
-    pub(crate) agent: bool,
-    pub(crate) registries: Option<PathBuf>,
-    /// Keeps what two data directories make on one machine apart.
-    pub(crate) instance: String,
+    /// This machine, where it runs pods.
+    pub(crate) node: Option<NodeSettings>,
+    pub(crate) token: Option<String>,
+    pub(crate) node_silence_max: SignedDuration,
 }
 
 impl Settings {
@@ -42,9 +34,9 @@ impl Settings {
         for part in &flags.disable {
             ensure!(PARTS.contains(&part.as_str()), "--disable {part}: there are only {}", PARTS.join(", "));
         }
-        let agent = !flags.disable_agent;
+        let runs_pods = !flags.disable_agent;
         ensure!(
-            !agent || machine::is_root(),
+            !runs_pods || machine::is_root(),
             "running pods needs root: use sudo, or --disable-agent for a control plane without a node"
         );
         let pods = Range::parse("--cluster-cidr", &flags.cluster_cidr)?;
@@ -63,26 +55,25 @@ impl Settings {
         );
         std::fs::create_dir_all(&flags.data_dir).with_context(|| format!("--data-dir {}", flags.data_dir.display()))?;
         let data_dir = flags.data_dir.canonicalize()?;
-        let pod_range = Range { network: pods.network, bits: pods.bits.max(NODE_RANGE_BITS) };
         // Without any route out the node still has its own address in its pods' range.
-        let node_ip = flags.node_ip.or_else(machine::address).unwrap_or_else(|| pod_range.first());
+        let node = NodeSettings::from_flags(flags.node, &data_dir, Some(pods.first()))?;
         Ok(Self {
-            instance: machine::instance(&data_dir),
             data_dir,
             kubeconfig: flags.write_kubeconfig,
             listen: SocketAddr::new(flags.bind_address, flags.https_listen_port),
-            advertise: flags.advertise_address.unwrap_or(node_ip),
+            advertise: flags.advertise_address.unwrap_or(node.node_ip),
             tls_sans: flags.tls_san,
-            node_name: flags.node_name.map_or_else(machine::host_name, Ok)?,
-            node_ip,
-            pod_cidr: pod_range.to_string(),
-            cluster_cidr: flags.cluster_cidr,
-            service_cidr: flags.service_cidr,
-            cluster_dns: flags.cluster_dns,
-            cluster_domain: flags.cluster_domain,
+            cluster: ClusterSettings {
+                cluster_cidr: flags.cluster_cidr,
+                service_cidr: flags.service_cidr,
+                cluster_dns: flags.cluster_dns,
+                cluster_domain: flags.cluster_domain,
+                dns: !flags.disable.iter().any(|part| part == "dns"),
+            },
             disabled: flags.disable,
-            agent,
-            registries: flags.private_registry.exists().then_some(flags.private_registry),
+            node: runs_pods.then_some(node),
+            token: flags.token,
+            node_silence_max: SignedDuration::from_secs(flags.node_monitor_grace_period.into()),
         })
     }
 
@@ -125,12 +116,6 @@ impl Range {
 
     fn first(&self) -> IpAddr {
         Ipv4Addr::from(self.network + 1).into()
-    }
-}
-
-impl std::fmt::Display for Range {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from(self.network), self.bits)
     }
 }
 
