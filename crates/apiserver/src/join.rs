@@ -130,7 +130,7 @@ async fn join(
     };
     let account = |name: &str| {
         let user = format!("system:serviceaccount:kube-system:{name}");
-        certify(&user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
+        certify(&user, &["system:serviceaccounts:kube-system"])
     };
     Ok(JoinAnswer {
         authority: server.pki().ca_pem().to_owned(),

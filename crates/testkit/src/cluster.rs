@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::kubectl::Kubectl;
 
 /// How long a server may take until it says that it is ready.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The line, on standard output, with which a server says that it is ready.
 pub const READY: &str = "stead is ready";
 /// What the log says when a part of stead itself lacks a right.
@@ -117,6 +117,12 @@ impl Cluster {
     #[must_use]
     pub fn kubectl(&self, program: &Path) -> Kubectl {
         Kubectl { program: program.to_owned(), kubeconfig: self.kubeconfig() }
+    }
+
+    /// A directory that goes with the cluster.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     #[must_use]

@@ -7,4 +7,5 @@
 pub mod cluster;
 pub mod images;
 pub mod kubectl;
+pub mod machines;
 pub mod registry;

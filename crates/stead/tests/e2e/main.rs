@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod check;
+mod nodes;
 mod order;
 mod quickstart;
 mod restart;

@@ -25,7 +25,7 @@ pub(crate) fn cluster() -> (Cluster, Kubectl) {
 }
 
 /// The stock kubectls, looked for once.
-fn programs() -> &'static [PathBuf] {
+pub(crate) fn programs() -> &'static [PathBuf] {
     static PROGRAMS: OnceLock<Vec<PathBuf>> = OnceLock::new();
     PROGRAMS.get_or_init(|| kubectl::programs(&root().join("target/tools")).unwrap())
 }

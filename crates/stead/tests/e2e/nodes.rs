@@ -1,0 +1,195 @@
+//! A server and two agents, each on a machine of its own: pods spread, reach each other by name across nodes, and are
+//! neither lost nor doubled when an agent or the server is killed.
+
+use std::path::Path;
+
+use stead_testkit::cluster::Cluster;
+use stead_testkit::images;
+use stead_testkit::kubectl::Kubectl;
+use stead_testkit::machines::{Agent, Wires};
+
+use crate::support::{layout, programs, start};
+
+const MANIFEST: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: None, selector: {app: web}, ports: [{port: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: web}
+spec:
+  serviceName: web
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      affinity:
+        podAntiAffinity:
+          requiredDuringSchedulingIgnoredDuringExecution:
+          - {labelSelector: {matchLabels: {app: web}}, topologyKey: kubernetes.io/hostname}
+      containers:
+      - name: main
+        image: nginx:1.21
+        imagePullPolicy: IfNotPresent
+        command: [sh, -c, "hostname > /data/name; hostname; exec httpd -f -p 8080 -h /data"]
+        readinessProbe: {httpGet: {path: /name, port: 8080}, periodSeconds: 1}
+        volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+"#;
+
+const PLACES: &str =
+    "get pods -l app=web -o 'jsonpath={range .items[*]}{.metadata.name}={.spec.nodeName}{\"\\n\"}{end}'";
+const IDENTITIES: &str =
+    "get pods -l app=web -o 'jsonpath={range .items[*]}{.metadata.uid}={.status.containerStatuses[0].containerID}={.status.containerStatuses[0].restartCount}{\"\\n\"}{end}'";
+
+/// A server with two agents, torn down in the right order.
+struct World {
+    agents: Vec<Agent>,
+    cluster: Cluster,
+    kubectl: Kubectl,
+    wires: Wires,
+}
+
+impl World {
+    fn new() -> Self {
+        let wires = Wires::new().unwrap();
+        let address = wires.address(1);
+        let node = ["--node-ip", &address, "--node-name", "n1", "--node-lease-duration-seconds", "2"];
+        let life = ["--node-monitor-grace-period", "4"];
+        let cluster = start(&[&node[..], &life[..]].concat());
+        let kubectl = cluster.kubectl(&programs()[0]);
+        let token = std::fs::read_to_string(cluster.data_dir().join("server/token")).unwrap();
+        let archive = cluster.directory().join("nginx.tar");
+        images::archive(&layout(), &["library/nginx:1.21"], &archive).unwrap();
+        let mut world = Self { agents: Vec::new(), cluster, kubectl, wires };
+        for _ in 0..2 {
+            let machine = world.wires.add().unwrap();
+            let arguments = [
+                format!("--server=https://{address}:{}", world.cluster.port()),
+                format!("--token={}", token.trim()),
+                format!("--node-name=n{machine}"),
+                format!("--node-ip={}", world.wires.address(machine)),
+                "--node-lease-duration-seconds=2".to_owned(),
+                "--private-registry=/nowhere".to_owned(),
+            ];
+            let directory = world.cluster.directory().join(format!("agent-{machine}"));
+            let binary = Path::new(env!("CARGO_BIN_EXE_stead"));
+            let mut agent = Agent::new(binary, &directory, machine, &[archive.clone()], &arguments).unwrap();
+            let started = agent.start(&world.wires);
+            world.agents.push(agent);
+            started.unwrap();
+        }
+        world
+    }
+
+    /// Every pod fetches the name that every other one serves, by its name in DNS; and all of them by the Service.
+    fn all_reach_all(&self) {
+        for from in 0..3 {
+            for to in 0..3 {
+                let fetched = self.kubectl.ok(&format!("exec web-{from} -- curl -s -S -m 5 http://web-{to}.web:8080/name"));
+                assert_eq!(fetched.trim(), format!("web-{to}"), "from web-{from}");
+            }
+            let fetched = self.kubectl.ok(&format!("exec web-{from} -- curl -s -S -m 5 http://front/name"));
+            assert!(fetched.starts_with("web-"), "from web-{from} through the Service: {fetched}");
+        }
+    }
+
+    fn node(&self, name: &str, path: &str) -> String {
+        format!("get node {name} -o \"jsonpath={{{path}}}\"")
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for agent in &mut self.agents {
+            agent.clean_up(&self.wires);
+        }
+    }
+}
+
+#[test]
+fn three_nodes_share_an_ordered_set_and_survive_their_agents_and_their_server() {
+    let mut world = World::new();
+    let kubectl = world.kubectl.clone();
+    let nodes = kubectl.ok("get nodes -o 'jsonpath={range .items[*]}{.metadata.name}={.spec.podCIDR}{\"\\n\"}{end}'");
+    let ranges: std::collections::BTreeSet<&str> = nodes.lines().filter_map(|line| line.split_once('=')).map(|l| l.1).collect();
+    assert_eq!(ranges.len(), 3, "each node has a range of its own:\n{nodes}");
+
+    kubectl.apply(MANIFEST);
+    kubectl.eventually("get sts web -o jsonpath={.status.readyReplicas}", |ready| ready == "3");
+    let places = kubectl.ok(PLACES);
+    let mut hosts: Vec<&str> = places.lines().filter_map(|line| line.split_once('=')).map(|(_, node)| node).collect();
+    hosts.sort_unstable();
+    assert_eq!(hosts, ["n1", "n2", "n3"], "one pod on each node:\n{places}");
+    world.all_reach_all();
+    for ordinal in 0..3 {
+        assert_eq!(kubectl.ok(&format!("logs web-{ordinal}")).trim(), format!("web-{ordinal}"));
+    }
+
+    let _ = kubectl.ok("scale sts web --replicas=4");
+    let told = kubectl.eventually(
+        "get events --field-selector=reason=FailedScheduling,involvedObject.name=web-3 -o jsonpath={.items[*].message}",
+        |told| !told.is_empty(),
+    );
+    let expected = "0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules.";
+    assert!(told.starts_with(expected), "{told}");
+    assert_eq!(kubectl.ok("get pod web-3 -o jsonpath={.status.phase}"), "Pending");
+    let _ = kubectl.ok("scale sts web --replicas=3");
+    kubectl.eventually("get pods -l app=web -o name", |names| names.lines().count() == 3);
+
+    the_server_is_killed(&mut world, &kubectl);
+    an_agent_is_killed(&mut world, &kubectl);
+}
+
+/// The agents find the server again; no container notices.
+fn the_server_is_killed(world: &mut World, kubectl: &Kubectl) {
+    let before = kubectl.ok(IDENTITIES);
+    world.cluster.kill_server().unwrap();
+    world.cluster.start_server().unwrap();
+    for name in ["n1", "n2", "n3"] {
+        let ready = world.node(name, ".status.conditions[?(@.type=='Ready')].status");
+        kubectl.eventually(&ready, |ready| ready == "True");
+    }
+    for ordinal in 0..3 {
+        let logs = format!("logs web-{ordinal}");
+        kubectl.eventually(&logs, |logs| logs.trim() == format!("web-{ordinal}"));
+    }
+    assert_eq!(kubectl.ok(IDENTITIES), before, "the same pods and containers");
+    world.all_reach_all();
+}
+
+/// Its node is not ready and tainted, its pod stays the only one of its name, and it is taken up again.
+fn an_agent_is_killed(world: &mut World, kubectl: &Kubectl) {
+    let before = kubectl.ok(IDENTITIES);
+    let places = kubectl.ok(PLACES);
+    let (pod, _) = places.lines().filter_map(|line| line.split_once('=')).find(|(_, node)| *node == "n3").unwrap();
+    world.agents[1].kill().unwrap();
+    let ready = world.node("n3", ".status.conditions[?(@.type=='Ready')].status");
+    kubectl.eventually(&ready, |ready| ready == "Unknown");
+    let taints = world.node("n3", ".spec.taints[*].key}{.spec.taints[*].effect");
+    let taints = kubectl.eventually(&taints, |taints| taints.contains("NoExecute"));
+    assert!(taints.matches("node.kubernetes.io/unreachable").count() == 2 && taints.contains("NoSchedule"), "{taints}");
+    let pod_ready = format!("get pod {pod} -o \"jsonpath={{.status.conditions[?(@.type=='Ready')].status}}\"");
+    kubectl.eventually(&pod_ready, |ready| ready == "False");
+    assert_eq!(kubectl.ok(IDENTITIES), before, "nothing takes the place of a pod that may still run");
+    assert!(kubectl.ok("get nodes").lines().any(|line| line.starts_with("n3 ") && line.contains("NotReady")));
+
+    let (agents, wires) = (&mut world.agents, &world.wires);
+    agents[1].start(wires).unwrap();
+    kubectl.eventually(&ready, |ready| ready == "True");
+    kubectl.eventually(&world.node("n3", ".spec.taints"), str::is_empty);
+    kubectl.eventually(&pod_ready, |ready| ready == "True");
+    assert_eq!(kubectl.ok(IDENTITIES), before, "the same containers");
+    world.all_reach_all();
+}
