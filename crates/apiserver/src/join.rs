@@ -103,12 +103,7 @@ fn certified(peer: &Peer) -> Option<&str> {
     peer.user().and_then(|user| node_of(&user.name, &user.groups))
 }
 
-async fn join(
-    server: &ApiServer,
-    peer: &Peer,
-    parts: &Parts,
-    request: &JoinRequest,
-) -> Result<JoinAnswer, ApiError> {
+async fn join(server: &ApiServer, peer: &Peer, parts: &Parts, request: &JoinRequest) -> Result<JoinAnswer, ApiError> {
     let Some(joining) = server.0.joining.get() else { return Err(ApiError::bad_request("this server takes no nodes")) };
     let name = request.node_name.as_str();
     if certified(peer) != Some(name) {
@@ -120,9 +115,12 @@ async fn join(
             return Err(ApiError::bad_request(format!("{name:?} cannot be the name of a node: it is no DNS name")));
         }
         if joining.own_name.as_deref() == Some(name) || !is_owner(server, name, &request.password).await? {
-            return Err(ApiError::new(Reason::Forbidden, format!(
-                "another machine is node {name:?}; give this one another --node-name, or delete that node first"
-            )));
+            return Err(ApiError::new(
+                Reason::Forbidden,
+                format!(
+                    "another machine is node {name:?}; give this one another --node-name, or delete that node first"
+                ),
+            ));
         }
     }
     let certify = |user: &str, groups: &[&str]| {

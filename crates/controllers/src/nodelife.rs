@@ -56,8 +56,12 @@ impl Controller for NodeLife {
             return Ok(Next::Done);
         };
         let now = self.cx.now();
-        let snapshot =
-            Snapshot { node: &node, heard: self.heard(&key.name, now), silence_max: self.cx.config.node_silence_max, now };
+        let snapshot = Snapshot {
+            node: &node,
+            heard: self.heard(&key.name, now),
+            silence_max: self.cx.config.node_silence_max,
+            now,
+        };
         let plan = plan(&snapshot);
         self.execute(key, &node, &plan, now).await?;
         Ok(plan.wake_at.map_or(Next::Done, |at| Next::After((at - now).try_into().unwrap_or_default())))

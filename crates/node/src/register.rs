@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node as NodeObject, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
@@ -10,7 +11,6 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
-use futures::StreamExt;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, Event};
@@ -70,9 +70,8 @@ pub async fn pod_range(
     let api: Api<NodeObject> = Api::all(client.clone());
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = std::pin::pin!(watch_objects(api.clone(), config).default_backoff());
-    let range = |node: &NodeObject| {
-        node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone()).filter(|range| !range.is_empty())
-    };
+    let range =
+        |node: &NodeObject| node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone()).filter(|range| !range.is_empty());
     let mut there = false;
     loop {
         match events.next().await {

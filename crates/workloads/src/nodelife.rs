@@ -223,8 +223,10 @@ mod tests {
     #[test]
     fn only_a_ready_pod_becomes_unready() {
         let pod = |ready: &str| -> Pod {
-            serde_json::from_value(json!({"metadata": {"uid": "u"}, "status": {"conditions": [{"type": "Ready", "status": ready}]}}))
-                .unwrap()
+            serde_json::from_value(
+                json!({"metadata": {"uid": "u"}, "status": {"conditions": [{"type": "Ready", "status": ready}]}}),
+            )
+            .unwrap()
         };
         let patch = unready(&pod("True"), at(0)).unwrap();
         assert_eq!(patch["status"]["conditions"][0]["status"], "False");

@@ -38,7 +38,8 @@ impl Wish {
             }
             (None, None) => None,
         };
-        let token = text.map(|text| JoinToken::parse(&text)).transpose().map_err(|why| anyhow::anyhow!("--token: {why}"))?;
+        let token =
+            text.map(|text| JoinToken::parse(&text)).transpose().map_err(|why| anyhow::anyhow!("--token: {why}"))?;
         let named = || format!("--data-dir {}", flags.data_dir.display());
         std::fs::create_dir_all(flags.data_dir.join("agent")).with_context(named)?;
         let data_dir = flags.data_dir.canonicalize().with_context(named)?;

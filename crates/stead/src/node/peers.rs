@@ -33,7 +33,8 @@ pub(super) async fn follow(own: &str, network: Arc<dyn Network>, caches: &Caches
     changed.notify_one();
     let mut pause = RETRY_FIRST;
     while stop.run_until_cancelled(changed.notified()).await.is_some() {
-        let peers: Vec<Peer> = nodes.list().iter().filter_map(|node| peer(node)).filter(|peer| peer.name != own).collect();
+        let peers: Vec<Peer> =
+            nodes.list().iter().filter_map(|node| peer(node)).filter(|peer| peer.name != own).collect();
         match network.set_peers(&peers).await {
             Ok(()) => pause = RETRY_FIRST,
             Err(error) => {
@@ -79,7 +80,10 @@ mod tests {
         assert_eq!(peer(&node(range.clone(), json!({}))), None);
         assert_eq!(peer(&node(json!({}), addresses.clone())), None);
         let found = peer(&node(range, addresses)).unwrap();
-        assert_eq!((found.node_address.to_string(), found.pod_cidrs), ("192.0.2.1".to_owned(), vec!["10.42.1.0/24".to_owned()]));
+        assert_eq!(
+            (found.node_address.to_string(), found.pod_cidrs),
+            ("192.0.2.1".to_owned(), vec!["10.42.1.0/24".to_owned()])
+        );
         assert_eq!(found.overlay_mac, [0x0a, 0x58, 10, 42, 1, 1]);
     }
 }

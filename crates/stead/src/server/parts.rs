@@ -46,14 +46,8 @@ impl Server {
             None => None,
         };
         let control_plane = client(&api, &Identity::new("system:kube-controller-manager", &[]));
-        let mut server = Self {
-            api,
-            store,
-            machine,
-            caches: Caches::new(control_plane),
-            tasks: JoinSet::new(),
-            stop: stop.clone(),
-        };
+        let mut server =
+            Self { api, store, machine, caches: Caches::new(control_plane), tasks: JoinSet::new(), stop: stop.clone() };
         server.start_api().await?;
         server.start_controllers(settings)?;
         server.start_scheduler();

@@ -50,8 +50,7 @@ spec:
 
 const PLACES: &str =
     "get pods -l app=web -o 'jsonpath={range .items[*]}{.metadata.name}={.spec.nodeName}{\"\\n\"}{end}'";
-const IDENTITIES: &str =
-    "get pods -l app=web -o 'jsonpath={range .items[*]}{.metadata.uid}={.status.containerStatuses[0].containerID}={.status.containerStatuses[0].restartCount}{\"\\n\"}{end}'";
+const IDENTITIES: &str = "get pods -l app=web -o 'jsonpath={range .items[*]}{.metadata.uid}={.status.containerStatuses[0].containerID}={.status.containerStatuses[0].restartCount}{\"\\n\"}{end}'";
 
 /// A server with two agents, torn down in the right order.
 struct World {
@@ -97,7 +96,8 @@ impl World {
     fn all_reach_all(&self) {
         for from in 0..3 {
             for to in 0..3 {
-                let fetched = self.kubectl.ok(&format!("exec web-{from} -- curl -s -S -m 5 http://web-{to}.web:8080/name"));
+                let fetched =
+                    self.kubectl.ok(&format!("exec web-{from} -- curl -s -S -m 5 http://web-{to}.web:8080/name"));
                 assert_eq!(fetched.trim(), format!("web-{to}"), "from web-{from}");
             }
             let fetched = self.kubectl.ok(&format!("exec web-{from} -- curl -s -S -m 5 http://front/name"));
@@ -123,7 +123,8 @@ fn three_nodes_share_an_ordered_set_and_survive_their_agents_and_their_server() 
     let mut world = World::new();
     let kubectl = world.kubectl.clone();
     let nodes = kubectl.ok("get nodes -o 'jsonpath={range .items[*]}{.metadata.name}={.spec.podCIDR}{\"\\n\"}{end}'");
-    let ranges: std::collections::BTreeSet<&str> = nodes.lines().filter_map(|line| line.split_once('=')).map(|l| l.1).collect();
+    let ranges: std::collections::BTreeSet<&str> =
+        nodes.lines().filter_map(|line| line.split_once('=')).map(|l| l.1).collect();
     assert_eq!(ranges.len(), 3, "each node has a range of its own:\n{nodes}");
 
     kubectl.apply(MANIFEST);
