@@ -12,9 +12,13 @@ use crate::{images, tidy};
 const PACKAGES: &[(&str, &str)] =
     &[("dpkg-deb", "dpkg"), ("busybox", "busybox-static"), ("ip", "iproute2"), ("curl", "curl")];
 
+/// `cargo deny` holds the fences of deny.toml. It is installed into `target/tools` where the machine has none.
+const DENY_VERSION: &str = "0.20.2";
+
 pub(crate) fn run(root: &Path, no_e2e: bool) -> Result<()> {
     step("format", || cargo(root, &["fmt", "--all", "--check"]))?;
     step("tidy", || tidy::run(root))?;
+    step("dependency fences", || deny(root))?;
     step("lints", || cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     if no_e2e {
         return step("unit tests and stories", || cargo(root, &["test", "--workspace", "--lib", "--bins"]));
@@ -40,11 +44,26 @@ fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
     run_command(Command::new("cargo").args(arguments).current_dir(root))
 }
 
+fn deny(root: &Path) -> Result<()> {
+    let tools = root.join("target/tools");
+    let own = tools.join("bin/cargo-deny");
+    if !own.exists() && !on_path("cargo-deny") {
+        let install = ["install", "--quiet", "--locked", "--debug", "cargo-deny", "--version", DENY_VERSION, "--root"];
+        run_command(Command::new("cargo").args(install).arg(&tools).current_dir(root))?;
+    }
+    let program = if own.exists() { own } else { "cargo-deny".into() };
+    // Advisories need the network; who updates dependencies runs `cargo deny check`.
+    run_command(
+        Command::new(program).args(["--log-level", "error", "check", "bans", "licenses", "sources"]).current_dir(root),
+    )
+}
+
+fn on_path(program: &str) -> bool {
+    let found = |directory: std::path::PathBuf| directory.join(program).exists();
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(found))
+}
+
 fn install_packages() -> Result<()> {
-    let on_path = |program: &str| {
-        let found = |directory: std::path::PathBuf| directory.join(program).exists();
-        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(found))
-    };
     run_command(Command::new("apt-get").args(["update", "-qq"]))?;
     let missing: Vec<&str> =
         PACKAGES.iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| *package).collect();
