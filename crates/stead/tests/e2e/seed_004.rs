@@ -94,8 +94,8 @@ fn broken_image(kubectl: &Kubectl) {
     kubectl.eventually("get pod web-2 -o jsonpath={.status.containerStatuses[0].state.waiting.reason}", |reason| {
         reason == "ErrImagePull" || reason == "ImagePullBackOff"
     });
+    // Upstream would also need `delete pod web-2`: an ordered set waits for ever for its broken pod.
     let _ = kubectl.ok("rollout undo sts/web");
-    let _ = kubectl.ok("delete pod web-2");
     let _ = kubectl.ok("rollout status statefulset/web --timeout=60s");
     assert_eq!(kubectl.ok("get sts web --no-headers").split_whitespace().nth(1), Some("3/3"));
 }
