@@ -123,6 +123,20 @@ async fn certificates_for_a_token() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renewed_credentials_count_for_the_next_connection() {
+    let world = World::new().await;
+    let (answer, key) = world.join(world.by_hash(), Some(&world.token.secret), "a", "p").await.unwrap();
+    let credentials = tls::Credentials::new(&answer.node, &key).unwrap();
+    let config = tls::config(&answer.authority, credentials.clone()).unwrap();
+    assert!(credentials.replace("rubbish", &key).is_err(), "what is no certificate changes nothing");
+    let (second, second_key) = world.join(config.clone(), None, "a", "p").await.unwrap();
+    assert_ne!(second.node, answer.node);
+    credentials.replace(&second.proxy, &second_key).unwrap();
+    let refused = world.refused(config, None, "a", "p").await;
+    assert!(refused.starts_with("401"), "the connection is the proxy's now: {refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_refused() {
     let world = World::new().await;
     let secret = Some(world.token.secret.as_str());

@@ -99,7 +99,10 @@ pub fn config(ca_pem: &str, credentials: Arc<Credentials>) -> Result<ClientConfi
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|e| bad("authority")(&e))?;
     roots.add(ca).map_err(|e| bad("authority")(&e))?;
-    Ok(versions()?.with_root_certificates(roots).with_client_cert_resolver(credentials))
+    let mut config = versions()?.with_root_certificates(roots).with_client_cert_resolver(credentials);
+    // A resumed session would go on with the credentials of the first one.
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
 }
 
 /// TLS without credentials to a server whose chain ends in the authority with this hash (SHA-256 of its DER, lower-case

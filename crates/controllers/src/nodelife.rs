@@ -20,6 +20,9 @@ use crate::{Context, Controller, Error, sources};
 /// Where nodes renew their leases.
 const LEASES: &str = "kube-node-lease";
 
+/// A renewal by the node's clock, and when it was seen by ours.
+type Heard = (Option<Timestamp>, Timestamp);
+
 /// The controller; its keys are nodes.
 #[derive(Clone, Debug)]
 pub struct NodeLife {
@@ -29,7 +32,7 @@ pub struct NodeLife {
     pods: Cache<Pod>,
     /// The last renewal of each node's lease by the node's clock, and when it was seen by ours. Silence counts from
     /// then; while nobody watched, no node could be heard.
-    heard: Arc<Mutex<HashMap<String, (Option<Timestamp>, Timestamp)>>>,
+    heard: Arc<Mutex<HashMap<String, Heard>>>,
 }
 
 impl Controller for NodeLife {

@@ -37,8 +37,13 @@ const IMAGES_MAX: usize = 50;
 const MEMORY_FREE_MIN_BYTES: u64 = 100 << 20;
 const DISK_FREE_MIN_PERCENT: u64 = 5;
 
-/// A node as it registers itself. Its pods' range is not its own to choose.
-fn new_node(name: &str, labels: &BTreeMap<String, String>, taints: &[Taint]) -> NodeObject {
+/// A node as it registers itself. `range` is the one that it was given before: not its own to choose.
+fn new_node(
+    name: &str,
+    labels: &BTreeMap<String, String>,
+    taints: &[Taint],
+    range: Option<&str>,
+) -> NodeObject {
     let mut labels = labels.clone();
     let standard = [
         ("beta.kubernetes.io/arch", system::architecture()),
@@ -51,7 +56,12 @@ fn new_node(name: &str, labels: &BTreeMap<String, String>, taints: &[Taint]) -> 
     let taints = Some(taints.to_vec()).filter(|taints| !taints.is_empty());
     NodeObject {
         metadata: ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() },
-        spec: Some(NodeSpec { taints, ..NodeSpec::default() }),
+        spec: Some(NodeSpec {
+            taints,
+            pod_cidr: range.map(str::to_owned),
+            pod_cidrs: range.map(|range| vec![range.to_owned()]),
+            ..NodeSpec::default()
+        }),
         status: None,
     }
 }
@@ -97,7 +107,7 @@ async fn register_new(
     labels: &BTreeMap<String, String>,
     taints: &[Taint],
 ) -> Result<(), kube::Error> {
-    match api.create(&PostParams::default(), &new_node(name, labels, taints)).await {
+    match api.create(&PostParams::default(), &new_node(name, labels, taints, None)).await {
         Err(error) if classify(&error) != Class::AlreadyExists => Err(error),
         _ => Ok(()),
     }
@@ -140,6 +150,11 @@ impl Node {
                 other => other,
             };
         };
+        let range = known.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
+        if let Some(other) = range.filter(|range| *range != self.config.pod_cidr) {
+            let own = &self.config.pod_cidr;
+            tracing::error!(other, own, "this node has another range of addresses now: stop it, run killall, start it again");
+        }
         let labels = wanted.metadata.labels.clone().unwrap_or_default();
         let has = |key: &String, value: &String| {
             known.metadata.labels.as_ref().and_then(|labels| labels.get(key)) == Some(value)
@@ -152,7 +167,8 @@ impl Node {
     }
 
     fn node_object(&self) -> NodeObject {
-        new_node(&self.config.name, &self.config.labels, &self.config.taints)
+        let config = &self.config;
+        new_node(&config.name, &config.labels, &config.taints, Some(&config.pod_cidr))
     }
 
     async fn write_status(&self, status: &NodeStatus) -> bool {

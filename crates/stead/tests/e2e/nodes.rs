@@ -1,7 +1,10 @@
 //! A server and two agents, each on a machine of its own: pods spread, reach each other by name across nodes, and are
 //! neither lost nor doubled when an agent or the server is killed.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
+use std::process::Command;
 
 use stead_testkit::cluster::Cluster;
 use stead_testkit::images;
@@ -68,7 +71,9 @@ impl World {
         let life = ["--node-monitor-grace-period", "4"];
         let cluster = start(&[&node[..], &life[..]].concat());
         let kubectl = cluster.kubectl(&programs()[0]);
-        let token = std::fs::read_to_string(cluster.data_dir().join("server/token")).unwrap();
+        let binary = Path::new(env!("CARGO_BIN_EXE_stead"));
+        let token = Command::new(binary).arg("token").arg("--data-dir").arg(cluster.data_dir()).output().unwrap();
+        let token = String::from_utf8(token.stdout).unwrap();
         let archive = cluster.directory().join("nginx.tar");
         images::archive(&layout(), &["library/nginx:1.21"], &archive).unwrap();
         let mut world = Self { agents: Vec::new(), cluster, kubectl, wires };
@@ -83,8 +88,7 @@ impl World {
                 "--private-registry=/nowhere".to_owned(),
             ];
             let directory = world.cluster.directory().join(format!("agent-{machine}"));
-            let binary = Path::new(env!("CARGO_BIN_EXE_stead"));
-            let mut agent = Agent::new(binary, &directory, machine, &[archive.clone()], &arguments).unwrap();
+            let mut agent = Agent::new(binary, &directory, machine, std::slice::from_ref(&archive), &arguments).unwrap();
             let started = agent.start(&world.wires);
             world.agents.push(agent);
             started.unwrap();
@@ -103,6 +107,19 @@ impl World {
             let fetched = self.kubectl.ok(&format!("exec web-{from} -- curl -s -S -m 5 http://front/name"));
             assert!(fetched.starts_with("web-"), "from web-{from} through the Service: {fetched}");
         }
+    }
+
+    /// What a pod serves, through a port that kubectl forwards.
+    fn forwarded(&self, pod: &str) -> String {
+        let mut forward = self.kubectl.start(&format!("port-forward pod/{pod} :8080"));
+        let lines = forward.until(|line| line.contains("Forwarding from 127.0.0.1:"));
+        let line = lines.last().cloned().unwrap_or_default();
+        let port = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+        let mut connection = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+        connection.write_all(b"GET /name HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer.lines().last().unwrap_or_default().to_owned()
     }
 
     fn node(&self, name: &str, path: &str) -> String {
@@ -136,6 +153,7 @@ fn three_nodes_share_an_ordered_set_and_survive_their_agents_and_their_server() 
     world.all_reach_all();
     for ordinal in 0..3 {
         assert_eq!(kubectl.ok(&format!("logs web-{ordinal}")).trim(), format!("web-{ordinal}"));
+        assert_eq!(world.forwarded(&format!("web-{ordinal}")), format!("web-{ordinal}"));
     }
 
     let _ = kubectl.ok("scale sts web --replicas=4");
@@ -151,6 +169,8 @@ fn three_nodes_share_an_ordered_set_and_survive_their_agents_and_their_server() 
 
     the_server_is_killed(&mut world, &kubectl);
     an_agent_is_killed(&mut world, &kubectl);
+    a_node_is_cut_off(&world, &kubectl);
+    a_node_object_is_deleted(&world, &kubectl);
 }
 
 /// The agents find the server again; no container notices.
@@ -192,5 +212,41 @@ fn an_agent_is_killed(world: &mut World, kubectl: &Kubectl) {
     kubectl.eventually(&world.node("n3", ".spec.taints"), str::is_empty);
     kubectl.eventually(&pod_ready, |ready| ready == "True");
     assert_eq!(kubectl.ok(IDENTITIES), before, "the same containers");
+    world.all_reach_all();
+}
+
+/// A pod of a node that nobody can reach is given up by force; when the node is back, the pod that was meant is gone from
+/// it before its successor runs there.
+fn a_node_is_cut_off(world: &World, kubectl: &Kubectl) {
+    let places = kubectl.ok(PLACES);
+    let (pod, _) = places.lines().filter_map(|line| line.split_once('=')).find(|(_, node)| *node == "n3").unwrap();
+    let of_pod = |what: &str| format!("get pod {pod} -o \"jsonpath={{{what}}}\"");
+    let (uid, container) = (of_pod(".metadata.uid"), of_pod(".status.containerStatuses[0].containerID"));
+    let (old_uid, old_container) = (kubectl.ok(&uid), kubectl.ok(&container));
+    world.wires.cut(3, true).unwrap();
+    let ready = world.node("n3", ".status.conditions[?(@.type=='Ready')].status");
+    kubectl.eventually(&ready, |ready| ready == "Unknown");
+    let _ = kubectl.ok(&format!("delete pod {pod} --force --grace-period=0"));
+    kubectl.eventually(&uid, |uid| uid != old_uid);
+    assert_eq!(kubectl.ok(&of_pod(".spec.nodeName")), "", "its volume is on the node that is away");
+    world.wires.cut(3, false).unwrap();
+    kubectl.eventually(&ready, |ready| ready == "True");
+    kubectl.eventually(&of_pod(".status.conditions[?(@.type=='Ready')].status"), |ready| ready == "True");
+    assert_ne!(kubectl.ok(&container), old_container);
+    assert_eq!(kubectl.ok(&format!("exec {pod} -- cat /data/name")).lines().last(), Some(pod));
+    world.all_reach_all();
+}
+
+/// The agent registers again, with the range that it has.
+fn a_node_object_is_deleted(world: &World, kubectl: &Kubectl) {
+    let range = world.node("n2", ".spec.podCIDR");
+    let before = kubectl.ok(&range);
+    let uid = world.node("n2", ".metadata.uid");
+    let old = kubectl.ok(&uid);
+    let _ = kubectl.ok("delete node n2");
+    kubectl.eventually(&uid, |uid| uid != old);
+    assert_eq!(kubectl.ok(&range), before);
+    let ready = world.node("n2", ".status.conditions[?(@.type=='Ready')].status");
+    kubectl.eventually(&ready, |ready| ready == "True");
     world.all_reach_all();
 }
