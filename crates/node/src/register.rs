@@ -38,12 +38,7 @@ const MEMORY_FREE_MIN_BYTES: u64 = 100 << 20;
 const DISK_FREE_MIN_PERCENT: u64 = 5;
 
 /// A node as it registers itself. `range` is the one that it was given before: not its own to choose.
-fn new_node(
-    name: &str,
-    labels: &BTreeMap<String, String>,
-    taints: &[Taint],
-    range: Option<&str>,
-) -> NodeObject {
+fn new_node(name: &str, labels: &BTreeMap<String, String>, taints: &[Taint], range: Option<&str>) -> NodeObject {
     let mut labels = labels.clone();
     let standard = [
         ("beta.kubernetes.io/arch", system::architecture()),
@@ -153,7 +148,11 @@ impl Node {
         let range = known.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
         if let Some(other) = range.filter(|range| *range != self.config.pod_cidr) {
             let own = &self.config.pod_cidr;
-            tracing::error!(other, own, "this node has another range of addresses now: stop it, run killall, start it again");
+            tracing::error!(
+                other,
+                own,
+                "this node has another range of addresses now: stop it, run killall, start it again"
+            );
         }
         let labels = wanted.metadata.labels.clone().unwrap_or_default();
         let has = |key: &String, value: &String| {

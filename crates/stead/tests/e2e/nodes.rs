@@ -88,7 +88,8 @@ impl World {
                 "--private-registry=/nowhere".to_owned(),
             ];
             let directory = world.cluster.directory().join(format!("agent-{machine}"));
-            let mut agent = Agent::new(binary, &directory, machine, std::slice::from_ref(&archive), &arguments).unwrap();
+            let mut agent =
+                Agent::new(binary, &directory, machine, std::slice::from_ref(&archive), &arguments).unwrap();
             let started = agent.start(&world.wires);
             world.agents.push(agent);
             started.unwrap();
