@@ -1,6 +1,7 @@
 //! Project tasks: `cargo xtask test` is what a contributor and CI run; the others are its parts.
 
 mod codegen;
+mod mutants;
 mod protobuf;
 mod tidy;
 mod verify;
@@ -21,6 +22,11 @@ enum Task {
     },
     /// The house rules alone, and the shape of the house.
     Tidy,
+    /// Spoil the decisions line by line and see whether a test notices each time.
+    Mutants {
+        /// Only those whose name contains this.
+        only: Option<String>,
+    },
     /// Build the test images from Debian packages into `target/test-images`.
     Images,
     /// Serve the test images as a registry on loopback until interrupted.
@@ -47,6 +53,7 @@ fn main() -> Result<()> {
     match Task::parse() {
         Task::Test { no_e2e } => verify::run(root, no_e2e),
         Task::Tidy => tidy::run(root),
+        Task::Mutants { only } => mutants::run(root, only.as_deref()),
         Task::Images => stead_testkit::images::build_all(&images(root)).map(|layout| println!("{}", layout.display())),
         Task::Registry { port } => serve(root, port),
         Task::Codegen { definitions } => codegen::run(&definitions, root),

@@ -20,32 +20,33 @@ const UPDATE: u8 = 1;
 const THIRD: u8 = 2;
 
 #[test]
-fn every_state_is_safe_and_settles() {
+fn every_ordered_state_is_safe_and_settles() {
+    walk(Policy::OrderedReady);
+}
+
+#[test]
+fn every_parallel_state_is_safe_and_settles() {
+    walk(Policy::Parallel);
+}
+
+fn walk(policy: Policy) {
     let rows = every_row(ORDINALS, &every_pod());
     let mut states = 0;
-    for policy in [Policy::OrderedReady, Policy::Parallel] {
-        for strategy in strategies() {
-            for (replicas, pods) in (0..=ORDINALS).flat_map(|replicas| rows.iter().map(move |row| (replicas, row))) {
-                let world = World {
-                    strategy,
-                    replicas,
-                    update: UPDATE,
-                    // With OnDelete people replace pods, and so they do broken ones.
-                    broken: (strategy != Strategy::OnDelete).then_some(THIRD),
-                    pods: pods.clone(),
-                    ..World::new(policy)
-                };
-                assert_safe(&world);
-                assert_settles(&world);
-                // Without healing everything that upstream waits for has to come by itself.
-                let upstream = World { heals: false, broken: None, ..world };
-                assert_safe(&upstream);
-                assert_settles(&upstream);
-                states += 2;
-            }
+    for strategy in strategies() {
+        for (replicas, pods) in (0..=ORDINALS).flat_map(|replicas| rows.iter().map(move |row| (replicas, row))) {
+            // With OnDelete people replace pods, and so they do broken ones.
+            let broken = (strategy != Strategy::OnDelete).then_some(THIRD);
+            let world = World { strategy, replicas, update: UPDATE, broken, pods: pods.clone(), ..World::new(policy) };
+            assert_safe(&world);
+            assert_settles(&world);
+            // Without healing everything that upstream waits for has to come by itself.
+            let upstream = World { heals: false, broken: None, ..world };
+            assert_safe(&upstream);
+            assert_settles(&upstream);
+            states += 2;
         }
     }
-    assert!(states > 1_000_000, "only {states} states: the walk has lost its point");
+    assert!(states > 700_000, "only {states} states: the walk has lost its point");
 }
 
 #[test]
