@@ -83,13 +83,20 @@ fn try_one(root: &Path, mutant: &Mutant) -> Result<Vec<String>> {
     let text = original.replacen(&mutant.from, &mutant.to, 1);
     let _spoiled = Spoiled { file: &mutant.file, original };
     fs::write(&mutant.file, text)?;
-    let test = ["test", "--quiet", "--package", "stead-workloads", "--lib", "--", "--format", "pretty"];
-    let output = Command::new("cargo").args(test).env("RUST_BACKTRACE", "0").current_dir(root).output()?;
+    // The stories are quick; the walk through all states is for what they miss.
+    let told = test(root, &["--skip", "explore"])?;
+    if told.is_empty() { test(root, &[]) } else { Ok(told) }
+}
+
+/// Runs tests of the crate; the names of those that fail.
+fn test(root: &Path, which: &[&str]) -> Result<Vec<String>> {
+    let test = ["test", "--quiet", "--package", "stead-workloads", "--lib", "--", "--format", "pretty", "statefulset", "pod"];
+    let output = Command::new("cargo").args(test).args(which).env("RUST_BACKTRACE", "0").current_dir(root).output()?;
     let told = String::from_utf8_lossy(&output.stdout);
     let failed = told.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
-    let killers: Vec<String> = failed.map(|test| test.rsplit("::").next().unwrap_or(test).to_owned()).collect();
-    if killers.is_empty() && !output.status.success() {
+    let failed: Vec<String> = failed.map(|test| test.rsplit("::").next().unwrap_or(test).to_owned()).collect();
+    if failed.is_empty() && !output.status.success() {
         bail!("it does not compile, so it proves nothing:\n{}", String::from_utf8_lossy(&output.stderr));
     }
-    Ok(killers)
+    Ok(failed)
 }
