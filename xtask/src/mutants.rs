@@ -90,7 +90,8 @@ fn try_one(root: &Path, mutant: &Mutant) -> Result<Vec<String>> {
 
 /// Runs tests of the crate; the names of those that fail.
 fn test(root: &Path, which: &[&str]) -> Result<Vec<String>> {
-    let test = ["test", "--quiet", "--package", "stead-workloads", "--lib", "--", "--format", "pretty", "statefulset", "pod"];
+    let test =
+        ["test", "--quiet", "--package", "stead-workloads", "--lib", "--", "--format", "pretty", "statefulset", "pod"];
     let output = Command::new("cargo").args(test).args(which).env("RUST_BACKTRACE", "0").current_dir(root).output()?;
     let told = String::from_utf8_lossy(&output.stdout);
     let failed = told.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));

@@ -278,6 +278,23 @@ mod tests {
     }
 
     #[test]
+    fn hashes_are_those_of_a_newer_kubernetes_too() {
+        // Data and name from upstream's own tests of compatibility (1.34, which writes no null times any more).
+        let data = json!({"spec": {"template": {
+            "$patch": "replace", "metadata": {"annotations": {"test": "value"}, "labels": {"app": "foo"}},
+            "spec": {
+                "containers": [{
+                    "image": "test", "imagePullPolicy": "Always", "name": "test", "resources": {},
+                    "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+                }],
+                "dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "schedulerName": "default-scheduler",
+                "securityContext": {}, "terminationGracePeriodSeconds": 30,
+            },
+        }}});
+        assert_eq!(hash(&data, 0), "776999688b");
+    }
+
+    #[test]
     fn bytes_are_those_of_gos_encoder() {
         let value = json!({"b": [1, -2, true, null], "a": "x<y> & \"z\"\n\u{1}\u{2028}é"});
         assert_eq!(canonical(&value), r#"{"a":"x\u003cy\u003e \u0026 \"z\"\n\u0001\u2028é","b":[1,-2,true,null]}"#);

@@ -263,6 +263,7 @@ mod tests {
         let set = set("Delete", "Delete");
         assert_eq!(mend(&set, false, &["old set"]), "as is");
         assert_eq!(mend(&set, true, &["old pod"]), "as is");
+        assert_eq!(mend(&set, false, &["old set", "pod"]), "as is");
     }
 
     #[test]

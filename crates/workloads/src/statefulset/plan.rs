@@ -247,13 +247,11 @@ fn scale_down(set: &Snapshot, plan: &mut Plan) -> Flow {
     Flow::Continue
 }
 
-/// The unhealthy pod with the lowest ordinal of those wanted, otherwise of those condemned: the only unhealthy one that
-/// scaling down may remove.
+/// The unhealthy pod with the lowest ordinal, the only one that scaling down in order may remove. It is one of those
+/// that are not wanted: as long as one that is wanted is unhealthy, nothing is scaled down in order.
 fn first_unhealthy(set: &Snapshot) -> Option<u32> {
-    let sick = |slot: &&Slot| slot.pod.is_none_or(|pod| !pod.is_healthy());
     let waited_for = |slot: &&Slot| slot.pod.is_some_and(|pod| set.may_recover(slot, &pod));
-    let condemned = || set.condemned.iter().rev().find(waited_for);
-    set.replicas.iter().find(sick).or_else(condemned).map(|slot| slot.ordinal)
+    set.condemned.iter().rev().find(waited_for).map(|slot| slot.ordinal)
 }
 
 /// Replaces outdated pods, highest ordinal first, down to the partition.

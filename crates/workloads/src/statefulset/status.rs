@@ -111,3 +111,85 @@ fn conditions(object: &StatefulSet, progress: Option<&Progress>) -> Option<Vec<S
     conditions.extend(progress.map(|progress| progress.condition.clone()));
     (!conditions.is_empty()).then_some(conditions)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::statefulset::stories::world;
+    use crate::statefulset::{Policy, Why};
+
+    /// The numbers that are published, and the current revision.
+    fn told(replicas: u32, pods: &str, done: &[Action]) -> String {
+        let object: StatefulSet = serde_json::from_value(json!({
+            "metadata": {"name": "web", "generation": 4}, "spec": {"selector": {}, "template": {}},
+        }))
+        .expect("a set");
+        let mut world = world(Policy::OrderedReady, pods);
+        (world.replicas, world.update) = (replicas, 1);
+        let status = status(&object, &world.snapshot(), done, ("old", "new"), 2, None);
+        assert_eq!((status.observed_generation, status.collision_count), (Some(4), Some(2)));
+        assert_eq!((status.update_revision.as_deref(), status.conditions), (Some("new"), None));
+        let number = |number: Option<i32>| number.unwrap_or(0);
+        format!(
+            "{} ready {} available {} current {} updated {} at {}",
+            status.replicas,
+            number(status.ready_replicas),
+            number(status.available_replicas),
+            number(status.current_replicas),
+            number(status.updated_replicas),
+            status.current_revision.unwrap_or_default(),
+        )
+    }
+
+    #[test]
+    fn the_numbers_are_upstreams() {
+        for (replicas, pods, expected) in [
+            (3, "", "0 ready 0 available 0 current 0 updated 0 at old"),
+            (3, "R0 r0 p0", "3 ready 2 available 1 current 3 updated 0 at old"),
+            (3, "R0 R0 R1", "3 ready 3 available 3 current 2 updated 1 at old"),
+            (3, "R0 R0 x1", "3 ready 2 available 2 current 2 updated 0 at old"),
+            (3, "R1 R1 p1", "3 ready 2 available 2 current 0 updated 3 at old"),
+            (3, "R1 R1 r1", "3 ready 3 available 2 current 3 updated 3 at new"),
+            (3, "R1 R1 R2", "3 ready 3 available 3 current 0 updated 2 at old"),
+            (2, "R1 R1 R1", "3 ready 3 available 3 current 0 updated 3 at old"),
+            (3, "R1 F1", "2 ready 1 available 1 current 0 updated 2 at old"),
+        ] {
+            assert_eq!(told(replicas, pods, &[]), expected, "{replicas} of {pods}");
+        }
+    }
+
+    #[test]
+    fn what_was_just_done_counts_already() {
+        let create = Action::CreatePod { ordinal: 1, revision: Revision::UPDATE };
+        assert_eq!(told(2, "R0", &[create]), "2 ready 1 available 1 current 1 updated 1 at old");
+        let delete = Action::DeletePod { ordinal: 1, why: Why::Outdated };
+        assert_eq!(told(2, "R0 R0", &[delete]), "2 ready 2 available 2 current 1 updated 0 at old");
+    }
+
+    #[test]
+    fn with_on_delete_the_current_revision_stays() {
+        let object: StatefulSet =
+            serde_json::from_value(json!({"metadata": {}, "spec": {"selector": {}, "template": {}}})).expect("a set");
+        let mut world = world(Policy::Parallel, "R1");
+        (world.replicas, world.update, world.strategy) = (1, 1, Strategy::OnDelete);
+        let status = status(&object, &world.snapshot(), &[], ("old", "new"), 0, None);
+        assert_eq!(status.current_revision.as_deref(), Some("old"));
+    }
+
+    #[test]
+    fn conditions_of_others_are_kept() {
+        let object: StatefulSet = serde_json::from_value(json!({
+            "metadata": {}, "spec": {"selector": {}, "template": {}},
+            "status": {"replicas": 0, "conditions": [
+                {"type": "Theirs", "status": "True"}, {"type": "Progressing", "status": "True"},
+            ]},
+        }))
+        .expect("a set");
+        let world = world(Policy::Parallel, "");
+        let status = status(&object, &world.snapshot(), &[], ("old", "new"), 0, None);
+        let kinds: Vec<_> = status.conditions.expect("conditions").into_iter().filter_map(|c| c.type_).collect();
+        assert_eq!(kinds, ["Theirs"]);
+    }
+}

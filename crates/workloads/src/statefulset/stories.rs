@@ -84,6 +84,25 @@ fn pod(world: &mut World, ordinal: u32) -> &mut Miniature {
     world.pods.get_mut(&ordinal).unwrap_or_else(|| panic!("no pod {ordinal}"))
 }
 
+/// A world with these pods, from ordinal 0 on, in the words of [`draw`].
+pub(super) fn world(policy: Policy, pods: &str) -> World {
+    let mut world = World::new(policy);
+    for (ordinal, word) in (0..).zip(pods.split_whitespace()).filter(|(_, word)| *word != ".") {
+        let (letter, template) = word.split_at(1);
+        let (health, record) = match letter {
+            "p" => (Health::Pending, Record::NeverReady),
+            "s" | "x" => (Health::Starting, Record::WasReady),
+            "r" => (Health::Ready, Record::WasReady),
+            "R" => (Health::Available, Record::WasReady),
+            "F" => (Health::Finished, Record::WasReady),
+            other => panic!("unknown pod: {other}"),
+        };
+        let template = template.parse().expect("a number");
+        world.pods.insert(ordinal, Miniature { health, record, terminating: letter == "x", template });
+    }
+    world
+}
+
 fn has_been(pod: &mut Miniature, health: Health) {
     (pod.health, pod.record) = (health, Record::WasReady);
 }
@@ -241,6 +260,19 @@ mod ordered {
     }
 
     #[test]
+    fn a_pod_that_may_come_back_holds_the_way_down() {
+        tell(
+            "scale 1               |          | create 0 new
+             ready 0, scale 2      | R0       | create 1 new
+             ready 1, scale 3      | R0 R0    | create 2 new
+             unready 1, scale 1    | R0 s0 p0 | hold 2
+             heal-off, image 1     | R0 s0 p0 | hold 2
+             ready 2               | R0 s0 R0 | delete 2 (scale)
+             gone 2                | R0 s0    | delete 1 (scale)",
+        );
+    }
+
+    #[test]
     fn rolls_out_from_the_highest_ordinal_down() {
         tell(
             "scale 1          |          | create 0 new
@@ -280,7 +312,8 @@ mod ordered {
              ready 6          | R0 R0 | settled
              partition 1, image 1 | R0 R0 | delete 6 (outdated)
              gone 6           | R0    | create 6 new
-             ready 6          | R0 R1 | settled",
+             ready 6          | R0 R1 | settled
+             evict 5, gone 5  | . R1  | create 5 old",
         );
     }
 
