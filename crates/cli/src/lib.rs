@@ -6,10 +6,12 @@
 
 #![forbid(unsafe_code)]
 
+mod apply;
 mod arguments;
 mod builder;
 pub mod check;
 mod commands;
+mod describe;
 mod failure;
 mod kubeconfig;
 mod manifest;
@@ -17,6 +19,7 @@ mod print;
 mod resources;
 mod server;
 mod session;
+mod stream;
 
 use std::process::ExitCode;
 

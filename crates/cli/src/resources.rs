@@ -209,8 +209,6 @@ fn texts(list: &Value) -> Vec<String> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use serde_json::json;
-
     use super::*;
 
     /// What a server with the usual kinds has.
@@ -258,6 +256,5 @@ pub(crate) mod tests {
         assert_eq!(pods.object_path(Some("a"), "x y"), "/api/v1/namespaces/a/pods/x%20y");
         assert_eq!(usual().find("nodes").expect("there").path(Some("a")), "/api/v1/nodes");
         assert_eq!(usual().find("sts").expect("there").path(None), "/apis/apps/v1/statefulsets");
-        let _ = json!({});
     }
 }

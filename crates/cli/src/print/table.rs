@@ -45,6 +45,47 @@ impl Tab {
     }
 }
 
+/// Lays out text whose cells end in tabs, as Go's tabwriter does: a column reaches over neighbouring lines that have it.
+pub(crate) fn tabulate(text: &str, padding: usize) -> String {
+    let body = text.strip_suffix('\n').unwrap_or(text);
+    let lines: Vec<Vec<&str>> = body.split('\n').map(|line| line.split('\t').collect()).collect();
+    let mut out = String::new();
+    block(&lines, &mut Vec::new(), padding, &mut out);
+    if body.len() == text.len() {
+        let _ = out.pop();
+    }
+    out
+}
+
+fn block(lines: &[Vec<&str>], widths: &mut Vec<usize>, padding: usize, out: &mut String) {
+    let column = widths.len();
+    let has = |line: &Vec<&str>| column + 1 < line.len();
+    let mut at = 0;
+    while at < lines.len() {
+        if !has(&lines[at]) {
+            write_line(&lines[at], widths, out);
+            at += 1;
+            continue;
+        }
+        let end = lines[at..].iter().position(|line| !has(line)).map_or(lines.len(), |length| at + length);
+        let width = lines[at..end].iter().map(|line| line[column].chars().count() + padding).max().unwrap_or_default();
+        widths.push(width);
+        block(&lines[at..end], widths, padding, out);
+        widths.pop();
+        at = end;
+    }
+}
+
+fn write_line(line: &[&str], widths: &[usize], out: &mut String) {
+    for (at, cell) in line.iter().enumerate() {
+        out.push_str(cell);
+        if let Some(width) = widths.get(at) {
+            out.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
+        }
+    }
+    out.push('\n');
+}
+
 /// What is shown of a table beside its own columns.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Look {
@@ -169,6 +210,12 @@ mod tests {
             drawn(&labels)
                 .starts_with("NAME          READY   APP   APP   LABELS\na             1/1           web   app=web\n")
         );
+    }
+
+    #[test]
+    fn a_column_reaches_over_the_lines_that_have_it() {
+        let text = "Name:\tweb\nLong name:\tx\nplain\nA:\tb\tc\nAA:\tbbbb\tc\nB:\t\n";
+        assert_eq!(tabulate(text, 2), "Name:       web\nLong name:  x\nplain\nA:   b     c\nAA:  bbbb  c\nB:   \n");
     }
 
     #[test]

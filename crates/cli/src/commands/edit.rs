@@ -1,0 +1,153 @@
+//! `edit`: objects in an editor; what was changed goes to the server as a patch.
+//!
+//! Source of the texts: `k8s.io/kubectl/pkg/cmd/util/editor`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Args;
+use http::Method;
+use serde_json::Value;
+
+use super::common::{Selection, Teller, Change, difference, is_empty};
+use crate::builder::Found;
+use crate::failure::{Failure, Result, all, plain};
+use crate::print::{json, without_managed_fields, yaml};
+use crate::server::Call;
+use crate::session::Session;
+
+const HEADER: &str = "# Please edit the object below. Lines beginning with a '#' will be ignored,
+# and an empty file will abort the edit. If an error occurs while saving this file will be
+# reopened with the relevant failures.
+#
+";
+
+/// What to edit.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Flags {
+    /// TYPE NAME or TYPE/NAME
+    words: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    change: Change,
+    /// The sub-resource to edit.
+    #[arg(long)]
+    subresource: Option<String>,
+}
+
+/// Edits each, one after the other.
+pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
+    let as_json = flags.change.output.output.as_deref() == Some("json");
+    let change = Change { output: Default::default(), ..flags.change.clone() };
+    let mut teller = Teller::new(session, &change, "kubectl-edit")?;
+    let (found, mut failures) = flags.selection.find(session, &flags.words).await?;
+    for found in found {
+        if let Err(failure) = one(session, &mut teller, &found, flags.subresource.as_deref(), as_json).await {
+            failures.push(failure);
+        }
+    }
+    all(failures)
+}
+
+async fn one(session: &Session, teller: &mut Teller, found: &Found, sub: Option<&str>, as_json: bool) -> Result {
+    let original = without_managed_fields(found.object.clone());
+    let shown = if as_json { json(&original) + "\n" } else { yaml(&original) };
+    let file = File::new(if as_json { "json" } else { "yaml" })?;
+    let mut text = format!("{HEADER}{shown}");
+    let mut last_error = String::new();
+    loop {
+        std::fs::write(&file.0, &text)?;
+        edit(&file.0)?;
+        let edited = std::fs::read_to_string(&file.0)?;
+        let body = without_comments(&edited);
+        if body == without_comments(&text) || body.trim().is_empty() {
+            if last_error.is_empty() {
+                session.err("Edit cancelled, no changes made.\n");
+                return Ok(());
+            }
+            session.err(&format!("{last_error}\n"));
+            let kept = file.keep();
+            session.err(&format!("A copy of your changes has been stored to {:?}\n", kept.display().to_string()));
+            return plain("Edit cancelled, no valid changes were saved.");
+        }
+        let failure = match save(session, teller, found, &original, &body, sub).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => failure,
+        };
+        last_error = match failure.reason() {
+            "Invalid" => format!("error: {} {:?} is invalid", found.resource.group_resource(), found.name),
+            _ => failure.text().trim_end().to_owned(),
+        };
+        let told: String = failure.text().lines().map(|line| format!("# {line}\n")).collect();
+        text = format!("{HEADER}{told}#\n{body}");
+    }
+}
+
+async fn save(session: &Session, teller: &mut Teller, found: &Found, original: &Value, body: &str, sub: Option<&str>) -> Result {
+    let edited: Value = serde_norway::from_str(body)
+        .map_err(|error| Failure::Plain(format!("The edited file had a syntax error: {error}")))?;
+    if edited["metadata"]["name"] != original["metadata"]["name"] {
+        return plain("At least one of apiVersion, kind and name was changed");
+    }
+    let (patch, media) = difference(&found.resource, original, &edited)?;
+    if is_empty(&patch) {
+        return session.out("Edit cancelled, no changes made.\n");
+    }
+    let path = match sub {
+        Some(sub) => format!("{}/{sub}", found.path()),
+        None => found.path(),
+    };
+    let call = Call::new(Method::PATCH, &path).query(teller.query()).body(media, patch.to_string().into_bytes());
+    let new = session.server().await?.send(call).await?;
+    teller.tell(session, &found.resource, &new, "edited")
+}
+
+fn without_comments(text: &str) -> String {
+    text.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| format!("{line}\n")).collect()
+}
+
+/// Runs the editor: $KUBE_EDITOR, $EDITOR, vi.
+fn edit(path: &Path) -> Result {
+    let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let editor = named("KUBE_EDITOR").or_else(|| named("EDITOR")).unwrap_or_else(|| "vi".to_owned());
+    let status = Command::new("sh").arg("-c").arg(format!("{editor} {:?}", path.display().to_string())).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => plain(format!("there was a problem with the editor {editor:?}")),
+        Err(error) => plain(format!("unable to launch the editor {editor:?}: {error}")),
+    }
+}
+
+/// A file of this process' own that goes with it.
+struct File(PathBuf);
+
+impl File {
+    fn new(extension: &str) -> Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let directory = std::env::temp_dir();
+        for number in 0..u16::MAX {
+            let path = directory.join(format!("kubectl-edit-{}-{number}.{extension}", std::process::id()));
+            match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                Ok(_) => return Ok(Self(path)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        plain("no name is left for a temporary file")
+    }
+
+    /// Leaves the file where it is.
+    fn keep(mut self) -> PathBuf {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if !self.0.as_os_str().is_empty() {
+            // A file that is gone already is what is wanted.
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+}
