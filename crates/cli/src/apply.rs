@@ -71,7 +71,8 @@ mod tests {
     fn the_annotation_holds_the_manifest_without_itself() {
         let manifest = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "<"}});
         let once = with_annotation(&manifest);
-        let kept = r#"{"apiVersion":"v1","data":{"x":"\u003c"},"kind":"ConfigMap","metadata":{"annotations":{},"name":"a"}}"#;
+        let kept =
+            r#"{"apiVersion":"v1","data":{"x":"\u003c"},"kind":"ConfigMap","metadata":{"annotations":{},"name":"a"}}"#;
         assert_eq!(once["metadata"]["annotations"][LAST_APPLIED], format!("{kept}\n"));
         assert_eq!(with_annotation(&once), once);
     }
@@ -79,7 +80,8 @@ mod tests {
     #[test]
     fn what_the_manifest_no_longer_says_goes_and_what_others_set_stays() {
         let config = usual().find("cm").expect("there");
-        let manifest = |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data});
+        let manifest =
+            |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data});
         let mut live = with_annotation(&manifest(json!({"x": "1", "y": "2"})));
         live["data"]["theirs"] = "3".into();
         live["metadata"]["uid"] = "u".into();

@@ -112,7 +112,9 @@ pub(crate) fn validation(flag: &str) -> Result<&'static str> {
         "strict" | "true" => Ok("Strict"),
         "warn" => Ok("Warn"),
         "ignore" | "false" => Ok("Ignore"),
-        other => plain(format!("invalid - validate option {other:?}; must be one of: strict (or true), warn, ignore (or false)")),
+        other => plain(format!(
+            "invalid - validate option {other:?}; must be one of: strict (or true), warn, ignore (or false)"
+        )),
     }
 }
 
@@ -121,7 +123,10 @@ async fn client_side(session: &Session, teller: &mut Teller, target: &Target, fo
     let manifest = target.object.clone().unwrap_or_default();
     if target.name.is_none() {
         let what = describe(target);
-        return plain(format!("error when retrieving current configuration of:\n{what}\nfrom server for: {:?}: resource name may not be empty", target.source));
+        return plain(format!(
+            "error when retrieving current configuration of:\n{what}\nfrom server for: {:?}: resource name may not be empty",
+            target.source
+        ));
     }
     let path = target.path();
     for attempt in 1.. {
@@ -162,7 +167,14 @@ async fn client_side(session: &Session, teller: &mut Teller, target: &Target, fo
     Ok(())
 }
 
-async fn change(session: &Session, teller: &Teller, found: &Found, media: &str, patch: &Value, validate: &str) -> Result<Value> {
+async fn change(
+    session: &Session,
+    teller: &Teller,
+    found: &Found,
+    media: &str,
+    patch: &Value,
+    validate: &str,
+) -> Result<Value> {
     if teller.dry_run == DryRun::Client {
         return super::common::merged(&found.resource, &found.object, media, patch);
     }
@@ -180,7 +192,13 @@ async fn create(session: &Session, teller: &mut Teller, target: &Target, validat
 }
 
 /// Creates an object as it is.
-pub(crate) async fn post(session: &Session, teller: &Teller, target: &Target, object: &Value, validate: &str) -> Result<Value> {
+pub(crate) async fn post(
+    session: &Session,
+    teller: &Teller,
+    target: &Target,
+    object: &Value,
+    validate: &str,
+) -> Result<Value> {
     if teller.dry_run == DryRun::Client {
         return Ok(object.clone());
     }
@@ -205,7 +223,9 @@ async fn server_side(session: &Session, teller: &mut Teller, target: &Target, fo
     query.push(("fieldValidation", validate.to_owned()));
     let manifest = target.object.clone().unwrap_or_default();
     let path = target.path();
-    let call = Call::new(Method::PATCH, &path).query(query).body("application/apply-patch+yaml", manifest.to_string().into_bytes());
+    let call = Call::new(Method::PATCH, &path)
+        .query(query)
+        .body("application/apply-patch+yaml", manifest.to_string().into_bytes());
     match session.server().await?.send(call).await {
         Ok(object) => teller.tell(session, &target.resource, &object, "serverside-applied"),
         Err(failure) if failure.reason() == "Conflict" => plain(conflict(&failure.message())),

@@ -239,7 +239,9 @@ mod tests {
 
     #[test]
     fn durations_are_gos() {
-        for (text, seconds) in [("0", 0.0), ("30s", 30.0), ("1m30s", 90.0), ("1.5h", 5400.0), ("500ms", 0.5), ("7", 7.0)] {
+        for (text, seconds) in
+            [("0", 0.0), ("30s", 30.0), ("1m30s", 90.0), ("1.5h", 5400.0), ("500ms", 0.5), ("7", 7.0)]
+        {
             assert_eq!(duration(text).expect(text).as_secs_f64(), seconds, "{text}");
         }
         for text in ["", "s", "1x", "-1s", "1e9h"] {

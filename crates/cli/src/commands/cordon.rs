@@ -43,7 +43,8 @@ pub(crate) async fn nodes(
     names: &[String],
     selector: Option<&str>,
 ) -> Result<(Vec<Found>, Vec<crate::failure::Failure>)> {
-    let bare = |name: &String| name.strip_prefix("node/").or_else(|| name.strip_prefix("nodes/")).unwrap_or(name).to_owned();
+    let bare =
+        |name: &String| name.strip_prefix("node/").or_else(|| name.strip_prefix("nodes/")).unwrap_or(name).to_owned();
     let words: Vec<String> = std::iter::once("nodes".to_owned()).chain(names.iter().map(bare)).collect();
     builder::find(session, &Question { words: &words, selector, ..Question::default() }).await
 }

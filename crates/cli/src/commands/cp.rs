@@ -61,7 +61,9 @@ fn place(word: &str) -> Result<Place> {
     }
     match before.split('/').collect::<Vec<_>>()[..] {
         [pod] => Ok(Place { namespace: None, pod: pod.to_owned(), path: path.to_owned() }),
-        [namespace, pod] => Ok(Place { namespace: Some(namespace.to_owned()), pod: pod.to_owned(), path: path.to_owned() }),
+        [namespace, pod] => {
+            Ok(Place { namespace: Some(namespace.to_owned()), pod: pod.to_owned(), path: path.to_owned() })
+        }
         _ => plain(format!("arguments in resource/name form must have a single resource and name: {word}")),
     }
 }
@@ -92,15 +94,19 @@ async fn up(session: &Session, flags: &Flags, from: &str, to: &Place) -> Result 
         target = format!("{}/{name}", target.trim_end_matches('/'));
     }
     let target = target.trim_end_matches('/').to_owned();
-    let (directory, name) = target.rsplit_once('/').map_or((".".to_owned(), target.clone()), |(d, n)| (if d.is_empty() { "/".into() } else { d.to_owned() }, n.to_owned()));
+    let (directory, name) = target.rsplit_once('/').map_or((".".to_owned(), target.clone()), |(d, n)| {
+        (if d.is_empty() { "/".into() } else { d.to_owned() }, n.to_owned())
+    });
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
     let packing = std::thread::spawn(move || pack(&source, &name, sender));
-    let mut command = vec!["tar".to_owned(), if flags.no_preserve { "--no-same-permissions".to_owned() } else { "-xmf".to_owned() }];
+    let mut command =
+        vec!["tar".to_owned(), if flags.no_preserve { "--no-same-permissions".to_owned() } else { "-xmf".to_owned() }];
     if flags.no_preserve {
         command.extend(["--no-same-owner".to_owned(), "-xmf".to_owned()]);
     }
     command.extend(["-".to_owned(), "-C".to_owned(), directory]);
-    let outcome = capture(session, &namespace, &to.pod, &container, &command, Some(receiver), crate::stream::to_stdout).await;
+    let outcome =
+        capture(session, &namespace, &to.pod, &container, &command, Some(receiver), crate::stream::to_stdout).await;
     let packed = packing.join().unwrap_or_else(|_| Err(std::io::Error::other("packing failed")));
     outcome?;
     packed.map_err(|error| Failure::Plain(format!("{from}: {}", system(&error))))
@@ -161,7 +167,8 @@ async fn down(session: &Session, flags: &Flags, from: &Place, to: &str) -> Resul
     let command = ["tar".to_owned(), "cf".to_owned(), "-".to_owned(), from.path.clone()];
     let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<u8>>(CHUNKS_WAITING_MAX);
     let (prefix, target) = (from.path.clone(), PathBuf::from(to));
-    let unpacking = std::thread::spawn(move || unpack(Incoming { receiver, chunk: Vec::new(), at: 0 }, &prefix, &target));
+    let unpacking =
+        std::thread::spawn(move || unpack(Incoming { receiver, chunk: Vec::new(), at: 0 }, &prefix, &target));
     let outcome = capture(session, &namespace, &from.pod, &container, &command, None, |bytes| {
         sender.send(bytes.to_vec()).map_err(|_| Failure::Plain("the archive cannot be unpacked".into()))
     })
@@ -237,7 +244,8 @@ mod tests {
 
     #[test]
     fn places_are_local_or_in_a_pod() {
-        let of = |word: &str| place(word).map(|p| (p.namespace.unwrap_or_default(), p.pod, p.path)).map_err(|f| f.message());
+        let of =
+            |word: &str| place(word).map(|p| (p.namespace.unwrap_or_default(), p.pod, p.path)).map_err(|f| f.message());
         let wanted = |namespace: &str, pod: &str, path: &str| Ok((namespace.into(), pod.into(), path.into()));
         assert_eq!(of("/tmp/x"), wanted("", "", "/tmp/x"));
         assert_eq!(of("web-0:/x"), wanted("", "web-0", "/x"));

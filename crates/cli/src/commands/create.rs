@@ -277,7 +277,8 @@ async fn from_files(session: &Session, flags: &Flags) -> Result {
     }
     let mut teller = Teller::new(session, &flags.change, "kubectl-create")?;
     let validate = super::apply::validation(&flags.validate)?;
-    let wanted = stead_machinery::selector::Selector::parse(flags.selector.as_deref().unwrap_or_default()).map_err(Failure::Plain)?;
+    let wanted = stead_machinery::selector::Selector::parse(flags.selector.as_deref().unwrap_or_default())
+        .map_err(Failure::Plain)?;
     let (mut failures, mut any) = (Vec::new(), false);
     for loaded in manifest::load(&flags.files)? {
         if !wanted.matches_labels(&loaded.object["metadata"]["labels"]) {
@@ -326,7 +327,12 @@ pub(crate) fn known(object: &Value) -> crate::resources::Resource {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let api_version = text(&object["apiVersion"]);
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-    crate::resources::Resource { group: group.into(), version: version.into(), kind: text(&object["kind"]), ..Default::default() }
+    crate::resources::Resource {
+        group: group.into(),
+        version: version.into(),
+        kind: text(&object["kind"]),
+        ..Default::default()
+    }
 }
 
 impl What {
@@ -364,7 +370,9 @@ impl What {
             Self::Serviceaccount(_) => json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}),
             Self::Configmap { sources, .. } => config_map(metadata, &sources.read()?),
             Self::Secret { kind } => secret(metadata, kind)?,
-            Self::Deployment { image, replicas, port, command, .. } => deployment(name, image, *replicas, *port, command),
+            Self::Deployment { image, replicas, port, command, .. } => {
+                deployment(name, image, *replicas, *port, command)
+            }
             Self::Service { kind } => service(name, kind)?,
             Self::Job { image, command, .. } => {
                 let Some(image) = image else { return plain("either --image or --from must be specified") };
@@ -444,7 +452,9 @@ fn secret(metadata: Value, kind: &SecretKind) -> Result<Value> {
             }
         }
         SecretKind::Tls { cert, key, .. } => {
-            let read = |path: &String| std::fs::read(path).map_err(|error| Failure::Plain(format!("open {path}: {}", system(&error))));
+            let read = |path: &String| {
+                std::fs::read(path).map_err(|error| Failure::Plain(format!("open {path}: {}", system(&error))))
+            };
             secret["data"] = encoded(vec![("tls.crt".into(), read(cert)?), ("tls.key".into(), read(key)?)]).into();
             secret["type"] = "kubernetes.io/tls".into();
         }
@@ -516,8 +526,10 @@ fn service(name: &str, kind: &ServiceKind) -> Result<Value> {
     if let Some(external) = external {
         spec["externalName"] = external.as_str().into();
     }
-    Ok(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "creationTimestamp": null, "labels": labels},
-        "spec": spec, "status": {"loadBalancer": {}}}))
+    Ok(
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "creationTimestamp": null, "labels": labels},
+        "spec": spec, "status": {"loadBalancer": {}}}),
+    )
 }
 
 fn binding(kind: &str, metadata: Value, role: Option<&str>, subjects: &Subjects) -> Result<Value> {
@@ -573,7 +585,8 @@ impl Sources {
             add(key.to_owned(), value.as_bytes().to_vec())?;
         }
         for path in &self.from_env_file {
-            let text = std::fs::read_to_string(path).map_err(|error| Failure::Plain(format!("open {path}: {}", system(&error))))?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Failure::Plain(format!("open {path}: {}", system(&error))))?;
             for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
                 let (key, value) = match line.split_once('=') {
                     Some((key, value)) => (key, value.to_owned()),

@@ -103,7 +103,8 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     let named = flags.words.len() > 1 || flags.words.first().is_some_and(|word| word.contains('/'));
     let targets = builder::targets(session, &question).await?;
     let from_files = !flags.files.filename.is_empty();
-    let (found, mut failures) = if from_files || named { (taken(&targets), Vec::new()) } else { builder::fetch(session, &targets).await };
+    let (found, mut failures) =
+        if from_files || named { (taken(&targets), Vec::new()) } else { builder::fetch(session, &targets).await };
     if flags.force && dry_run != DryRun::Client {
         session.err("Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely.\n");
     }
@@ -159,10 +160,14 @@ fn propagation(session: &Session, flag: &str) -> Result<&'static str> {
             Ok("Background")
         }
         "false" => {
-            session.err("warning: --cascade=false is deprecated (boolean value) and can be replaced with --cascade=orphan.\n");
+            session.err(
+                "warning: --cascade=false is deprecated (boolean value) and can be replaced with --cascade=orphan.\n",
+            );
             Ok("Orphan")
         }
-        other => plain(format!("invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\"")),
+        other => {
+            plain(format!("invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""))
+        }
     }
 }
 
@@ -237,9 +242,7 @@ pub(crate) async fn until_gone(session: &Session, found: &Found, uid: Option<&st
         None => waiting.await,
         Some(limit) => match tokio::time::timeout(limit, waiting).await {
             Ok(done) => done,
-            Err(_) => {
-                plain(format!("timed out waiting for the condition on {}/{}", found.resource.plural, found.name))
-            }
+            Err(_) => plain(format!("timed out waiting for the condition on {}/{}", found.resource.plural, found.name)),
         },
     }
 }

@@ -30,7 +30,9 @@ pub(crate) struct Flags {
 /// Prints the pages, a blank line between them.
 pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     if flags.words.is_empty() && flags.files.filename.is_empty() {
-        return plain("You must specify the type of resource to describe. Use \"kubectl api-resources\" for a complete list of supported resources.");
+        return plain(
+            "You must specify the type of resource to describe. Use \"kubectl api-resources\" for a complete list of supported resources.",
+        );
     }
     let question = Question {
         words: &flags.words,
@@ -96,7 +98,9 @@ async fn belongs(session: &Session, found: &Found, related: &mut Related) -> Res
         }
         ("apps", "Deployment") => {
             related.replica_sets = owned(session, "apps", "ReplicaSet", namespace, object).await?;
-            related.replica_sets.sort_by(|a, b| at(a, "/metadata/creationTimestamp").cmp(at(b, "/metadata/creationTimestamp")));
+            related
+                .replica_sets
+                .sort_by(|a, b| at(a, "/metadata/creationTimestamp").cmp(at(b, "/metadata/creationTimestamp")));
         }
         ("", "PersistentVolumeClaim") => {
             let pods = read(session, "", "Pod", namespace, vec![]).await?;
@@ -107,9 +111,11 @@ async fn belongs(session: &Session, found: &Found, related: &mut Related) -> Res
             related.endpoint_slices = read(session, "discovery.k8s.io", "EndpointSlice", namespace, query).await?;
         }
         ("", "Node") => {
-            let query = vec![("fieldSelector", format!("spec.nodeName={name},status.phase!=Failed,status.phase!=Succeeded"))];
+            let query =
+                vec![("fieldSelector", format!("spec.nodeName={name},status.phase!=Failed,status.phase!=Succeeded"))];
             related.pods = read(session, "", "Pod", None, query).await?;
-            related.lease = session.read("coordination.k8s.io", "Lease", "kube-node-lease", name).await.unwrap_or_default();
+            related.lease =
+                session.read("coordination.k8s.io", "Lease", "kube-node-lease", name).await.unwrap_or_default();
         }
         ("", "Namespace") => {
             related.quotas = read(session, "", "ResourceQuota", Some(name), vec![]).await?;
@@ -118,7 +124,9 @@ async fn belongs(session: &Session, found: &Found, related: &mut Related) -> Res
         ("", "ServiceAccount") => {
             let query = vec![("fieldSelector", "type=kubernetes.io/service-account-token".to_owned())];
             let secrets = read(session, "", "Secret", namespace, query).await?;
-            let own = |secret: &Value| secret["metadata"]["annotations"]["kubernetes.io/service-account.name"] == name.as_str();
+            let own = |secret: &Value| {
+                secret["metadata"]["annotations"]["kubernetes.io/service-account.name"] == name.as_str()
+            };
             related.secrets = secrets.into_iter().filter(own).collect();
         }
         _ => {}
@@ -139,7 +147,13 @@ async fn read(
 }
 
 /// The objects that a selector finds and the owner controls.
-async fn owned(session: &Session, group: &str, kind: &str, namespace: Option<&str>, owner: &Value) -> Result<Vec<Value>> {
+async fn owned(
+    session: &Session,
+    group: &str,
+    kind: &str,
+    namespace: Option<&str>,
+    owner: &Value,
+) -> Result<Vec<Value>> {
     let query = vec![("labelSelector", selector_text(&owner["spec"]["selector"]))];
     let uid = &owner["metadata"]["uid"];
     let controlled = |item: &Value| {
@@ -150,8 +164,12 @@ async fn owned(session: &Session, group: &str, kind: &str, namespace: Option<&st
 
 /// Whether a pod mounts a claim, by its name or as a volume of its own.
 fn uses(pod: &Value, claim: &str) -> bool {
-    let own = |volume: &Value| volume["ephemeral"].is_object() && format!("{}-{}", at(pod, "/metadata/name"), at(volume, "/name")) == claim;
-    list(pod, "/spec/volumes").iter().any(|volume| at(volume, "/persistentVolumeClaim/claimName") == claim || own(volume))
+    let own = |volume: &Value| {
+        volume["ephemeral"].is_object() && format!("{}-{}", at(pod, "/metadata/name"), at(volume, "/name")) == claim
+    };
+    list(pod, "/spec/volumes")
+        .iter()
+        .any(|volume| at(volume, "/persistentVolumeClaim/claimName") == claim || own(volume))
 }
 
 async fn events_of(session: &Session, found: &Found) -> Result<Vec<Value>> {
@@ -161,7 +179,10 @@ async fn events_of(session: &Session, found: &Found) -> Result<Vec<Value>> {
     let uids = if found.resource.is("", "Node") { vec![uid, &found.name] } else { vec![uid] };
     let mut events = Vec::new();
     for uid in uids {
-        let mut fields = format!("involvedObject.name={},involvedObject.kind={},involvedObject.uid={uid}", found.name, found.resource.kind);
+        let mut fields = format!(
+            "involvedObject.name={},involvedObject.kind={},involvedObject.uid={uid}",
+            found.name, found.resource.kind
+        );
         if let Some(namespace) = &found.namespace {
             fields.push_str(&format!(",involvedObject.namespace={namespace}"));
         }

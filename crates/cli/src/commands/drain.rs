@@ -80,7 +80,10 @@ async fn one(session: &Session, flags: &Flags, node: &Found, dry_run: DryRun) ->
     let plan = plan(list(&answer, "/items"), flags);
     if !plan.errors.is_empty() {
         let cause = plan.errors.join(", ");
-        return plain(format!("unable to drain node {:?} due to error: [{cause}], continuing command...\nThere are pending nodes to be drained:\n {}\ncannot {cause}", node.name, node.name));
+        return plain(format!(
+            "unable to drain node {:?} due to error: [{cause}], continuing command...\nThere are pending nodes to be drained:\n {}\ncannot {cause}",
+            node.name, node.name
+        ));
     }
     if !plan.warnings.is_empty() {
         session.err(&format!("Warning: {}\n", plan.warnings.join("; ")));
@@ -100,7 +103,12 @@ async fn one(session: &Session, flags: &Flags, node: &Found, dry_run: DryRun) ->
         true => evicting.await,
         false => match tokio::time::timeout(limit, evicting).await {
             Ok(outcomes) => outcomes,
-            Err(_) => return plain(format!("unable to drain node {:?} due to error: global timeout reached: {}, continuing command...\nThere are pending nodes to be drained:\n {}\nglobal timeout reached: {}", node.name, flags.timeout, node.name, flags.timeout)),
+            Err(_) => {
+                return plain(format!(
+                    "unable to drain node {:?} due to error: global timeout reached: {}, continuing command...\nThere are pending nodes to be drained:\n {}\nglobal timeout reached: {}",
+                    node.name, flags.timeout, node.name, flags.timeout
+                ));
+            }
         },
     };
     all(outcomes.into_iter().filter_map(std::result::Result::err).collect())?;
@@ -138,9 +146,24 @@ fn plan<'p>(pods: &'p [Value], flags: &Flags) -> Plan<'p> {
         plan.evict.push(pod);
     }
     for (names, allowed, error, warning) in [
-        (daemons, flags.ignore_daemonsets, "delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)", "ignoring DaemonSet-managed Pods"),
-        (local, flags.delete_emptydir_data, "delete Pods with local storage (use --delete-emptydir-data to override)", ""),
-        (bare, flags.force, "delete Pods that declare no controller (use --force to override)", "deleting Pods that declare no controller"),
+        (
+            daemons,
+            flags.ignore_daemonsets,
+            "delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)",
+            "ignoring DaemonSet-managed Pods",
+        ),
+        (
+            local,
+            flags.delete_emptydir_data,
+            "delete Pods with local storage (use --delete-emptydir-data to override)",
+            "",
+        ),
+        (
+            bare,
+            flags.force,
+            "delete Pods that declare no controller (use --force to override)",
+            "deleting Pods that declare no controller",
+        ),
     ] {
         if names.is_empty() {
             continue;
@@ -161,7 +184,11 @@ async fn evict(session: &Session, flags: &Flags, pod: Found, dry_run: DryRun) ->
         return session.out(&format!("pod/{} {word} (dry run)\n", pod.name));
     }
     let namespace = pod.namespace.clone().unwrap_or_default();
-    session.out(&format!("{} pod {namespace}/{}\n", if flags.disable_eviction { "deleting" } else { "evicting" }, pod.name))?;
+    session.out(&format!(
+        "{} pod {namespace}/{}\n",
+        if flags.disable_eviction { "deleting" } else { "evicting" },
+        pod.name
+    ))?;
     let grace_seconds = (flags.grace_period >= 0).then_some(flags.grace_period);
     loop {
         let asked = if flags.disable_eviction {
@@ -173,17 +200,31 @@ async fn evict(session: &Session, flags: &Flags, pod: Found, dry_run: DryRun) ->
             }
             let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod.name, "namespace": namespace}, "deleteOptions": options});
             let path = format!("{}/eviction", pod.path());
-            session.server().await?.send(Call::new(Method::POST, &path).body("application/json", body.to_string().into_bytes())).await
+            session
+                .server()
+                .await?
+                .send(Call::new(Method::POST, &path).body("application/json", body.to_string().into_bytes()))
+                .await
         };
         match asked {
             Ok(_) => break,
             Err(failure) if failure.is_not_found() => return session.out(&format!("pod/{} {word}\n", pod.name)),
             Err(failure) if failure.reason() == "TooManyRequests" => {
-                session.err(&format!("error when evicting pods/{:?} -n {namespace:?} (will retry after 5s): {}\n", pod.name, failure.message()));
+                session.err(&format!(
+                    "error when evicting pods/{:?} -n {namespace:?} (will retry after 5s): {}\n",
+                    pod.name,
+                    failure.message()
+                ));
                 // A budget says nothing when it would allow the eviction: upstream asks again, too.
                 tokio::time::sleep(RETRY_AFTER).await;
             }
-            Err(failure) => return Err(Failure::Plain(format!("error when evicting pods/{:?} -n {namespace:?}: {}", pod.name, failure.message()))),
+            Err(failure) => {
+                return Err(Failure::Plain(format!(
+                    "error when evicting pods/{:?} -n {namespace:?}: {}",
+                    pod.name,
+                    failure.message()
+                )));
+            }
         }
     }
     if dry_run == DryRun::None {
@@ -216,10 +257,13 @@ mod tests {
             json!({"metadata": {"namespace": "n", "name": "done"}, "status": {"phase": "Succeeded"}}),
         ];
         let refused = plan(&pods, &flags("n1"));
-        assert_eq!(refused.errors, [
-            "delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore): n/daemon",
-            "delete Pods that declare no controller (use --force to override): n/bare",
-        ]);
+        assert_eq!(
+            refused.errors,
+            [
+                "delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore): n/daemon",
+                "delete Pods that declare no controller (use --force to override): n/bare",
+            ]
+        );
         let allowed = plan(&pods, &flags("n1 --ignore-daemonsets --force"));
         let names: Vec<&str> = allowed.evict.iter().map(|pod| at(pod, "/metadata/name")).collect();
         assert_eq!(names, ["set", "bare", "done"]);

@@ -9,7 +9,7 @@ use clap::Args;
 use http::Method;
 use serde_json::Value;
 
-use super::common::{Selection, Teller, Change, difference, is_empty};
+use super::common::{Change, Selection, Teller, difference, is_empty};
 use crate::builder::Found;
 use crate::failure::{Failure, Result, all, plain};
 use crate::print::{json, without_managed_fields, yaml};
@@ -84,7 +84,14 @@ async fn one(session: &Session, teller: &mut Teller, found: &Found, sub: Option<
     }
 }
 
-async fn save(session: &Session, teller: &mut Teller, found: &Found, original: &Value, body: &str, sub: Option<&str>) -> Result {
+async fn save(
+    session: &Session,
+    teller: &mut Teller,
+    found: &Found,
+    original: &Value,
+    body: &str,
+    sub: Option<&str>,
+) -> Result {
     let edited: Value = serde_norway::from_str(body)
         .map_err(|error| Failure::Plain(format!("The edited file had a syntax error: {error}")))?;
     if edited["metadata"]["name"] != original["metadata"]["name"] {

@@ -48,7 +48,8 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     }
     let answer = server.list(&path, &query, "application/json").await?;
     let now = Timestamp::now();
-    let mut events: Vec<Value> = list(&answer, "/items").iter().filter(|event| wanted(event, &flags.types)).cloned().collect();
+    let mut events: Vec<Value> =
+        list(&answer, "/items").iter().filter(|event| wanted(event, &flags.types)).cloned().collect();
     events.sort_by_key(last_seen);
     let mut tab = Tab::default();
     if events.is_empty() && !flags.watch {
@@ -127,7 +128,9 @@ fn wanted(event: &Value, types: &[String]) -> bool {
 /// When an event was seen last.
 fn last_seen(event: &Value) -> Option<Timestamp> {
     let time = |value: &Value| stead_machinery::time::parse(value);
-    time(&event["series"]["lastObservedTime"]).or_else(|| time(&event["lastTimestamp"])).or_else(|| time(&event["eventTime"]))
+    time(&event["series"]["lastObservedTime"])
+        .or_else(|| time(&event["lastTimestamp"]))
+        .or_else(|| time(&event["eventTime"]))
 }
 
 async fn fields(session: &Session, about: &str) -> Result<String> {

@@ -36,7 +36,9 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     let word = match &flags.words[..] {
         [] => return plain("pod, type/name or --filename must be specified"),
         [word] => word,
-        _ => return usage("exec", "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead"),
+        _ => {
+            return usage("exec", "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead");
+        }
     };
     if flags.command.is_empty() {
         return plain("you must specify at least one command for the container");

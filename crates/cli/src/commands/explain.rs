@@ -33,15 +33,25 @@ pub(crate) struct Flags {
 pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     let [word] = &flags.words[..] else {
         return match flags.words.len() {
-            0 => plain("You must specify the type of resource to explain. Use \"kubectl api-resources\" for a complete list of supported resources."),
+            0 => plain(
+                "You must specify the type of resource to explain. Use \"kubectl api-resources\" for a complete list of supported resources.",
+            ),
             _ => plain("We accept only this format: explain RESOURCE"),
         };
     };
     let word = word.strip_suffix('.').unwrap_or(word);
-    let (name, path) = word.split_once('.').map_or((word, Vec::new()), |(name, rest)| (name, rest.split('.').collect()));
+    let (name, path) =
+        word.split_once('.').map_or((word, Vec::new()), |(name, rest)| (name, rest.split('.').collect()));
     let resources = session.resources().await?;
     let resource = match &flags.api_version {
-        Some(version) => resources.all.iter().find(|r| r.api_version() == *version && (r.plural == name || r.singular == name || r.short_names.iter().any(|s| s == name))).cloned(),
+        Some(version) => resources
+            .all
+            .iter()
+            .find(|r| {
+                r.api_version() == *version
+                    && (r.plural == name || r.singular == name || r.short_names.iter().any(|s| s == name))
+            })
+            .cloned(),
         None => resources.find(name),
     };
     let Some(resource) = resource else { return plain(format!("the server doesn't have a resource type {name:?}")) };
@@ -49,13 +59,18 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     let document = session.server().await?.get(&format!("/openapi/v3/{root}")).await?;
     let of_kind = |schema: &&Value| {
         list(schema, "/x-kubernetes-group-version-kind").iter().any(|gvk| {
-            at(gvk, "/group") == resource.group && at(gvk, "/version") == resource.version && at(gvk, "/kind") == resource.kind
+            at(gvk, "/group") == resource.group
+                && at(gvk, "/version") == resource.version
+                && at(gvk, "/kind") == resource.kind
         })
     };
     let empty = Map::new();
     let schemas = document["components"]["schemas"].as_object().unwrap_or(&empty);
     let Some(schema) = schemas.values().find(of_kind) else {
-        return plain(format!("couldn't find resource for \"{}/{}, Kind={}\"", resource.group, resource.version, resource.kind));
+        return plain(format!(
+            "couldn't find resource for \"{}/{}, Kind={}\"",
+            resource.group, resource.version, resource.kind
+        ));
     };
     let mut text = String::new();
     if !resource.group.is_empty() {
@@ -129,7 +144,11 @@ fn fields(document: &Value, schema: &Value, recursive: bool, level: usize, depth
             "" => at(inner, "/description"),
             own => own,
         };
-        text.push_str(&if description.is_empty() { "    <no description>\n".to_owned() } else { wrapped(description, 4) });
+        text.push_str(&if description.is_empty() {
+            "    <no description>\n".to_owned()
+        } else {
+            wrapped(description, 4)
+        });
         text.push('\n');
     }
     text

@@ -66,16 +66,21 @@ pub(crate) async fn run(session: &Session, flags: Flags, what: What) -> Result {
     if wish == Wish::default() && !flags.list {
         return plain(format!("at least one {} update is required", what.name()));
     }
-    let mut teller = Teller::new(session, &flags.change, if what == What::Label { "kubectl-label" } else { "kubectl-annotate" })?;
+    let mut teller =
+        Teller::new(session, &flags.change, if what == What::Label { "kubectl-label" } else { "kubectl-annotate" })?;
     let (found, mut failures) = flags.selection.find(session, &words).await?;
     let several = found.len() > 1;
     for found in found {
         if flags.list {
             if several {
                 let shown = if what == What::Label { "labels" } else { "annotations" };
-                session.out(&format!("Listing {shown} for {}.{}/{}:\n", found.resource.kind, found.resource.group, found.name))?;
+                session.out(&format!(
+                    "Listing {shown} for {}.{}/{}:\n",
+                    found.resource.kind, found.resource.group, found.name
+                ))?;
             }
-            let lines: String = pairs(&found.object["metadata"][what.field()]).iter().map(|pair| format!("{pair}\n")).collect();
+            let lines: String =
+                pairs(&found.object["metadata"][what.field()]).iter().map(|pair| format!("{pair}\n")).collect();
             session.out(&lines)?;
             continue;
         }
@@ -104,7 +109,9 @@ pub(crate) async fn run(session: &Session, flags: Flags, what: What) -> Result {
 
 /// Takes the words apart: those that name objects, and those that say what is to be changed.
 fn split(words: &[String], what: What) -> Result<(Vec<String>, Wish)> {
-    let is_change = |word: &&String| word.contains('=') || (word.ends_with('-') && !word.contains('/') ) || (word.ends_with('-') && word.len() > 1);
+    let is_change = |word: &&String| {
+        word.contains('=') || (word.ends_with('-') && !word.contains('/')) || (word.ends_with('-') && word.len() > 1)
+    };
     let at = words.iter().position(|word| is_change(&word)).unwrap_or(words.len());
     let mut wish = Wish::default();
     for word in &words[at..] {
@@ -120,7 +127,10 @@ fn split(words: &[String], what: What) -> Result<(Vec<String>, Wish)> {
         }
     }
     if let Some((key, _)) = wish.set.iter().find(|(key, _)| wish.remove.contains(key)) {
-        return plain(format!("can not both modify and remove {} in the same command: {key}", if what == What::Label { "a label" } else { "an annotation" }));
+        return plain(format!(
+            "can not both modify and remove {} in the same command: {key}",
+            if what == What::Label { "a label" } else { "an annotation" }
+        ));
     }
     Ok((words[..at].to_vec(), wish))
 }
@@ -180,7 +190,10 @@ mod tests {
         let (names, wish) = split(&words("pod web-0 a=b c- x.y/z=1"), What::Label).expect("understood");
         assert_eq!((names, wish.remove), (words("pod web-0"), words("c")));
         assert_eq!(wish.set, [("a".into(), "b".into()), ("x.y/z".into(), "1".into())]);
-        assert_eq!(split(&words("pod a b=c=d"), What::Label).expect_err("refused").message(), "invalid label spec: b=c=d");
+        assert_eq!(
+            split(&words("pod a b=c=d"), What::Label).expect_err("refused").message(),
+            "invalid label spec: b=c=d"
+        );
         assert!(split(&words("pod a b=c=d"), What::Annotation).is_ok());
     }
 
@@ -191,7 +204,10 @@ mod tests {
             let (_, wish) = split(&words(line), What::Label)?;
             plan(&pod, &wish, overwrite, What::Label).map(|plan| (plan.patch.unwrap_or_default(), plan.done))
         };
-        assert_eq!(run("app=db", false).expect_err("refused").message(), "'app' already has a value (web), and --overwrite is false");
+        assert_eq!(
+            run("app=db", false).expect_err("refused").message(),
+            "'app' already has a value (web), and --overwrite is false"
+        );
         assert_eq!(run("app=db", true).expect("planned"), (json!({"metadata": {"labels": {"app": "db"}}}), "labeled"));
         assert_eq!(run("app=web", false).expect("planned"), (Value::Null, "not labeled"));
         assert_eq!(run("old-", false).expect("planned"), (json!({"metadata": {"labels": {"old": null}}}), "unlabeled"));

@@ -102,7 +102,8 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
             flags.max_log_requests
         ));
     }
-    let mut following: FuturesUnordered<_> = sources.iter().map(|source| print(session, source, &query, prefix)).collect();
+    let mut following: FuturesUnordered<_> =
+        sources.iter().map(|source| print(session, source, &query, prefix)).collect();
     while let Some(done) = following.next().await {
         match done {
             Err(failure) if flags.ignore_errors => session.err(&failure.text()),
@@ -137,7 +138,9 @@ fn query(flags: &Flags) -> Result<Vec<(&'static str, String)>> {
     }
     if let Some(time) = &flags.since_time {
         if time.parse::<jiff::Timestamp>().is_err() {
-            return plain(format!("parsing time {time:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {time:?} as \"2006\""));
+            return plain(format!(
+                "parsing time {time:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {time:?} as \"2006\""
+            ));
         }
         query.push(("sinceTime", time.clone()));
     }
@@ -149,13 +152,23 @@ fn query(flags: &Flags) -> Result<Vec<(&'static str, String)>> {
 
 async fn sources(session: &Session, flags: &Flags) -> Result<Vec<Source>> {
     let (word, container) = match (&flags.words[..], &flags.selector) {
-        ([], None) => return usage("logs", "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command"),
+        ([], None) => {
+            return usage(
+                "logs",
+                "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command",
+            );
+        }
         ([], Some(selector)) => return selected(session, flags, selector).await,
         (_, Some(_)) => return plain("only a selector (-l) or a POD name is allowed"),
         ([word], None) => (word, flags.container.clone()),
         ([word, container], None) if flags.container.is_none() => (word, Some(container.clone())),
         ([_, _], None) => return plain("only one of -c or an inline [CONTAINER] arg is allowed"),
-        _ => return usage("logs", "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command"),
+        _ => {
+            return usage(
+                "logs",
+                "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command",
+            );
+        }
     };
     let pod = pods::pod(session, word, true).await?;
     of_pod(session, flags, &pod.object, container.as_deref())
@@ -184,7 +197,8 @@ fn of_pod(session: &Session, flags: &Flags, pod: &Value, container: Option<&str>
     let one = |container: String| Source { pod: name.clone(), container, path: path.clone() };
     if flags.all_containers {
         let every = ["initContainers", "containers", "ephemeralContainers"];
-        let names = every.iter().flat_map(|field| list(pod, &format!("/spec/{field}"))).map(|c| at(c, "/name").to_owned());
+        let names =
+            every.iter().flat_map(|field| list(pod, &format!("/spec/{field}"))).map(|c| at(c, "/name").to_owned());
         return Ok(names.map(one).collect());
     }
     if let Some(container) = container {
@@ -203,7 +217,8 @@ async fn print(session: &Session, source: &Source, query: &[(&'static str, Strin
     let server = session.server().await?;
     let mut query = query.to_vec();
     query.push(("container", source.container.clone()));
-    let request = Call::new(Method::GET, &source.path).query(query).accept("application/json, */*").request(|body| body)?;
+    let request =
+        Call::new(Method::GET, &source.path).query(query).accept("application/json, */*").request(|body| body)?;
     let stream = server.client.request_stream(request).await.map_err(|error| server.failure(error))?;
     let head = prefix.then(|| format!("[pod/{}/{}] ", source.pod, source.container));
     copy(stream, head.as_deref()).await

@@ -101,7 +101,11 @@ fn choose(pod: &Value, wanted: Option<&str>) -> std::result::Result<(String, Opt
     if let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) {
         return match known(wanted) {
             true => Ok((wanted.to_owned(), None)),
-            false => Err(format!("container {wanted} not found in pod {}_{}", at(pod, "/metadata/name"), at(pod, "/metadata/namespace"))),
+            false => Err(format!(
+                "container {wanted} not found in pod {}_{}",
+                at(pod, "/metadata/name"),
+                at(pod, "/metadata/namespace")
+            )),
         };
     }
     let annotated = pod["metadata"]["annotations"][DEFAULT_CONTAINER].as_str().filter(|name| known(name));
@@ -123,7 +127,10 @@ mod tests {
     fn the_first_container_is_taken_and_told_unless_the_pod_says_which() {
         let mut pod = json!({"metadata": {"name": "p", "namespace": "n"},
             "spec": {"containers": [{"name": "c"}], "initContainers": [{"name": "i"}]}});
-        assert_eq!(choose(&pod, None), Ok(("c".into(), Some("Defaulted container \"c\" out of: c, i (init)\n".into()))));
+        assert_eq!(
+            choose(&pod, None),
+            Ok(("c".into(), Some("Defaulted container \"c\" out of: c, i (init)\n".into())))
+        );
         assert_eq!(choose(&pod, Some("i")), Ok(("i".into(), None)));
         assert_eq!(choose(&pod, Some("x")), Err("container x not found in pod p_n".into()));
         pod["metadata"]["annotations"] = json!({DEFAULT_CONTAINER: "i"});

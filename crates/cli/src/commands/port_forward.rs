@@ -66,11 +66,22 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
 /// The local and the pod's port. Ports of a Service lead to those that it points to; names are looked up.
 fn understood(text: &str, service: Option<&Value>, pod: &Value) -> Result<(u16, u16)> {
     let (local, remote) = text.split_once(':').unwrap_or((text, text));
-    let bad = |which: &str, what: &str| Failure::Plain(format!("error parsing {which} port {what:?}: strconv.ParseUint: parsing {what:?}: invalid syntax"));
+    let bad = |which: &str, what: &str| {
+        Failure::Plain(format!(
+            "error parsing {which} port {what:?}: strconv.ParseUint: parsing {what:?}: invalid syntax"
+        ))
+    };
     let target = match service {
         Some(service) => {
-            let port = list(service, "/spec/ports").iter().find(|p| at(p, "/name") == remote || int(p, "/port").to_string() == remote);
-            let Some(port) = port else { return plain(format!("Service {} does not have a service port {remote}", at(service, "/metadata/name"))) };
+            let port = list(service, "/spec/ports")
+                .iter()
+                .find(|p| at(p, "/name") == remote || int(p, "/port").to_string() == remote);
+            let Some(port) = port else {
+                return plain(format!(
+                    "Service {} does not have a service port {remote}",
+                    at(service, "/metadata/name")
+                ));
+            };
             let headless = at(service, "/spec/clusterIP") == "None";
             match &port["targetPort"] {
                 _ if headless => int(port, "/port").to_string(),
@@ -92,7 +103,11 @@ fn understood(text: &str, service: Option<&Value>, pod: &Value) -> Result<(u16, 
     }
     let local_port = match local {
         "" => 0,
-        local => local.parse().ok().or_else(|| (local == remote).then_some(remote_port)).ok_or_else(|| bad("local", local))?,
+        local => local
+            .parse()
+            .ok()
+            .or_else(|| (local == remote).then_some(remote_port))
+            .ok_or_else(|| bad("local", local))?,
     };
     Ok((local_port, remote_port))
 }
@@ -106,7 +121,11 @@ async fn listen(addresses: &[String], port: u16) -> Result<Vec<TcpListener>> {
         for candidate in candidates {
             let ip: IpAddr = candidate.parse().map_err(|_| Failure::Plain(format!("{candidate} is not a valid IP")))?;
             // The second loopback takes the port that the first one was given.
-            let port = if port == 0 { listeners.last().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port()) } else { port };
+            let port = if port == 0 {
+                listeners.last().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port())
+            } else {
+                port
+            };
             match TcpListener::bind(SocketAddr::new(ip, port)).await {
                 Ok(listener) => {
                     any = true;
@@ -162,8 +181,10 @@ mod tests {
     #[test]
     fn ports_are_numbers_names_and_those_behind_a_service() {
         let pod = json!({"spec": {"containers": [{"ports": [{"name": "http", "containerPort": 8080}]}]}});
-        let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"name": "web", "port": 80, "targetPort": "http"}]}});
-        let of = |text: &str, service: Option<&Value>| understood(text, service, &pod).map_err(|failure| failure.message());
+        let service =
+            json!({"metadata": {"name": "s"}, "spec": {"ports": [{"name": "web", "port": 80, "targetPort": "http"}]}});
+        let of =
+            |text: &str, service: Option<&Value>| understood(text, service, &pod).map_err(|failure| failure.message());
         assert_eq!(of("80", None), Ok((80, 80)));
         assert_eq!(of("8000:80", None), Ok((8000, 80)));
         assert_eq!(of(":80", None), Ok((0, 80)));

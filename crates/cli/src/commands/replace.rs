@@ -73,7 +73,9 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
             } else {
                 let mut query = teller.query();
                 query.push(("fieldValidation", validate.to_owned()));
-                let call = Call::new(Method::PUT, &path).query(query).body("application/json", object.to_string().into_bytes());
+                let call = Call::new(Method::PUT, &path)
+                    .query(query)
+                    .body("application/json", object.to_string().into_bytes());
                 let sent = session.server().await?.send(call).await;
                 sent.map_err(|failure| failure.when("replacing", &target.source))?
             };

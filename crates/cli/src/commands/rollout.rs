@@ -80,9 +80,7 @@ struct Common {
 /// Does it.
 pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     match &flags.what {
-        What::Status { common, watch, timeout, revision } => {
-            status(session, common, *watch, timeout, *revision).await
-        }
+        What::Status { common, watch, timeout, revision } => status(session, common, *watch, timeout, *revision).await,
         What::History { common, revision } => history(session, common, *revision).await,
         What::Undo { common, to_revision } => undo(session, common, *to_revision).await,
         What::Restart(common) => each(session, common, "restart", |found| restart(found)).await,
@@ -170,7 +168,10 @@ fn pause(found: &Found, paused: bool) -> Result<Step> {
             return plain(format!("{} {:?} {word} is not supported", found.resource.group_resource(), found.name));
         }
     };
-    Ok(Step { patch: (is != paused).then_some((STRATEGIC, patch)), done: if is == paused { already.into() } else { done.into() } })
+    Ok(Step {
+        patch: (is != paused).then_some((STRATEGIC, patch)),
+        done: if is == paused { already.into() } else { done.into() },
+    })
 }
 
 /// How far a roll-out is.
@@ -200,9 +201,15 @@ fn progress(found: &Found, object: &Value) -> Result<Progress> {
             let (all, available) = (int(status, "/replicas"), int(status, "/availableReplicas"));
             let waiting = format!("Waiting for deployment {name:?} rollout to finish:");
             match () {
-                () if updated < wanted => going(format!("{waiting} {updated} out of {wanted} new replicas have been updated...")),
-                () if all > updated => going(format!("{waiting} {} old replicas are pending termination...", all - updated)),
-                () if available < updated => going(format!("{waiting} {available} of {updated} updated replicas are available...")),
+                () if updated < wanted => {
+                    going(format!("{waiting} {updated} out of {wanted} new replicas have been updated..."))
+                }
+                () if all > updated => {
+                    going(format!("{waiting} {} old replicas are pending termination...", all - updated))
+                }
+                () if available < updated => {
+                    going(format!("{waiting} {available} of {updated} updated replicas are available..."))
+                }
                 () => done(format!("deployment {name:?} successfully rolled out")),
             }
         }
@@ -215,8 +222,12 @@ fn progress(found: &Found, object: &Value) -> Result<Progress> {
             let available = int(status, "/numberAvailable");
             let waiting = format!("Waiting for daemon set {name:?} rollout to finish:");
             match () {
-                () if updated < wanted => going(format!("{waiting} {updated} out of {wanted} new pods have been updated...")),
-                () if available < wanted => going(format!("{waiting} {available} of {wanted} updated pods are available...")),
+                () if updated < wanted => {
+                    going(format!("{waiting} {updated} out of {wanted} new pods have been updated..."))
+                }
+                () if available < wanted => {
+                    going(format!("{waiting} {available} of {wanted} updated pods are available..."))
+                }
                 () => done(format!("daemon set {name:?} successfully rolled out")),
             }
         }
@@ -253,7 +264,9 @@ async fn status(session: &Session, common: &Common, watch: bool, timeout: &str, 
         let outcome = if limit.is_zero() {
             following.await
         } else {
-            tokio::time::timeout(limit, following).await.unwrap_or_else(|_| plain("timed out waiting for the condition"))
+            tokio::time::timeout(limit, following)
+                .await
+                .unwrap_or_else(|_| plain("timed out waiting for the condition"))
         };
         if let Err(failure) = outcome {
             failures.push(failure);
@@ -266,8 +279,13 @@ async fn follow(session: &Session, found: &Found, watch: bool, revision: i64) ->
     let server = session.server().await?;
     let mut object = found.object.clone();
     loop {
-        if revision > 0 && at(&object, "/metadata/annotations/deployment.kubernetes.io~1revision") != revision.to_string() {
-            return plain(format!("desired revision ({revision}) is different from the running revision ({})", at(&object, "/metadata/annotations/deployment.kubernetes.io~1revision")));
+        if revision > 0
+            && at(&object, "/metadata/annotations/deployment.kubernetes.io~1revision") != revision.to_string()
+        {
+            return plain(format!(
+                "desired revision ({revision}) is different from the running revision ({})",
+                at(&object, "/metadata/annotations/deployment.kubernetes.io~1revision")
+            ));
         }
         let now = progress(found, &object)?;
         session.out(&now.text)?;
@@ -318,7 +336,8 @@ async fn revisions(session: &Session, found: &Found) -> Result<Vec<Revision>> {
     let resource = session.kind("apps", holder).await?;
     let selector = crate::describe::selector_text(&found.object["spec"]["selector"]);
     let query = [("labelSelector", selector)];
-    let all = session.server().await?.list(&resource.path(found.namespace.as_deref()), &query, "application/json").await?;
+    let all =
+        session.server().await?.list(&resource.path(found.namespace.as_deref()), &query, "application/json").await?;
     Ok(owned_revisions(&all, &found.object, kind))
 }
 
@@ -332,7 +351,10 @@ fn owned_revisions(all: &Value, owner: &Value, kind: Kind) -> Vec<Revision> {
         .filter(owned)
         .map(|item| Revision {
             number: match kind {
-                Kind::Deployment => item["metadata"]["annotations"][DEPLOYMENT_REVISION].as_str().and_then(|n| n.parse().ok()).unwrap_or(0),
+                Kind::Deployment => item["metadata"]["annotations"][DEPLOYMENT_REVISION]
+                    .as_str()
+                    .and_then(|n| n.parse().ok())
+                    .unwrap_or(0),
                 Kind::StatefulSet | Kind::DaemonSet => int(item, "/revision"),
             },
             cause: item["metadata"]["annotations"][CHANGE_CAUSE].as_str().unwrap_or_default().to_owned(),
@@ -366,8 +388,10 @@ fn shown_history(found: &Found, revisions: &[Revision], number: i64) -> Result<S
     if revisions.is_empty() {
         return Ok(format!("{} No rollout history found.\n", found.named()));
     }
-    let cause = |revision: &Revision| if revision.cause.is_empty() { "<none>".to_owned() } else { revision.cause.clone() };
-    let lines: String = revisions.iter().map(|revision| format!("{}\t{}\n", revision.number, cause(revision))).collect();
+    let cause =
+        |revision: &Revision| if revision.cause.is_empty() { "<none>".to_owned() } else { revision.cause.clone() };
+    let lines: String =
+        revisions.iter().map(|revision| format!("{}\t{}\n", revision.number, cause(revision))).collect();
     Ok(format!("{} \n{}\n", found.named(), tabulate(&format!("REVISION\tCHANGE-CAUSE\n{lines}"), 2)))
 }
 
@@ -376,7 +400,8 @@ fn template_of(found: &Found, revision: &Revision) -> Result<Value> {
     if kind(found) == Some(Kind::Deployment) {
         return Ok(revision.object["spec"]["template"].clone());
     }
-    Ok(super::common::merged(&found.resource, &found.object, STRATEGIC, &revision.object["data"])?["spec"]["template"].clone())
+    Ok(super::common::merged(&found.resource, &found.object, STRATEGIC, &revision.object["data"])?["spec"]["template"]
+        .clone())
 }
 
 async fn undo(session: &Session, common: &Common, to: i64) -> Result {
@@ -408,7 +433,10 @@ async fn undo(session: &Session, common: &Common, to: i64) -> Result {
 
 fn rollback(found: &Found, revisions: &[Revision], to: i64) -> Result<Step> {
     if found.object["spec"]["paused"] == true {
-        return plain(format!("you cannot rollback a paused deployment; resume it first with 'kubectl rollout resume' and try again: deployments.apps {:?}", found.name));
+        return plain(format!(
+            "you cannot rollback a paused deployment; resume it first with 'kubectl rollout resume' and try again: deployments.apps {:?}",
+            found.name
+        ));
     }
     let revision = if to > 0 {
         revisions.iter().find(|revision| revision.number == to)
@@ -468,7 +496,10 @@ mod tests {
         for (progress, wanted) in [
             (of(3, 3, 3, None), "Waiting for statefulset spec update to be observed..."),
             (of(2, 1, 3, Some(0)), "Waiting for 2 pods to be ready..."),
-            (of(2, 3, 1, Some(1)), "Waiting for partitioned roll out to finish: 1 out of 2 new pods have been updated..."),
+            (
+                of(2, 3, 1, Some(1)),
+                "Waiting for partitioned roll out to finish: 1 out of 2 new pods have been updated...",
+            ),
             (of(2, 3, 3, Some(0)), "done: partitioned roll out complete: 3 new pods have been updated..."),
             (of(2, 3, 3, None), "done: statefulset rolling update complete 3 pods at revision web-a..."),
         ] {
@@ -489,14 +520,35 @@ mod tests {
 
     #[test]
     fn history_lists_revisions_and_undo_takes_the_one_before() {
-        let set = found("sts", json!({"metadata": {"uid": "u"}, "spec": {"template": {"spec": {"containers": [{"name": "a", "image": "2"}]}}}}));
-        let revision = |number: i64, image: &str| json!({"metadata": {"ownerReferences": [{"uid": "u", "controller": true}]}, "revision": number,
-            "data": {"spec": {"template": {"$patch": "replace", "spec": {"containers": [{"name": "a", "image": image}]}}}}});
-        let all = owned_revisions(&json!({"items": [revision(2, "2"), revision(1, "1"), {"revision": 9}]}), &set.object, Kind::StatefulSet);
-        assert_eq!(shown_history(&set, &all, 0).expect("shown"), "statefulset.apps/web \nREVISION  CHANGE-CAUSE\n1         <none>\n2         <none>\n\n");
+        let set = found(
+            "sts",
+            json!({"metadata": {"uid": "u"}, "spec": {"template": {"spec": {"containers": [{"name": "a", "image": "2"}]}}}}),
+        );
+        let revision = |number: i64, image: &str| {
+            json!({"metadata": {"ownerReferences": [{"uid": "u", "controller": true}]}, "revision": number,
+            "data": {"spec": {"template": {"$patch": "replace", "spec": {"containers": [{"name": "a", "image": image}]}}}}})
+        };
+        let all = owned_revisions(
+            &json!({"items": [revision(2, "2"), revision(1, "1"), {"revision": 9}]}),
+            &set.object,
+            Kind::StatefulSet,
+        );
+        assert_eq!(
+            shown_history(&set, &all, 0).expect("shown"),
+            "statefulset.apps/web \nREVISION  CHANGE-CAUSE\n1         <none>\n2         <none>\n\n"
+        );
         assert_eq!(rollback(&set, &all, 0).expect("planned").done, "rolled back");
-        assert_eq!(rollback(&set, &all, 2).expect("planned").done, "skipped rollback (current template already matches revision 2)");
-        assert_eq!(rollback(&set, &all, 7).err().map(|f| f.message()).as_deref(), Some("unable to find specified revision 7 in history"));
-        assert_eq!(shown_history(&set, &all, 7).err().map(|f| f.message()).as_deref(), Some("unable to find the specified revision"));
+        assert_eq!(
+            rollback(&set, &all, 2).expect("planned").done,
+            "skipped rollback (current template already matches revision 2)"
+        );
+        assert_eq!(
+            rollback(&set, &all, 7).err().map(|f| f.message()).as_deref(),
+            Some("unable to find specified revision 7 in history")
+        );
+        assert_eq!(
+            shown_history(&set, &all, 7).err().map(|f| f.message()).as_deref(),
+            Some("unable to find the specified revision")
+        );
     }
 }

@@ -84,7 +84,9 @@ pub(crate) struct Flags {
 /// Makes the pod; attaches, and cleans up.
 pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     let Some(name) = flags.words.first().cloned() else { return usage("run", "NAME is required for run") };
-    let Some(image) = flags.image.clone().filter(|image| !image.is_empty()) else { return plain("required flag(s) \"image\" not set") };
+    let Some(image) = flags.image.clone().filter(|image| !image.is_empty()) else {
+        return plain("required flag(s) \"image\" not set");
+    };
     let attached = flags.attach.unwrap_or(flags.stdin || flags.tty);
     if flags.tty && !flags.stdin {
         return plain("-i/--stdin is required for containers with -t/--tty=true");
@@ -97,7 +99,9 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     }
     let mut teller = Teller::new(session, &flags.change, "kubectl-run")?;
     if attached && teller.dry_run != DryRun::None {
-        return plain("--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)");
+        return plain(
+            "--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)",
+        );
     }
     let mut pod = pod(&flags, &name, &image);
     if let Some(overrides) = &flags.overrides {
@@ -143,7 +147,9 @@ fn pod(flags: &Flags, name: &str, image: &str) -> Value {
     if !words.is_empty() {
         container[if flags.command { "command" } else { "args" }] = json!(words);
     }
-    for (field, wanted) in [("stdin", flags.stdin), ("stdinOnce", flags.stdin && !flags.leave_stdin_open), ("tty", flags.tty)] {
+    for (field, wanted) in
+        [("stdin", flags.stdin), ("stdinOnce", flags.stdin && !flags.leave_stdin_open), ("tty", flags.tty)]
+    {
         if wanted {
             container[field] = true.into();
         }
@@ -164,15 +170,16 @@ fn pod(flags: &Flags, name: &str, image: &str) -> Value {
     let mut metadata = json!({"name": name, "creationTimestamp": null, "labels": labels});
     if !flags.annotations.is_empty() {
         let pairs = flags.annotations.iter().filter_map(|pair| pair.split_once('='));
-        metadata["annotations"] = pairs.map(|(key, value)| (key.to_owned(), Value::from(value))).collect::<serde_json::Map<_, _>>().into();
+        metadata["annotations"] =
+            pairs.map(|(key, value)| (key.to_owned(), Value::from(value))).collect::<serde_json::Map<_, _>>().into();
     }
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {},
         "spec": {"containers": [container], "dnsPolicy": "ClusterFirst", "restartPolicy": flags.restart}})
 }
 
 fn overridden(pod: Value, overrides: &str, kind: &str) -> Result<Value> {
-    let patch: Value = serde_json::from_str(overrides)
-        .map_err(|error| Failure::Plain(format!("Invalid JSON Patch: {error}")))?;
+    let patch: Value =
+        serde_json::from_str(overrides).map_err(|error| Failure::Plain(format!("Invalid JSON Patch: {error}")))?;
     let media = match kind {
         "strategic" => super::common::STRATEGIC,
         "json" => super::common::JSON_PATCH,
@@ -201,11 +208,17 @@ fn phase(pod: &Value) -> &str {
 async fn with_pod(session: &Session, flags: &Flags, found: &Found) -> Result {
     let limit = duration(&flags.pod_running_timeout)?;
     let begun = |pod: &Value| {
-        let failing = list(pod, "/status/containerStatuses").iter().any(|c| c["state"]["running"].is_object() || c["state"]["terminated"].is_object());
+        let failing = list(pod, "/status/containerStatuses")
+            .iter()
+            .any(|c| c["state"]["running"].is_object() || c["state"]["terminated"].is_object());
         Ok(matches!(phase(pod), "Succeeded" | "Failed") || (phase(pod) == "Running" && failing))
     };
     let waiting = until(session, found, begun);
-    if tokio::time::timeout(limit, waiting).await.map_err(|_| Failure::Plain("timed out waiting for the condition".into()))?.is_err() {
+    if tokio::time::timeout(limit, waiting)
+        .await
+        .map_err(|_| Failure::Plain("timed out waiting for the condition".into()))?
+        .is_err()
+    {
         return plain(format!("pod {} went away before it ran", found.name));
     }
     let server = session.server().await?;

@@ -187,7 +187,9 @@ fn image_patch(spec: &Value, images: &[String]) -> Result<Option<Value>> {
 fn matches(container: &Value, pattern: &str) -> bool {
     let name = container["name"].as_str().unwrap_or_default();
     match pattern.split_once('*') {
-        Some((before, after)) => name.starts_with(before) && name.ends_with(after) && name.len() >= before.len() + after.len(),
+        Some((before, after)) => {
+            name.starts_with(before) && name.ends_with(after) && name.len() >= before.len() + after.len()
+        }
         None => name == pattern,
     }
 }
@@ -235,7 +237,12 @@ async fn list_env(session: &Session, common: &Common, words: &[String]) -> Resul
     for found in found {
         let Some(spec) = found.object.pointer(pod_spec(&found.object)) else { continue };
         for container in list(spec, "/containers") {
-            session.out(&format!("# {} {}, container {}\n", found.resource.plural, found.name, container["name"].as_str().unwrap_or_default()))?;
+            session.out(&format!(
+                "# {} {}, container {}\n",
+                found.resource.plural,
+                found.name,
+                container["name"].as_str().unwrap_or_default()
+            ))?;
             for variable in list(container, "/env") {
                 let name = variable["name"].as_str().unwrap_or_default();
                 session.out(&match variable["value"].as_str() {
@@ -255,14 +262,21 @@ fn amounts(text: &str) -> Result<Map<String, Value>> {
             return plain(format!("Invalid argument syntax {part}, expected <resource>=<value>"));
         };
         let _: stead_machinery::quantity::Quantity = amount.parse().map_err(|_| {
-            Failure::Plain("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'".into())
+            Failure::Plain(
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'".into(),
+            )
         })?;
         amounts.insert(name.to_owned(), amount.into());
     }
     Ok(amounts)
 }
 
-fn resources_patch(spec: &Value, containers: &str, limits: &Map<String, Value>, requests: &Map<String, Value>) -> Result<Option<Value>> {
+fn resources_patch(
+    spec: &Value,
+    containers: &str,
+    limits: &Map<String, Value>,
+    requests: &Map<String, Value>,
+) -> Result<Option<Value>> {
     let mut patched = Vec::new();
     for container in list(spec, "/containers").iter().filter(|c| matches(c, containers)) {
         let mut resources = Map::new();

@@ -104,7 +104,8 @@ async fn find(session: &Session, targets: &[Target], condition: &Condition) -> (
 }
 
 async fn one(session: &Session, found: &Found, condition: &Condition, deadline: Instant) -> Result {
-    let timed_out = || plain(format!("timed out waiting for the condition on {}/{}", found.resource.plural, found.name));
+    let timed_out =
+        || plain(format!("timed out waiting for the condition on {}/{}", found.resource.plural, found.name));
     if let Condition::Delete = condition {
         let uid = found.object["metadata"]["uid"].as_str();
         let waiting = super::delete::until_gone(session, found, uid, None);
@@ -113,7 +114,9 @@ async fn one(session: &Session, found: &Found, condition: &Condition, deadline: 
     if condition.holds(&found.object)? {
         return Ok(());
     }
-    tokio::time::timeout_at(deadline, until(session, found, |object| condition.holds(object))).await.unwrap_or_else(|_| timed_out())
+    tokio::time::timeout_at(deadline, until(session, found, |object| condition.holds(object)))
+        .await
+        .unwrap_or_else(|_| timed_out())
 }
 
 /// Watches an object until `wanted` says so of it.
@@ -200,7 +203,9 @@ fn has_condition(object: &Value, name: &str, value: &str) -> bool {
     list(object, "/status/conditions").iter().any(|condition| {
         let observed = condition.get("observedGeneration").or_else(|| object["status"].get("observedGeneration"));
         let current = observed.and_then(Value::as_i64).is_none_or(|observed| observed >= generation);
-        at(condition, "/type").eq_ignore_ascii_case(name) && at(condition, "/status").eq_ignore_ascii_case(value) && current
+        at(condition, "/type").eq_ignore_ascii_case(name)
+            && at(condition, "/status").eq_ignore_ascii_case(value)
+            && current
     })
 }
 

@@ -161,10 +161,21 @@ fn pods(page: &mut Page, status: &Value, related: &Related) {
     let mut names = vec!["cpu".to_owned(), "memory".to_owned(), "ephemeral-storage".to_owned()];
     let empty = serde_json::Map::new();
     let standard = |name: &str| matches!(name, "cpu" | "memory" | "ephemeral-storage" | "pods" | "storage");
-    names.extend(sorted(allocatable.as_object().unwrap_or(&empty)).into_iter().map(|(name, _)| name.clone()).filter(|name| !standard(name)));
+    names.extend(
+        sorted(allocatable.as_object().unwrap_or(&empty))
+            .into_iter()
+            .map(|(name, _)| name.clone())
+            .filter(|name| !standard(name)),
+    );
     for name in names {
         let (requests, limits) = (sum(&pods, "requests", &name), sum(&pods, "limits", &name));
-        let shown = |amount: &Quantity| if standard(&name) || name.starts_with("hugepages-") { share(amount, allocatable, &name) } else { amount.to_string() };
+        let shown = |amount: &Quantity| {
+            if standard(&name) || name.starts_with("hugepages-") {
+                share(amount, allocatable, &name)
+            } else {
+                amount.to_string()
+            }
+        };
         page.line(1, &format!("{name}\t{}\t{}", shown(&requests), shown(&limits)));
     }
 }
@@ -290,7 +301,8 @@ pub(super) fn limit_range(page: &mut Page, range: &Value) {
 fn limits(page: &mut Page, level: usize, range: &Value) {
     const FIELDS: [&str; 5] = ["min", "max", "defaultRequest", "default", "maxLimitRequestRatio"];
     for limit in items(&range["spec"]["limits"]) {
-        let mut names: Vec<&String> = FIELDS.iter().filter_map(|field| limit[*field].as_object()).flat_map(|map| map.keys()).collect();
+        let mut names: Vec<&String> =
+            FIELDS.iter().filter_map(|field| limit[*field].as_object()).flat_map(|map| map.keys()).collect();
         names.sort();
         names.dedup();
         for name in names {

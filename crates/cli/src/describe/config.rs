@@ -43,7 +43,9 @@ pub(super) fn secret(page: &mut Page, secret: &Value) {
     for (key, value) in sorted(secret["data"].as_object().unwrap_or(&empty)) {
         if token && key == "token" {
             use base64::Engine as _;
-            let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
+            let bytes = base64::engine::general_purpose::STANDARD
+                .decode(value.as_str().unwrap_or_default())
+                .unwrap_or_default();
             page.field(0, key, &String::from_utf8_lossy(&bytes));
         } else {
             page.field(0, key, &format!("{} bytes", decoded_length(value)));
@@ -56,9 +58,11 @@ pub(super) fn service_account(page: &mut Page, account: &Value, related: &Relate
     head(page, account);
     let names = |pointer: &str| list(account, pointer).iter().map(|s| at(s, "/name").to_owned()).collect::<Vec<_>>();
     let tokens: Vec<String> = related.secrets.iter().map(|s| at(s, "/metadata/name").to_owned()).collect();
-    for (title, names) in
-        [("Image pull secrets", names("/imagePullSecrets")), ("Mountable secrets", names("/secrets")), ("Tokens", tokens)]
-    {
+    for (title, names) in [
+        ("Image pull secrets", names("/imagePullSecrets")),
+        ("Mountable secrets", names("/secrets")),
+        ("Tokens", tokens),
+    ] {
         if names.is_empty() {
             page.line(0, &format!("{title}:\t<none>"));
         }

@@ -37,7 +37,8 @@ pub(super) fn describe(page: &mut Page, events: &[Value], now: Timestamp) {
 /// How long ago an event happened, and how often since.
 pub(crate) fn interval(event: &Value, now: Timestamp) -> String {
     let since = |time: &Value| stead_machinery::time::since(time, now);
-    let first = if event["eventTime"].is_string() { since(&event["eventTime"]) } else { since(&event["firstTimestamp"]) };
+    let first =
+        if event["eventTime"].is_string() { since(&event["eventTime"]) } else { since(&event["firstTimestamp"]) };
     if event["series"].is_object() {
         let last = since(&event["series"]["lastObservedTime"]);
         return format!("{last} (x{} over {first})", int(event, "/series/count"));

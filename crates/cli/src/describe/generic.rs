@@ -67,7 +67,15 @@ fn label(name: &str) -> String {
 
 /// Splits camel case: at the beginning of a word, and before the last capital of several.
 fn split(name: &str) -> Vec<String> {
-    let class = |c: char| if c.is_lowercase() { 1 } else if c.is_uppercase() { 2 } else { 3 };
+    let class = |c: char| {
+        if c.is_lowercase() {
+            1
+        } else if c.is_uppercase() {
+            2
+        } else {
+            3
+        }
+    };
     let mut runs: Vec<Vec<char>> = Vec::new();
     for c in name.chars() {
         match runs.last_mut() {

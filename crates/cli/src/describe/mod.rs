@@ -15,8 +15,8 @@ mod workload;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::print::sorted;
 pub(crate) use self::events::interval;
+use crate::print::sorted;
 use crate::print::table::tabulate;
 
 /// How long one line of an annotation may get, in characters.
@@ -167,7 +167,8 @@ pub(crate) fn selector_text(selector: &Value) -> String {
     let mut parts: Vec<String> = crate::print::pairs(&selector["matchLabels"]);
     for expression in crate::print::list(selector, "/matchExpressions") {
         let key = crate::print::at(expression, "/key");
-        let mut values: Vec<&str> = crate::print::list(expression, "/values").iter().filter_map(Value::as_str).collect();
+        let mut values: Vec<&str> =
+            crate::print::list(expression, "/values").iter().filter_map(Value::as_str).collect();
         values.sort_unstable();
         let values = values.join(",");
         parts.push(match crate::print::at(expression, "/operator") {
@@ -184,6 +185,7 @@ pub(crate) fn selector_text(selector: &Value) -> String {
 /// Access modes as `RWO,ROX,RWX`.
 pub(crate) fn access_modes(modes: &Value) -> String {
     let has = |name: &str| crate::resources::items(modes).iter().any(|mode| mode == name);
-    let names = [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+    let names =
+        [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
     names.iter().filter(|(name, _)| has(name)).map(|(_, short)| *short).collect::<Vec<_>>().join(",")
 }

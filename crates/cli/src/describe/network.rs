@@ -37,7 +37,10 @@ pub(super) fn service(page: &mut Page, service: &Value, related: &Related) {
     if !ingress.is_empty() {
         let shown = |point: &Value| match at(point, "/ip") {
             "" => at(point, "/hostname").to_owned(),
-            ip => format!("{ip}{}", if at(point, "/ipMode").is_empty() { String::new() } else { format!(" ({})", at(point, "/ipMode")) }),
+            ip => format!(
+                "{ip}{}",
+                if at(point, "/ipMode").is_empty() { String::new() } else { format!(" ({})", at(point, "/ipMode")) }
+            ),
         };
         page.field(0, "LoadBalancer Ingress", &ingress.iter().map(shown).collect::<Vec<_>>().join(", "));
     }
@@ -53,7 +56,9 @@ pub(super) fn service(page: &mut Page, service: &Value, related: &Related) {
         page.field(0, "Endpoints", &addresses(&related.endpoint_slices, at(port, "/name")));
     }
     page.field(0, "Session Affinity", at(spec, "/sessionAffinity"));
-    for (name, pointer) in [("External Traffic Policy", "/externalTrafficPolicy"), ("Internal Traffic Policy", "/internalTrafficPolicy")] {
+    for (name, pointer) in
+        [("External Traffic Policy", "/externalTrafficPolicy"), ("Internal Traffic Policy", "/internalTrafficPolicy")]
+    {
         if !at(spec, pointer).is_empty() {
             page.field(0, name, at(spec, pointer));
         }
@@ -100,7 +105,8 @@ pub(super) fn endpoints(page: &mut Page, endpoints: &Value) {
     page.annotations("Annotations", &endpoints["metadata"]["annotations"]);
     page.line(0, "Subsets:");
     for subset in list(endpoints, "/subsets") {
-        let addresses = |pointer: &str| list(subset, pointer).iter().map(|a| at(a, "/ip")).collect::<Vec<_>>().join(",");
+        let addresses =
+            |pointer: &str| list(subset, pointer).iter().map(|a| at(a, "/ip")).collect::<Vec<_>>().join(",");
         page.field(1, "Addresses", or_none(&addresses("/addresses")));
         page.field(1, "NotReadyAddresses", or_none(&addresses("/notReadyAddresses")));
         let ports = list(subset, "/ports");
@@ -109,7 +115,10 @@ pub(super) fn endpoints(page: &mut Page, endpoints: &Value) {
             page.line(2, "Name\tPort\tProtocol");
             page.line(2, "----\t----\t--------");
             for port in ports {
-                page.line(2, &format!("{}\t{}\t{}", or_unset(at(port, "/name")), int(port, "/port"), at(port, "/protocol")));
+                page.line(
+                    2,
+                    &format!("{}\t{}\t{}", or_unset(at(port, "/name")), int(port, "/port"), at(port, "/protocol")),
+                );
             }
         }
         page.line(0, "");

@@ -14,9 +14,11 @@ pub(super) fn describe(page: &mut Page, pod: &Value, related: &Related) {
     if spec["priority"].is_i64() {
         page.field(0, "Priority", &int(spec, "/priority").to_string());
     }
-    for (name, pointer) in
-        [("Priority Class Name", "/priorityClassName"), ("Runtime Class Name", "/runtimeClassName"), ("Service Account", "/serviceAccountName")]
-    {
+    for (name, pointer) in [
+        ("Priority Class Name", "/priorityClassName"),
+        ("Runtime Class Name", "/runtimeClassName"),
+        ("Service Account", "/serviceAccountName"),
+    ] {
         if !at(spec, pointer).is_empty() {
             page.field(0, name, at(spec, pointer));
         }

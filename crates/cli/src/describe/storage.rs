@@ -13,7 +13,14 @@ pub(super) fn claim(page: &mut Page, claim: &Value, related: &Related) {
     page.field(0, "StorageClass", if beta.is_empty() { at(claim, "/spec/storageClassName") } else { beta });
     let (phase, status) = (at(claim, "/status/phase"), &claim["status"]);
     match claim["metadata"]["deletionTimestamp"].is_string() {
-        true => page.field(0, "Status", &format!("Terminating (lasts {})", stead_machinery::time::since(&claim["metadata"]["deletionTimestamp"], related.now))),
+        true => page.field(
+            0,
+            "Status",
+            &format!(
+                "Terminating (lasts {})",
+                stead_machinery::time::since(&claim["metadata"]["deletionTimestamp"], related.now)
+            ),
+        ),
         false => page.field(0, "Status", phase),
     }
     page.field(0, "Volume", at(claim, "/spec/volumeName"));
@@ -83,7 +90,8 @@ pub(super) fn volume(page: &mut Page, volume: &Value) {
     page.annotations("Annotations", &volume["metadata"]["annotations"]);
     finalizers(page, volume);
     page.field(0, "StorageClass", at(spec, "/storageClassName"));
-    let status = if volume["metadata"]["deletionTimestamp"].is_string() { "Terminating" } else { at(volume, "/status/phase") };
+    let status =
+        if volume["metadata"]["deletionTimestamp"].is_string() { "Terminating" } else { at(volume, "/status/phase") };
     page.field(0, "Status", status);
     match spec.get("claimRef") {
         Some(claim) => page.field(0, "Claim", &format!("{}/{}", at(claim, "/namespace"), at(claim, "/name"))),
@@ -113,7 +121,11 @@ fn affinity(page: &mut Page, affinity: &Value) {
         for expression in list(term, "/matchExpressions") {
             let values: Vec<&str> = list(expression, "/values").iter().filter_map(Value::as_str).collect();
             let operator = at(expression, "/operator");
-            let shown = if values.is_empty() { operator.to_lowercase() } else { format!("{} [{}]", operator.to_lowercase(), values.join(", ")) };
+            let shown = if values.is_empty() {
+                operator.to_lowercase()
+            } else {
+                format!("{} [{}]", operator.to_lowercase(), values.join(", "))
+            };
             let text = format!("{} {shown}", at(expression, "/key"));
             let head = if first { format!("Term {number}:\t") } else { "\t".to_owned() };
             page.line(2, &format!("{head}{text}"));
@@ -166,7 +178,13 @@ pub(super) fn class(page: &mut Page, class: &Value) {
     page.field(0, "Provisioner", at(class, "/provisioner"));
     let parameters = crate::print::pairs(&class["parameters"]).join(",");
     page.field(0, "Parameters", or_none(&parameters));
-    page.field(0, "AllowVolumeExpansion", &class["allowVolumeExpansion"].as_bool().map_or("<unset>".to_owned(), |flag| if flag { "True".into() } else { "False".into() }));
+    page.field(
+        0,
+        "AllowVolumeExpansion",
+        &class["allowVolumeExpansion"]
+            .as_bool()
+            .map_or("<unset>".to_owned(), |flag| if flag { "True".into() } else { "False".into() }),
+    );
     let options: Vec<&str> = list(class, "/mountOptions").iter().filter_map(Value::as_str).collect();
     if options.is_empty() {
         page.field(0, "MountOptions", "<none>");

@@ -59,7 +59,9 @@ pub(super) fn containers(page: &mut Page, label: &str, spec: &Value, field: &str
             states(page, status);
         }
         resources(page, &container["resources"]);
-        for (name, field) in [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")] {
+        for (name, field) in
+            [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")]
+        {
             if container[field].is_object() {
                 page.field(2, name, &probe(&container[field]));
             }
@@ -215,10 +217,24 @@ fn environment(page: &mut Page, container: &Value, pod: Option<&Value>) {
             page.line(3, &format!("{name}:\t{value} ({resource})"));
         } else if let Some(secret) = from.get("secretKeyRef") {
             let optional = secret["optional"] == true;
-            page.line(3, &format!("{name}:\t<set to the key '{}' in secret '{}'>\tOptional: {optional}", at(secret, "/key"), at(secret, "/name")));
+            page.line(
+                3,
+                &format!(
+                    "{name}:\t<set to the key '{}' in secret '{}'>\tOptional: {optional}",
+                    at(secret, "/key"),
+                    at(secret, "/name")
+                ),
+            );
         } else if let Some(map) = from.get("configMapKeyRef") {
             let optional = map["optional"] == true;
-            page.line(3, &format!("{name}:\t<set to the key '{}' of config map '{}'>\tOptional: {optional}", at(map, "/key"), at(map, "/name")));
+            page.line(
+                3,
+                &format!(
+                    "{name}:\t<set to the key '{}' of config map '{}'>\tOptional: {optional}",
+                    at(map, "/key"),
+                    at(map, "/name")
+                ),
+            );
         } else {
             for (number, line) in at(variable, "/value").split('\n').enumerate() {
                 page.line(3, &if number == 0 { format!("{name}:\t{line}") } else { format!("\t{line}") });
@@ -231,7 +247,11 @@ fn environment(page: &mut Page, container: &Value, pod: Option<&Value>) {
 fn field_of(pod: &Value, path: &str) -> String {
     if let Some((map, key)) = path.split_once("['") {
         let pointer = format!("/{}", map.replace('.', "/"));
-        return pod.pointer(&pointer).and_then(|m| m[key.trim_end_matches("']")].as_str()).unwrap_or_default().to_owned();
+        return pod
+            .pointer(&pointer)
+            .and_then(|m| m[key.trim_end_matches("']")].as_str())
+            .unwrap_or_default()
+            .to_owned();
     }
     at(pod, &format!("/{}", path.replace('.', "/"))).to_owned()
 }
@@ -338,7 +358,10 @@ fn source(page: &mut Page, volume: &Value) {
         put("FSType", at(csi, "/fsType"));
         put("ReadOnly", &flag(&csi["readOnly"]));
     } else if let Some(ephemeral) = volume.get("ephemeral") {
-        put("Type", "EphemeralVolume (an inline specification for a volume that gets created and deleted with the pod)");
+        put(
+            "Type",
+            "EphemeralVolume (an inline specification for a volume that gets created and deleted with the pod)",
+        );
         let claim = &ephemeral["volumeClaimTemplate"]["spec"];
         put("StorageClass", at(claim, "/storageClassName"));
         put("Capacity", at(claim, "/resources/requests/storage"));

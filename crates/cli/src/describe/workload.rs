@@ -25,7 +25,11 @@ pub(super) fn stateful_set(page: &mut Page, set: &Value, related: &Related) {
     page.field(0, "Selector", &selector_text(&set["spec"]["selector"]));
     page.labels("Labels", &set["metadata"]["labels"]);
     page.annotations("Annotations", &set["metadata"]["annotations"]);
-    page.field(0, "Replicas", &format!("{} desired | {} total", int(set, "/spec/replicas"), int(set, "/status/replicas")));
+    page.field(
+        0,
+        "Replicas",
+        &format!("{} desired | {} total", int(set, "/spec/replicas"), int(set, "/status/replicas")),
+    );
     let strategy = &set["spec"]["updateStrategy"];
     page.field(0, "Update Strategy", at(strategy, "/type"));
     if let Some(rolling) = strategy.get("rollingUpdate")
@@ -84,14 +88,20 @@ pub(super) fn deployment(page: &mut Page, deployment: &Value, related: &Related)
     page.field(0, "MinReadySeconds", &int(spec, "/minReadySeconds").to_string());
     if let Some(rolling) = spec["strategy"].get("rollingUpdate") {
         let text = |value: &Value| crate::print::go_text(value);
-        let shown = format!("{} max unavailable, {} max surge", text(&rolling["maxUnavailable"]), text(&rolling["maxSurge"]));
+        let shown =
+            format!("{} max unavailable, {} max surge", text(&rolling["maxUnavailable"]), text(&rolling["maxSurge"]));
         page.field(0, "RollingUpdateStrategy", &shown);
     }
     template::describe(page, &spec["template"]);
     conditions(page, status);
     let current = current_set(deployment, &related.replica_sets);
     let named = |set: &Value| {
-        format!("{} ({}/{} replicas created)", at(set, "/metadata/name"), int(set, "/status/replicas"), int(set, "/spec/replicas"))
+        format!(
+            "{} ({}/{} replicas created)",
+            at(set, "/metadata/name"),
+            int(set, "/status/replicas"),
+            int(set, "/spec/replicas")
+        )
     };
     let old: Vec<String> = related
         .replica_sets
@@ -123,7 +133,10 @@ fn conditions(page: &mut Page, status: &Value) {
     page.line(1, "Type\tStatus\tReason");
     page.line(1, "----\t------\t------");
     for condition in conditions {
-        page.line(1, &format!("{} \t{}\t{}", at(condition, "/type"), at(condition, "/status"), at(condition, "/reason")));
+        page.line(
+            1,
+            &format!("{} \t{}\t{}", at(condition, "/type"), at(condition, "/status"), at(condition, "/reason")),
+        );
     }
 }
 
@@ -135,7 +148,11 @@ pub(super) fn replica_set(page: &mut Page, set: &Value, related: &Related) {
     page.labels("Labels", &set["metadata"]["labels"]);
     page.annotations("Annotations", &set["metadata"]["annotations"]);
     page.controller(set);
-    page.field(0, "Replicas", &format!("{} current / {} desired", int(set, "/status/replicas"), int(set, "/spec/replicas")));
+    page.field(
+        0,
+        "Replicas",
+        &format!("{} current / {} desired", int(set, "/status/replicas"), int(set, "/spec/replicas")),
+    );
     page.field(0, "Pods Status", &pods_status(&related.pods));
     template::describe(page, &set["spec"]["template"]);
     conditions(page, &set["status"]);
@@ -205,7 +222,12 @@ pub(super) fn job(page: &mut Page, job: &Value, related: &Related) {
     page.field(
         0,
         "Pods Statuses",
-        &format!("{} Active{ready} / {} Succeeded / {} Failed", int(status, "/active"), int(status, "/succeeded"), int(status, "/failed")),
+        &format!(
+            "{} Active{ready} / {} Succeeded / {} Failed",
+            int(status, "/active"),
+            int(status, "/succeeded"),
+            int(status, "/failed")
+        ),
     );
     if at(spec, "/completionMode") == "Indexed" {
         page.field(0, "Completed Indexes", or_none(at(status, "/completedIndexes")));

@@ -43,7 +43,12 @@ impl Talk {
     }
 
     fn params(&self) -> AttachParams {
-        AttachParams::default().container(self.container.clone()).stdin(self.stdin).stdout(true).stderr(!self.tty).tty(self.tty)
+        AttachParams::default()
+            .container(self.container.clone())
+            .stdin(self.stdin)
+            .stdout(true)
+            .stderr(!self.tty)
+            .tty(self.tty)
     }
 }
 
@@ -75,7 +80,8 @@ pub(crate) async fn capture(
 ) -> Result {
     let server = session.server().await?;
     let pods: Api<Pod> = Api::namespaced(server.client.clone(), namespace);
-    let params = AttachParams::default().container(container).stdin(input.is_some()).stdout(true).stderr(true).tty(false);
+    let params =
+        AttachParams::default().container(container).stdin(input.is_some()).stdout(true).stderr(true).tty(false);
     let mut process = pods.exec(pod, command, &params).await.map_err(|error| refused(server.failure(error)))?;
     let (stdin, stdout, stderr) = (process.stdin(), process.stdout(), process.stderr());
     let feeding = async {
