@@ -28,6 +28,8 @@ pub const TUNNEL_PING_INTERVAL: Duration = Duration::from_secs(10);
 pub const TUNNEL_PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that may be on their way in one stream.
 pub const TUNNEL_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Streams that may be open at once in one tunnel: as many logs that are followed, shells and forwarded ports.
+pub const TUNNEL_STREAMS_MAX: u32 = 2000;
 /// How long a node may take to accept a stream.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 

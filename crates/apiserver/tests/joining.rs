@@ -19,12 +19,14 @@ use stead_apiserver::pki::{JoinToken, join};
 use stead_apiserver::{ApiServer, Identity, JoinConfig, NoNodes};
 use stead_client::tls;
 use support::config;
+use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 struct World {
     server: ApiServer,
     token: JoinToken,
     at: tls::Server,
+    port: u16,
     dir: tempfile::TempDir,
     _stop: DropGuard,
 }
@@ -36,12 +38,13 @@ impl World {
         let (token_file, own_name) = (dir.path().join("token"), Some("own".to_owned()));
         server.let_join(JoinConfig { token_file, token: None, own_name, cluster: json!({"clusterDNS": "x"}) }).unwrap();
         let listener = server.listen().await.unwrap();
-        let at = tls::Server::parse(&format!("https://{}", listener.local_addr().unwrap())).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let at = tls::Server::parse(&format!("https://127.0.0.1:{port}")).unwrap();
         let (stop, serving) = (CancellationToken::new(), server.clone());
         let closing = stop.clone();
         tokio::spawn(async move { serving.serve_on(listener, closing).await.unwrap() });
         let token = JoinToken::parse(&server.join_token().unwrap()).unwrap();
-        Self { server, token, at, dir, _stop: stop.drop_guard() }
+        Self { server, token, at, port, dir, _stop: stop.drop_guard() }
     }
 
     fn by_hash(&self) -> tls::ClientConfig {
@@ -157,7 +160,12 @@ async fn who_is_refused() {
     assert!(world.join(world.by_hash(), secret, "a", "other").await.is_ok(), "the node was given up");
 
     let stranger = tls::config_by_hash(Some("0".repeat(64))).unwrap();
-    assert!(tls::is_stranger(&world.at.dial(Arc::new(stranger)).await.unwrap_err()));
+    let error = world.at.dial(Arc::new(stranger)).await.unwrap_err();
+    assert_eq!(tls::stranger(&error), Some(tls::Stranger::Authority));
+    let config = Arc::new(world.by_hash());
+    let named = tls::Server::parse(&format!("https://elsewhere.example.com:{}", world.port)).unwrap();
+    let error = named.handshake(TcpStream::connect(("127.0.0.1", world.port)).await.unwrap(), config).await.unwrap_err();
+    assert_eq!(tls::stranger(&error), Some(tls::Stranger::Name));
     assert!(world.dir.path().join("token").exists());
 }
 

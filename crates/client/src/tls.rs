@@ -178,11 +178,25 @@ impl ServerCertVerifier for KnownByHash {
     }
 }
 
-/// Whether a connection failed because the other end is not who it should be: trying again does not help.
+/// Why the other end of a connection is not who it should be: trying again does not help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// It is known by another authority.
+    Authority,
+    /// The authority vouches for it, but not under the name by which it was called.
+    Name,
+}
+
+/// Whether a connection failed because of who answered.
 #[must_use]
-pub fn is_stranger(error: &io::Error) -> bool {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
+pub fn stranger(error: &io::Error) -> Option<Stranger> {
+    match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>())? {
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => Some(Stranger::Name),
+        rustls::Error::InvalidCertificate(_) => Some(Stranger::Authority),
+        _ => None,
+    }
 }
 
 /// Where a server is: `https://HOST:PORT`.
@@ -220,13 +234,21 @@ impl Server {
     /// When nobody answers, or the server is not who it should be.
     pub async fn dial(&self, config: Arc<ClientConfig>) -> io::Result<Stream> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("{} does not answer", self.authority));
-        let name = ServerName::try_from(self.host().to_owned()).map_err(io::Error::other)?;
         let dialed = async {
             let stream = TcpStream::connect((self.host(), self.port())).await?;
-            stream.set_nodelay(true)?;
-            TlsConnector::from(config).connect(name, stream).await
+            self.handshake(stream, config).await
         };
         tokio::time::timeout(CONNECT_TIMEOUT, dialed).await.map_err(late)?
+    }
+
+    /// Speaks TLS over a connection that is there.
+    ///
+    /// # Errors
+    /// When the other end is not who it should be (see [`stranger`]).
+    pub async fn handshake(&self, stream: TcpStream, config: Arc<ClientConfig>) -> io::Result<Stream> {
+        let name = ServerName::try_from(self.host().to_owned()).map_err(io::Error::other)?;
+        stream.set_nodelay(true)?;
+        TlsConnector::from(config).connect(name, stream).await
     }
 }
 

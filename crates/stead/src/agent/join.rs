@@ -30,11 +30,17 @@ pub(super) async fn ask(
     request: &JoinRequest,
 ) -> Result<JoinAnswer, Refusal> {
     let stream = server.dial(config).await.map_err(|error| {
-        if tls::is_stranger(&error) {
-            let why = "the server is not the one that the token was made by: take the token from it with `stead token`";
-            return Refusal::Final(anyhow::Error::new(error).context(why));
-        }
-        Refusal::Away(error.into())
+        let why = match tls::stranger(&error) {
+            None => return Refusal::Away(error.into()),
+            Some(tls::Stranger::Authority) => {
+                "the server is not the one that the token was made by: take the token from it with `stead token`".to_owned()
+            }
+            Some(tls::Stranger::Name) => {
+                let host = server.host();
+                format!("the server's certificate does not hold {host}: start the server with --tls-san {host}")
+            }
+        };
+        Refusal::Final(anyhow::Error::new(error).context(why))
     })?;
     let (status, text) = send(server, stream, secret, request).await.map_err(Refusal::Away)?;
     match status {

@@ -1,4 +1,5 @@
-//! The role `agent`: one more node of a cluster. It needs no port that is reached from outside.
+//! The role `agent`: one more node of a cluster. The server never calls it: it opens every connection itself. Only the
+//! overlay (UDP) is reached from other nodes.
 
 mod join;
 mod member;

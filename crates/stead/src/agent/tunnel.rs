@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use stead_apiserver::join::CONNECT_PATH;
-use stead_apiserver::tunnel::{TUNNEL_PING_INTERVAL, TUNNEL_PING_TIMEOUT, TUNNEL_PROTOCOL, TUNNEL_WINDOW_BYTES};
+use stead_apiserver::tunnel::{TUNNEL_PING_INTERVAL, TUNNEL_PING_TIMEOUT, TUNNEL_PROTOCOL, TUNNEL_STREAMS_MAX, TUNNEL_WINDOW_BYTES};
 use stead_client::tls;
 use stead_node::Node;
 use tokio::time::Instant;
@@ -66,6 +66,7 @@ async fn serve(server: &tls::Server, config: Arc<tls::ClientConfig>, node: &Arc<
         .timer(TokioTimer::new())
         .keep_alive_interval(TUNNEL_PING_INTERVAL)
         .keep_alive_timeout(TUNNEL_PING_TIMEOUT)
+        .max_concurrent_streams(TUNNEL_STREAMS_MAX)
         .initial_stream_window_size(TUNNEL_WINDOW_BYTES)
         .initial_connection_window_size(TUNNEL_WINDOW_BYTES)
         .serve_connection(upgraded, service)
