@@ -164,7 +164,8 @@ async fn who_is_refused() {
     assert_eq!(tls::stranger(&error), Some(tls::Stranger::Authority));
     let config = Arc::new(world.by_hash());
     let named = tls::Server::parse(&format!("https://elsewhere.example.com:{}", world.port)).unwrap();
-    let error = named.handshake(TcpStream::connect(("127.0.0.1", world.port)).await.unwrap(), config).await.unwrap_err();
+    let error =
+        named.handshake(TcpStream::connect(("127.0.0.1", world.port)).await.unwrap(), config).await.unwrap_err();
     assert_eq!(tls::stranger(&error), Some(tls::Stranger::Name));
     assert!(world.dir.path().join("token").exists());
 }

@@ -33,7 +33,8 @@ pub(super) async fn ask(
         let why = match tls::stranger(&error) {
             None => return Refusal::Away(error.into()),
             Some(tls::Stranger::Authority) => {
-                "the server is not the one that the token was made by: take the token from it with `stead token`".to_owned()
+                "the server is not the one that the token was made by: take the token from it with `stead token`"
+                    .to_owned()
             }
             Some(tls::Stranger::Name) => {
                 let host = server.host();

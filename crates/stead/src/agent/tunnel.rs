@@ -15,7 +15,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use stead_apiserver::join::CONNECT_PATH;
-use stead_apiserver::tunnel::{TUNNEL_PING_INTERVAL, TUNNEL_PING_TIMEOUT, TUNNEL_PROTOCOL, TUNNEL_STREAMS_MAX, TUNNEL_WINDOW_BYTES};
+use stead_apiserver::tunnel::{
+    TUNNEL_PING_INTERVAL, TUNNEL_PING_TIMEOUT, TUNNEL_PROTOCOL, TUNNEL_STREAMS_MAX, TUNNEL_WINDOW_BYTES,
+};
 use stead_client::tls;
 use stead_node::Node;
 use tokio::time::Instant;
