@@ -39,14 +39,19 @@ fn walk(policy: Policy) {
             let world = World { strategy, replicas, update: UPDATE, broken, pods: pods.clone(), ..World::new(policy) };
             assert_safe(&world);
             assert_settles(&world);
-            // Without healing everything that upstream waits for has to come by itself.
+            states += 1;
+            // Without healing everything that upstream waits for has to come by itself. How many may be unavailable
+            // makes no difference to that.
+            if matches!(strategy, Strategy::RollingUpdate { max_unavailable: 2.., .. }) {
+                continue;
+            }
             let upstream = World { heals: false, broken: None, ..world };
             assert_safe(&upstream);
             assert_settles(&upstream);
-            states += 2;
+            states += 1;
         }
     }
-    assert!(states > 700_000, "only {states} states: the walk has lost its point");
+    assert!(states > 450_000, "only {states} states: the walk has lost its point");
 }
 
 #[test]
@@ -106,9 +111,11 @@ fn every_row(ordinals: u32, pods: &[Option<Miniature>]) -> Vec<BTreeMap<u32, Min
     rows
 }
 
+/// Every partition, with as many unavailable pods as can make a difference above it.
 fn strategies() -> Vec<Strategy> {
     let rolling = |(partition, max_unavailable)| Strategy::RollingUpdate { partition, max_unavailable };
-    let each = (0..=ORDINALS).flat_map(|partition| (1..=ORDINALS).map(move |most| (partition, most)));
+    let each =
+        (0..=ORDINALS).flat_map(|partition| (1..=(ORDINALS - partition).max(1)).map(move |most| (partition, most)));
     each.map(rolling).chain([Strategy::OnDelete]).collect()
 }
 
@@ -126,6 +133,14 @@ fn every_pod() -> Vec<Option<Miniature>> {
         for template in [CURRENT, UPDATE, THIRD] {
             all.push(Some(Miniature { health, record, terminating: false, template }));
         }
+    }
+    for template in [CURRENT, THIRD] {
+        all.push(Some(Miniature {
+            health: Health::Starting,
+            record: Record::CrashLoops,
+            terminating: false,
+            template,
+        }));
     }
     for (health, template) in [(Health::Available, CURRENT), (Health::Available, UPDATE), (Health::Finished, UPDATE)] {
         all.push(Some(Miniature { health, record: Record::WasReady, terminating: true, template }));
@@ -218,8 +233,14 @@ fn assert_may_delete(world: &World, ordinal: u32, why: Why, context: &dyn Fn() -
         Why::Broken => {
             let Strategy::RollingUpdate { partition, .. } = world.strategy else { panic!("OnDelete: {}", context()) };
             assert!(world.heals, "healed although that is turned off: {}", context());
-            assert!(pod.health == Health::Pending, "healed what works or worked: {}", context());
-            assert_eq!(pod.record, Record::NeverReady, "healed what was ready: {}", context());
+            assert!(matches!(pod.health, Health::Pending | Health::Starting), "healed what works: {}", context());
+            let works = (0..world.replicas).any(|o| is_healthy(world, o) && world.pods[&o].template == world.current);
+            let hopeless = match pod.record {
+                Record::NeverReady => true,
+                Record::CrashLoops => pod.template != world.current || !works,
+                Record::WasReady => false,
+            };
+            assert!(hopeless, "healed what worked: {}", context());
             let target = if ordinal < partition { world.current } else { world.update };
             assert_ne!(pod.template, target, "would come back as it was: {}", context());
             assert!(ordinal < world.replicas, "healed what is not wanted: {}", context());

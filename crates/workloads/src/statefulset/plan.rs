@@ -340,7 +340,8 @@ impl Snapshot {
     }
 
     /// Whether waiting for this pod is waiting in vain, and a new one would be another: it is not of the revision that
-    /// it should be of, and never was Ready, or crashes again and again at a revision that no roll-out completed.
+    /// it should be of, and never was Ready, or crashes again and again at a revision that no roll-out completed, or
+    /// at which no pod works any more.
     ///
     /// Upstream waits for such a pod with `OrderedReady`, so that a template that is mended or rolled back never gets
     /// to it (kubernetes/kubernetes#67250).
@@ -349,9 +350,14 @@ impl Snapshot {
         let waits = !pod.terminating && matches!(pod.health, Health::Pending | Health::Starting);
         let hopeless = match pod.record {
             Record::NeverReady => true,
-            Record::CrashLoops => pod.revision != self.current,
+            Record::CrashLoops => pod.revision != self.current || !self.works(self.current),
             Record::WasReady => false,
         };
         self.heals && by_roll_out && waits && hopeless && pod.revision != self.revision_for(slot)
+    }
+
+    /// Whether any pod is available at that revision.
+    fn works(&self, revision: Revision) -> bool {
+        self.replicas.iter().filter_map(|slot| slot.pod).any(|pod| pod.is_healthy() && pod.revision == revision)
     }
 }

@@ -451,6 +451,21 @@ mod ordered {
     }
 
     #[test]
+    fn a_set_that_crashes_altogether_takes_the_next_template_at_once() {
+        // Without a readiness probe a revision that crashes is Ready for a moment, and so rolls out completely.
+        tell(
+            "scale 1          |       | create 0 new
+             ready 0, scale 2 | R0    | create 1 new
+             ready 1          | R0 R0 | settled
+             crash-loop 0, crash-loop 1, image 1 | s0 s0 | delete 0 (broken)
+             gone 0           | . s0  | create 0 new
+             ready 0          | R1 s0 | delete 1 (broken)
+             gone 1           | R1    | create 1 new
+             ready 1          | R1 R1 | settled",
+        );
+    }
+
+    #[test]
     fn a_broken_canary_heals_when_the_partition_is_raised_above_it() {
         tell(
             "scale 1          |       | create 0 new
