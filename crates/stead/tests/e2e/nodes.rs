@@ -157,6 +157,14 @@ fn three_nodes_share_an_ordered_set_and_survive_their_agents_and_their_server() 
         assert_eq!(world.forwarded(&format!("web-{ordinal}")), format!("web-{ordinal}"));
     }
 
+    let (there, back) = (5_000_000, 20_000_000);
+    for ordinal in 0..3 {
+        let sent = kubectl.run_with_input(&format!("exec -i web-{ordinal} -- wc -c"), &"x".repeat(there));
+        assert_eq!(sent.stdout.trim(), there.to_string(), "{}", sent.stderr);
+        let got = kubectl.ok(&format!("exec web-{ordinal} -- head -c {back} /dev/zero"));
+        assert_eq!(got.len(), back, "much more than fits a window comes through whole");
+    }
+
     let _ = kubectl.ok("scale sts web --replicas=4");
     let told = kubectl.eventually(
         "get events --field-selector=reason=FailedScheduling,involvedObject.name=web-3 -o jsonpath={.items[*].message}",
