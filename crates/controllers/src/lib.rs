@@ -66,7 +66,6 @@ pub mod job;
 pub mod namespace;
 pub mod nodeipam;
 pub mod nodelife;
-pub mod nodeloss;
 pub mod podgc;
 pub mod quota;
 pub mod registry;
@@ -75,6 +74,7 @@ pub mod rootca;
 pub mod serviceaccount;
 pub mod sources;
 pub mod statefulset;
+pub mod taints;
 mod writes;
 
 pub use batch::slow_start;

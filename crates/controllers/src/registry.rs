@@ -18,13 +18,13 @@ use crate::job::Jobs;
 use crate::namespace::Namespaces;
 use crate::nodeipam::NodeRanges;
 use crate::nodelife::NodeLife;
-use crate::nodeloss::NodeLoss;
 use crate::podgc::PodGarbage;
 use crate::quota::Quotas;
 use crate::replicaset::ReplicaSets;
 use crate::rootca::RootCertificates;
 use crate::serviceaccount::ServiceAccounts;
 use crate::statefulset::StatefulSets;
+use crate::taints::TaintEviction;
 use crate::{Context, Controller};
 
 /// One controller that can be run.
@@ -66,7 +66,7 @@ pub fn all() -> Vec<Entry> {
         entry::<Quotas>(),
         entry::<NodeRanges>(),
         entry::<NodeLife>(),
-        entry::<NodeLoss>(),
+        entry::<TaintEviction>(),
         entry::<Budgets>(),
         entry::<Marks>(),
     ]

@@ -96,16 +96,3 @@ async fn a_taint_ends_the_pods_that_do_not_tolerate_it() {
     );
     assert_eq!(cluster.take_log(), "~web-0");
 }
-
-#[tokio::test]
-async fn pods_of_a_silent_node_are_not_ready() {
-    let cluster = Cluster::start_with(&CONTROLLERS).await;
-    let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let node = serde_json::from_value(json!({"metadata": {"name": "node-1"}})).expect("a node");
-    nodes.create(&PostParams::default(), &node).await.expect("created");
-    cluster.create::<StatefulSet>(web(1, json!({"volumeClaimTemplates": []}))).await;
-    cluster.settled("web").await;
-    let unknown = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
-    nodes.patch_status("node-1", &PatchParams::default(), &Patch::Merge(unknown)).await.expect("silent");
-    cluster.set_until("web", |set| set.status.as_ref().is_some_and(|s| s.ready_replicas.is_none())).await;
-}

@@ -34,8 +34,8 @@ impl Verdict {
     }
 }
 
-/// All conditions of the pod: the owned ones, then those that others wrote. A condition whose status is as it was keeps
-/// its time of transition.
+/// All conditions of the pod: those that it has, in their order, then the owned ones that it lacks. A condition whose
+/// status is as it was keeps its time of transition.
 #[must_use]
 pub fn conditions(facts: Facts) -> Vec<PodCondition> {
     let known: &[PodCondition] =
@@ -53,8 +53,17 @@ pub fn conditions(facts: Facts) -> Vec<PodCondition> {
         let before = known.iter().find(|condition| condition.type_ == kind);
         condition(facts, kind, verdict, before)
     });
-    let others = known.iter().filter(|condition| !OWNED.contains(&condition.type_.as_str())).cloned();
-    owned.chain(others).collect()
+    let mut owned: Vec<PodCondition> = owned.collect();
+    // Each keeps its place, whoever wrote it: a status that differs from the stored one in nothing but the order would
+    // be reported for ever, and a pod whose status is not reported is never let go.
+    let mut all: Vec<PodCondition> = known.to_vec();
+    for condition in &mut all {
+        if let Some(at) = owned.iter().position(|own| own.type_ == condition.type_) {
+            *condition = owned.remove(at);
+        }
+    }
+    all.extend(owned);
+    all
 }
 
 fn condition(facts: Facts, kind: &str, verdict: Verdict, before: Option<&PodCondition>) -> PodCondition {
@@ -162,4 +171,33 @@ fn messages(groups: &[(&str, Vec<&str>)]) -> Option<String> {
         .map(|(word, names)| format!("containers with {word} status: [{}]", names.join(" ")))
         .collect();
     (!texts.is_empty()).then(|| texts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn conditions_keep_the_places_that_the_server_gave_them() {
+        let mut pod: Pod = serde_json::from_value(json!({
+            "spec": {"containers": []},
+            "status": {"conditions": [
+                {"type": "DisruptionTarget", "status": "True"}, {"type": "PodScheduled", "status": "True"},
+            ]},
+        }))
+        .expect("a pod");
+        let tell = |pod: &Pod| {
+            let facts =
+                Facts { pod, phase: "Running", init: &[], main: &[], has_sandbox: true, now: Timestamp::UNIX_EPOCH };
+            conditions(facts)
+        };
+        let told = tell(&pod);
+        let kinds: Vec<&str> = told.iter().map(|condition| condition.type_.as_str()).collect();
+        assert_eq!(kinds[..2], ["DisruptionTarget", "PodScheduled"]);
+        assert_eq!(kinds.len(), 1 + OWNED.len());
+        pod.status.as_mut().expect("a status").conditions = Some(told.clone());
+        assert_eq!(tell(&pod), told, "what is stored is not told again");
+    }
 }

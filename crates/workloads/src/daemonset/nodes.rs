@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
     Toleration,
 };
 
-use crate::nodeloss::tolerates;
+use crate::taints::tolerates;
 
 /// What a node means to a DaemonSet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,15 +1,15 @@
-//! What becomes of the pods of a node that is lost, or that is to run them no longer.
+//! Which pods have to leave a node: those that do not tolerate its taints.
 //!
 //! A taint with the effect `NoExecute` ends every pod that does not tolerate it, at once or when the time is over for
-//! which the pod tolerates it. Pods of a node that has fallen silent count as not ready.
+//! which the pod tolerates it. Lost nodes get such taints, see [`crate::nodelife`].
 //!
-//! Source: `pkg/controller/tainteviction/taint_eviction.go` and `MarkPodsNotReady` in `pkg/controller/util/node`.
+//! Source: `pkg/controller/tainteviction/taint_eviction.go`.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::pod::{condition, is_finished};
+use crate::pod::is_finished;
 
 /// The effect that ends pods.
 const NO_EXECUTE: &str = "NoExecute";
@@ -33,34 +33,12 @@ pub enum Eviction {
     Now,
 }
 
-/// What to do about one pod.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    /// The condition by which it counts as not ready.
-    pub unready: Option<PodCondition>,
-    pub eviction: Eviction,
-}
-
 /// Decides about one pod of the node.
 #[must_use]
-pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
-    let pod = snapshot.pod;
-    if is_finished(pod) {
-        return Plan { unready: None, eviction: Eviction::No };
+pub fn eviction(snapshot: &Snapshot<'_>) -> Eviction {
+    if is_finished(snapshot.pod) || snapshot.pod.metadata.deletion_timestamp.is_some() {
+        return Eviction::No;
     }
-    let going = pod.metadata.deletion_timestamp.is_some();
-    Plan { unready: unready(snapshot), eviction: if going { Eviction::No } else { eviction(snapshot) } }
-}
-
-/// Only where the node itself says nothing any more: otherwise it is the one who knows.
-fn unready(snapshot: &Snapshot<'_>) -> Option<PodCondition> {
-    let conditions = snapshot.node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let silent = conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "Unknown");
-    let ready = condition(snapshot.pod, "Ready").filter(|ready| silent && ready.status == "True")?;
-    Some(PodCondition { status: "False".to_owned(), last_transition_time: Some(Time(snapshot.now)), ..ready.clone() })
-}
-
-fn eviction(snapshot: &Snapshot<'_>) -> Eviction {
     let taints = snapshot.node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
     let tolerations = snapshot.pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
     let mut end: Option<Timestamp> = None;
@@ -121,14 +99,13 @@ mod tests {
     fn pod(tolerations: Value) -> Pod {
         serde_json::from_value(json!({
             "metadata": {"name": "p"}, "spec": {"containers": [], "tolerations": tolerations},
-            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+            "status": {"phase": "Running"},
         }))
         .expect("a pod")
     }
 
-    fn node(taints: Value, ready: &str) -> Node {
-        let status = json!({"conditions": [{"type": "Ready", "status": ready}]});
-        serde_json::from_value(json!({"spec": {"taints": taints}, "status": status})).expect("a node")
+    fn node(taints: Value) -> Node {
+        serde_json::from_value(json!({"spec": {"taints": taints}})).expect("a node")
     }
 
     #[test]
@@ -154,35 +131,22 @@ mod tests {
             ),
             (json!([lost(Some(0))]), json!([{"operator": "Exists"}, for_seconds("lost", 300)]), Eviction::At(at(300))),
         ] {
-            let (pod, node) = (pod(tolerations.clone()), node(taints.clone(), "True"));
+            let (pod, node) = (pod(tolerations.clone()), node(taints.clone()));
             let snapshot = Snapshot { pod: &pod, node: &node, noticed: at(50), now: at(100) };
-            assert_eq!(plan(&snapshot).eviction, expected, "{taints} {tolerations}");
+            assert_eq!(eviction(&snapshot), expected, "{taints} {tolerations}");
         }
     }
 
     #[test]
     fn what_goes_already_or_is_over_is_left_alone() {
-        let node = node(json!([{"key": "lost", "effect": "NoExecute"}]), "Unknown");
+        let node = node(json!([{"key": "lost", "effect": "NoExecute"}]));
         let mut going = pod(json!([]));
         going.metadata.deletion_timestamp = Some(Time(at(1)));
-        let look = |pod: &Pod| plan(&Snapshot { pod, node: &node, noticed: at(0), now: at(9) });
-        assert_eq!(look(&going).eviction, Eviction::No);
         let mut over = pod(json!([]));
         over.status.as_mut().expect("a status").phase = Some("Succeeded".to_owned());
-        assert_eq!(look(&over), Plan { unready: None, eviction: Eviction::No });
-    }
-
-    #[test]
-    fn pods_of_a_silent_node_are_not_ready() {
-        for (ready, expected) in [("True", None), ("False", None), ("Unknown", Some(at(9)))] {
-            let (pod, node) = (pod(json!([])), node(json!([]), ready));
-            let unready = plan(&Snapshot { pod: &pod, node: &node, noticed: at(0), now: at(9) }).unready;
-            assert_eq!(
-                unready.as_ref().and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0),
-                expected,
-                "{ready}"
-            );
-            assert!(unready.is_none_or(|condition| condition.status == "False"));
+        for pod in [going, over] {
+            let snapshot = Snapshot { pod: &pod, node: &node, noticed: at(0), now: at(9) };
+            assert_eq!(eviction(&snapshot), Eviction::No);
         }
     }
 }

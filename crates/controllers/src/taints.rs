@@ -1,4 +1,4 @@
-//! Ends the pods of nodes that they may stay on no longer. The decision is [`stead_workloads::nodeloss`].
+//! Ends the pods that do not tolerate the taints of their node. The decision is [`stead_workloads::taints`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use parking_lot::Mutex;
 use serde_json::json;
 use stead_client::{Class, classify};
 use stead_informer::{Cache, Key, Next, Queue, Severity, index};
-use stead_workloads::nodeloss::{Eviction, Snapshot, plan, target};
+use stead_workloads::taints::{Eviction, Snapshot, eviction, target};
 
 use crate::{Context, Controller, Error, sources};
 
 /// The controller; its keys are pods.
 #[derive(Clone, Debug)]
-pub struct NodeLoss {
+pub struct TaintEviction {
     cx: Context,
     pods: Cache<Pod>,
     nodes: Cache<Node>,
@@ -27,7 +27,7 @@ pub struct NodeLoss {
     condemned: Arc<Mutex<HashMap<Key, Timestamp>>>,
 }
 
-impl Controller for NodeLoss {
+impl Controller for TaintEviction {
     const NAME: &'static str = "taint-eviction-controller";
     const ACCOUNT: &'static str = "node-controller";
 
@@ -44,7 +44,7 @@ impl Controller for NodeLoss {
         });
         let of_node = pods.clone();
         sources::wake(&nodes, queue, move |change| {
-            let matters = |node: &Option<Arc<Node>>| node.as_ref().map(|node| (deadly(node), silent(node)));
+            let matters = |node: &Option<Arc<Node>>| node.as_ref().map(|node| deadly(node));
             if matters(&change.old) == matters(&change.new) {
                 return Vec::new();
             }
@@ -65,11 +65,7 @@ impl Controller for NodeLoss {
         let node = pod.spec.as_ref().and_then(|spec| self.nodes.get("", spec.node_name.as_deref()?));
         let Some(node) = node else { return Ok(Next::Done) };
         let now = self.cx.now();
-        let plan = plan(&Snapshot { pod: &pod, node: &node, noticed: self.noticed(&node, now), now });
-        if let Some(condition) = plan.unready {
-            self.mark(key, &pod, condition).await?;
-        }
-        match plan.eviction {
+        match eviction(&Snapshot { pod: &pod, node: &node, noticed: self.noticed(&node, now), now }) {
             Eviction::No => {
                 if self.condemned.lock().remove(key).is_some() && pod.metadata.deletion_timestamp.is_none() {
                     self.tell(&pod, &format!("Cancelling deletion of Pod {key}"));
@@ -88,7 +84,7 @@ impl Controller for NodeLoss {
     }
 }
 
-impl NodeLoss {
+impl TaintEviction {
     fn noticed(&self, node: &Node, now: Timestamp) -> Timestamp {
         let (name, mut noticed) = (node.metadata.name.clone().unwrap_or_default(), self.noticed.lock());
         if deadly(node).is_empty() {
@@ -129,9 +125,4 @@ fn deadly(node: &Node) -> Vec<(String, String)> {
     let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
     let deadly = taints.filter(|taint| taint.effect == "NoExecute");
     deadly.map(|taint| (taint.key.clone(), taint.value.clone().unwrap_or_default())).collect()
-}
-
-fn silent(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "Unknown")
 }
