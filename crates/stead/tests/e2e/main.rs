@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod check;
+mod healing;
 mod nodes;
 mod order;
 mod quickstart;
