@@ -149,6 +149,10 @@ fn by_word(resources: &Resources, word: &str, categories: bool) -> Result<Vec<Rc
 /// What a command line means: objects of files, or words.
 pub(crate) async fn targets(session: &Session, question: &Question<'_>) -> Result<Vec<Target>> {
     if !question.files.filename.is_empty() {
+        let missing = question.files.filename.iter().find(|path| path.as_os_str() != "-" && !path.exists());
+        if let Some(path) = missing {
+            return plain(format!("the path {:?} does not exist", path.display().to_string()));
+        }
         if !question.words.is_empty() {
             return plain(
                 "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well",
@@ -276,7 +280,8 @@ async fn fetch_one(session: &Session, target: &Target) -> Result<Vec<Found>> {
     if let Some(name) = &target.name {
         return Ok(vec![one(server.send(Call::new(Method::GET, &path)).await?, name)]);
     }
-    let mut list = server.list(&path, &target.query(), "application/json").await?;
+    let listed = server.list(&path, &target.query(), "application/json").await;
+    let mut list = listed.map_err(|failure| of_list(failure, target))?;
     let items = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
     let (api_version, kind) = (target.resource.api_version(), target.resource.kind.clone());
     let item = |mut item: Value| {
@@ -286,6 +291,24 @@ async fn fetch_one(session: &Session, target: &Target) -> Result<Vec<Found>> {
         one(item, &name)
     };
     Ok(items.into_iter().map(item).collect())
+}
+
+/// A failure to list, with what was looked for.
+pub(crate) fn of_list(failure: Failure, target: &Target) -> Failure {
+    let Failure::Api(mut refusal) = failure else { return failure };
+    if matches!(refusal.status["reason"].as_str(), Some("BadRequest" | "NotFound")) {
+        let resource =
+            format!("{}/{}, Resource={}", target.resource.group, target.resource.version, target.resource.plural);
+        let message = refusal.status["message"].as_str().unwrap_or_default();
+        let text = match (&*target.selector, &*target.fields) {
+            ("", "") => format!("Unable to list {resource:?}: {message}"),
+            (labels, fields) => {
+                format!("Unable to find {resource:?} that match label selector {labels:?}, field selector {fields:?}: {message}")
+            }
+        };
+        refusal.status["message"] = text.into();
+    }
+    Failure::Api(refusal)
 }
 
 /// Words to objects in one go. Fails only when nothing could be understood.

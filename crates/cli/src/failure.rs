@@ -93,7 +93,7 @@ impl Failure {
             Self::Api(refusal) => refusal.text(),
             Self::Many(all) => match &all[..] {
                 [one] => one.text(),
-                all => all.iter().map(Self::line).collect(),
+                all => all.iter().map(Self::among).collect(),
             },
             Self::Code(_) | Self::Closed => String::new(),
             Self::Plain(_) | Self::Bare(_) => self.line(),
@@ -101,6 +101,14 @@ impl Failure {
     }
 
     /// As one of several errors.
+    fn among(&self) -> String {
+        match self {
+            Self::Plain(text) => format!("{text}\n"),
+            other => other.line(),
+        }
+    }
+
+    /// By itself.
     fn line(&self) -> String {
         match self {
             Self::Api(refusal) => refusal.standard(),

@@ -21,6 +21,7 @@ mod server;
 mod session;
 mod stream;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -33,9 +34,9 @@ use crate::session::Session;
 pub fn kubectl(words: Vec<String>, version: &'static str) -> ExitCode {
     let parsed = match arguments::parse(words.clone()) {
         Ok(parsed) => parsed,
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+        Err(error) if shows_help(error.kind()) => {
             // Nobody is left to tell when the output is closed.
-            let _ = error.print();
+            let _ = write!(std::io::stdout(), "{}", error.render());
             return ExitCode::SUCCESS;
         }
         Err(error) => {
@@ -58,6 +59,14 @@ pub fn kubectl(words: Vec<String>, version: &'static str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => end(&session, &failure),
     }
+}
+
+/// Whether help was asked for, or is all that there is to say.
+fn shows_help(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    )
 }
 
 fn end(session: &Session, failure: &Failure) -> ExitCode {

@@ -139,7 +139,7 @@ async fn client_side(session: &Session, teller: &mut Teller, target: &Target, fo
             session.err(&format!("Warning: resource {}/{} is missing the {LAST_APPLIED} annotation which is required by kubectl apply. kubectl apply should only be used on resources created declaratively by either kubectl create --save-config or kubectl apply. The missing annotation will be patched automatically.\n", target.resource.plural, target.name.as_deref().unwrap_or_default()));
         }
         let (patch, media) = patch(&target.resource, &live, &manifest)?;
-        if is_empty(&patch) {
+        if is_empty(&patch) && teller.dry_run != DryRun::Client {
             return teller.tell(session, &target.resource, &live, "unchanged");
         }
         if teller.dry_run != DryRun::Client && !live["metadata"]["deletionTimestamp"].is_null() {

@@ -31,7 +31,7 @@ pub(crate) struct Flags {
 pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     let [word] = &flags.words[..] else {
         return match flags.words.len() {
-            0 => usage("attach", "at least 1 argument is required for attach"),
+            0 => plain("at least 1 argument is required for attach"),
             count => usage(
                 "attach",
                 &format!("expected POD, TYPE/NAME, or TYPE NAME, got {count} arguments: {:?}", flags.words),

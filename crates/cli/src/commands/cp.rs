@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::sync::mpsc;
 
 use super::pods;
-use crate::failure::{Failure, Result, plain, system, usage};
+use crate::failure::{Failure, Result, plain, system};
 use crate::session::Session;
 use crate::stream::capture;
 
@@ -42,7 +42,7 @@ struct Place {
 
 /// Copies.
 pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
-    let [from, to] = &flags.words[..] else { return usage("cp", "source and destination are required") };
+    let [from, to] = &flags.words[..] else { return plain("source and destination are required") };
     let (from, to) = (place(from)?, place(to)?);
     match (from.pod.is_empty(), to.pod.is_empty()) {
         (true, false) => up(session, &flags, &from.path, &to).await,

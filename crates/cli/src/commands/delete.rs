@@ -123,7 +123,7 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
             Err(failure) => failures.push(failure),
         }
     }
-    if count == 0 && failures.is_empty() {
+    if count == 0 && failures.is_empty() && !(named && flags.ignore_not_found) {
         session.out("No resources found\n")?;
     }
     if flags.wait && dry_run == DryRun::None {

@@ -79,10 +79,15 @@ async fn one(session: &Session, flags: &Flags, node: &Found, dry_run: DryRun) ->
     let answer = session.server().await?.list(&pods.path(None), &query, "application/json").await?;
     let plan = plan(list(&answer, "/items"), flags);
     if !plan.errors.is_empty() {
-        let cause = plan.errors.join(", ");
+        let cause = match &plan.errors[..] {
+            [one] => one.clone(),
+            all => format!("[{}]", all.join(", ")),
+        };
         return plain(format!(
-            "unable to drain node {:?} due to error: [{cause}], continuing command...\nThere are pending nodes to be drained:\n {}\ncannot {cause}",
-            node.name, node.name
+            "unable to drain node {:?} due to error: {cause}, continuing command...\nThere are pending nodes to be drained:\n {}\n{}",
+            node.name,
+            node.name,
+            plan.errors.join("\n")
         ));
     }
     if !plan.warnings.is_empty() {
@@ -139,6 +144,10 @@ fn plan<'p>(pods: &'p [Value], flags: &Flags) -> Plan<'p> {
         }
         if !finished && list(pod, "/spec/volumes").iter().any(|volume| volume["emptyDir"].is_object()) {
             local.push(name.clone());
+            // What stands against it first is what is told.
+            if !flags.delete_emptydir_data {
+                continue;
+            }
         }
         if !finished && controller.is_none() {
             bare.push(name);
@@ -149,19 +158,19 @@ fn plan<'p>(pods: &'p [Value], flags: &Flags) -> Plan<'p> {
         (
             daemons,
             flags.ignore_daemonsets,
-            "delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)",
+            "cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)",
             "ignoring DaemonSet-managed Pods",
         ),
         (
             local,
             flags.delete_emptydir_data,
-            "delete Pods with local storage (use --delete-emptydir-data to override)",
+            "cannot delete Pods with local storage (use --delete-emptydir-data to override)",
             "",
         ),
         (
             bare,
             flags.force,
-            "delete Pods that declare no controller (use --force to override)",
+            "cannot delete Pods that declare no controller (use --force to override)",
             "deleting Pods that declare no controller",
         ),
     ] {
@@ -260,8 +269,8 @@ mod tests {
         assert_eq!(
             refused.errors,
             [
-                "delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore): n/daemon",
-                "delete Pods that declare no controller (use --force to override): n/bare",
+                "cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore): n/daemon",
+                "cannot delete Pods that declare no controller (use --force to override): n/bare",
             ]
         );
         let allowed = plan(&pods, &flags("n1 --ignore-daemonsets --force"));

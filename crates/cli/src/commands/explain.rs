@@ -5,7 +5,7 @@
 use clap::Args;
 use serde_json::{Map, Value};
 
-use crate::failure::{Result, plain};
+use crate::failure::{Failure, Result, plain};
 use crate::print::{at, list, sorted};
 use crate::session::Session;
 
@@ -54,7 +54,7 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
             .cloned(),
         None => resources.find(name),
     };
-    let Some(resource) = resource else { return plain(format!("the server doesn't have a resource type {name:?}")) };
+    let Some(resource) = resource else { return bare(format!("the server doesn't have a resource type {name:?}")) };
     let root = if resource.group.is_empty() { "api/v1".to_owned() } else { format!("apis/{}", resource.api_version()) };
     let document = session.server().await?.get(&format!("/openapi/v3/{root}")).await?;
     let of_kind = |schema: &&Value| {
@@ -79,8 +79,15 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     text.push_str(&format!("KIND:       {}\nVERSION:    {}\n\n", resource.kind, resource.version));
     match explained(&document, schema, &path, flags.recursive) {
         Some(body) => session.out(&(text + &body)),
-        None => plain(format!("field {:?} does not exist", path.last().copied().unwrap_or_default())),
+        None => {
+            session.out(&text)?;
+            plain(format!("field {:?} does not exist", path.last().copied().unwrap_or_default()))
+        }
     }
+}
+
+fn bare(text: String) -> Result {
+    Err(Failure::Bare(text))
 }
 
 /// The text of a schema, or of the field that a path leads to.
@@ -91,18 +98,13 @@ fn explained(document: &Value, schema: &Value, path: &[&str], recursive: bool) -
         field = inner["properties"].get(*name)?.clone();
         schema = &inner["properties"][*name];
         if step + 1 == path.len() {
-            let mark = if list(inner, "/required").iter().any(|r| r == *name) { " -required-" } else { "" };
-            text = format!("FIELD: {name} <{}>{mark}\n", kind(document, schema));
-            if let Some(values) = field["enum"].as_array() {
-                let _ = values;
-            }
-            text.push('\n');
+            text = format!("FIELD: {name} <{}>\n\n\n", kind(document, schema));
         }
     }
     let inner = core(document, schema);
     text.push_str("DESCRIPTION:\n");
     let own = at(&field, "/description");
-    let type_text = at(inner, "/description");
+    let type_text = if std::ptr::eq(inner, schema) && !path.is_empty() { "" } else { at(inner, "/description") };
     for paragraph in [own, type_text].iter().filter(|t| !t.is_empty()) {
         text.push_str(&wrapped(paragraph, 4));
     }
@@ -117,9 +119,7 @@ fn explained(document: &Value, schema: &Value, path: &[&str], recursive: bool) -
         text.push_str("FIELDS:\n");
         text.push_str(&fields(document, inner, recursive, 1, DEPTH_MAX));
     }
-    if !text.ends_with("\n\n") {
-        text.push('\n');
-    }
+    text.push('\n');
     Some(text)
 }
 
@@ -189,7 +189,7 @@ fn kind(document: &Value, schema: &Value) -> String {
         let short = name.rsplit('.').next().unwrap_or(name);
         return match (target["properties"].is_object(), target["type"].as_str(), short) {
             (true, ..) => short.to_owned(),
-            (false, Some("object"), _) => short.to_owned(),
+            (false, Some(scalar), _) if scalar != "object" => scalar.to_owned(),
             (false, _, short) => short.to_owned(),
         };
     }
@@ -209,16 +209,20 @@ fn wrapped(text: &str, indent: usize) -> String {
     let mut out = String::new();
     let pad = " ".repeat(indent);
     for paragraph in text.trim_end().split('\n') {
-        let mut line = String::new();
+        let blanks = paragraph.len() - paragraph.trim_start().len();
+        let mut line = paragraph[..blanks].to_owned();
+        let mut begun = false;
         for word in paragraph.split_whitespace() {
-            if !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > WIDTH {
+            if begun && indent + line.chars().count() + 1 + word.chars().count() > WIDTH {
                 out.push_str(&format!("{pad}{line}\n"));
                 line.clear();
+                begun = false;
             }
-            if !line.is_empty() {
+            if begun {
                 line.push(' ');
             }
             line.push_str(word);
+            begun = true;
         }
         out.push_str(&format!("{pad}{line}\n"));
     }

@@ -146,7 +146,7 @@ async fn tables(session: &Session, flags: &Flags, format: &Format, targets: &[Ta
         let path = flags.path(target);
         let answer = match &target.name {
             Some(_) => server.send(Call::new(Method::GET, &path).query(query).accept(TABLE)).await,
-            None => server.list(&path, &query, TABLE).await,
+            None => server.list(&path, &query, TABLE).await.map_err(|failure| builder::of_list(failure, target)),
         };
         match answer {
             Ok(table) => match groups.last_mut().filter(|group| group.resource == target.resource) {

@@ -170,7 +170,13 @@ async fn sources(session: &Session, flags: &Flags) -> Result<Vec<Source>> {
             );
         }
     };
-    let pod = pods::pod(session, word, true).await?;
+    let namespace = session.namespace().await?;
+    let pod = pods::pod(session, word, true).await.map_err(|failure| match failure.is_not_found() {
+        true => {
+            Failure::Plain(format!("error from server (NotFound): {} in namespace {namespace:?}", failure.message()))
+        }
+        false => failure,
+    })?;
     of_pod(session, flags, &pod.object, container.as_deref())
 }
 

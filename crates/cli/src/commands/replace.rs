@@ -38,7 +38,7 @@ pub(crate) struct Flags {
 /// Replaces each.
 pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     if flags.files.filename.is_empty() {
-        return plain("must specify --filename to replace");
+        return plain("must specify one of -f and -k");
     }
     let mut teller = Teller::new(session, &flags.change, "kubectl-replace")?;
     let validate = super::apply::validation(&flags.validate)?;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::common::{Change, DryRun, JSON_PATCH, STRATEGIC, Selection, Teller, duration};
 use crate::builder::{Found, Question};
 use crate::describe::template::pod_template;
-use crate::failure::{Failure, Result, all, plain, usage};
+use crate::failure::{Failure, Result, all, plain};
 use crate::print::table::tabulate;
 use crate::print::{at, int, list};
 use crate::session::Session;
@@ -83,15 +83,15 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
         What::Status { common, watch, timeout, revision } => status(session, common, *watch, timeout, *revision).await,
         What::History { common, revision } => history(session, common, *revision).await,
         What::Undo { common, to_revision } => undo(session, common, *to_revision).await,
-        What::Restart(common) => each(session, common, "restart", |found| restart(found)).await,
-        What::Pause(common) => each(session, common, "pause", |found| pause(found, true)).await,
-        What::Resume(common) => each(session, common, "resume", |found| pause(found, false)).await,
+        What::Restart(common) => each(session, common, restart).await,
+        What::Pause(common) => each(session, common, |found| pause(found, true)).await,
+        What::Resume(common) => each(session, common, |found| pause(found, false)).await,
     }
 }
 
-async fn find(session: &Session, common: &Common, command: &str) -> Result<(Vec<Found>, Vec<Failure>)> {
+async fn find(session: &Session, common: &Common) -> Result<(Vec<Found>, Vec<Failure>)> {
     if common.words.is_empty() && common.selection.files.filename.is_empty() {
-        return usage(&format!("rollout {command}"), "required resource not specified");
+        return plain("required resource not specified");
     }
     let question = Question { bare_type: true, ..common.selection.question(&common.words) };
     crate::builder::find(session, &question).await
@@ -120,9 +120,9 @@ struct Step {
     done: String,
 }
 
-async fn each(session: &Session, common: &Common, command: &str, plan: impl Fn(&Found) -> Result<Step>) -> Result {
+async fn each(session: &Session, common: &Common, plan: impl Fn(&Found) -> Result<Step>) -> Result {
     let mut teller = Teller::new(session, &common.change, "kubectl-rollout")?;
-    let (found, mut failures) = find(session, common, command).await?;
+    let (found, mut failures) = find(session, common).await?;
     for found in found {
         let done = async {
             let step = plan(&found)?;
@@ -258,7 +258,7 @@ fn progress(found: &Found, object: &Value) -> Result<Progress> {
 
 async fn status(session: &Session, common: &Common, watch: bool, timeout: &str, revision: i64) -> Result {
     let limit = duration(timeout)?;
-    let (found, mut failures) = find(session, common, "status").await?;
+    let (found, mut failures) = find(session, common).await?;
     for found in found {
         let following = follow(session, &found, watch, revision);
         let outcome = if limit.is_zero() {
@@ -367,7 +367,7 @@ fn owned_revisions(all: &Value, owner: &Value, kind: Kind) -> Vec<Revision> {
 }
 
 async fn history(session: &Session, common: &Common, revision: i64) -> Result {
-    let (found, mut failures) = find(session, common, "history").await?;
+    let (found, mut failures) = find(session, common).await?;
     for found in found {
         match revisions(session, &found).await.and_then(|all| shown_history(&found, &all, revision)) {
             Ok(text) => session.out(&text)?,
@@ -409,7 +409,7 @@ async fn undo(session: &Session, common: &Common, to: i64) -> Result {
         return plain(format!("revision must be a positive integer: {to}"));
     }
     let mut teller = Teller::new(session, &common.change, "kubectl-rollout")?;
-    let (found, mut failures) = find(session, common, "undo").await?;
+    let (found, mut failures) = find(session, common).await?;
     for found in found {
         let done = async {
             if kind(&found).is_none() {

@@ -92,7 +92,7 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
         return plain("-i/--stdin is required for containers with -t/--tty=true");
     }
     if flags.rm && !attached {
-        return plain("--rm should only be used for attached containers");
+        return usage("run", "--rm should only be used for attached containers");
     }
     if !matches!(&*flags.restart, "Always" | "OnFailure" | "Never") {
         return plain(format!("invalid restart policy: {}\nSee 'kubectl run -h' for help and examples", flags.restart));

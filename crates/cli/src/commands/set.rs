@@ -238,8 +238,7 @@ async fn list_env(session: &Session, common: &Common, words: &[String]) -> Resul
         let Some(spec) = found.object.pointer(pod_spec(&found.object)) else { continue };
         for container in list(spec, "/containers") {
             session.out(&format!(
-                "# {} {}, container {}\n",
-                found.resource.plural,
+                "# {} {}, container {}\n", found.resource.kind,
                 found.name,
                 container["name"].as_str().unwrap_or_default()
             ))?;
@@ -247,12 +246,26 @@ async fn list_env(session: &Session, common: &Common, words: &[String]) -> Resul
                 let name = variable["name"].as_str().unwrap_or_default();
                 session.out(&match variable["value"].as_str() {
                     Some(value) => format!("{name}={value}\n"),
-                    None => format!("# {name} comes from elsewhere\n"),
+                    None => format!("# {name} from {}\n", origin(&variable["valueFrom"])),
                 })?;
             }
         }
     }
     all(failures)
+}
+
+/// Where a variable's value comes from.
+fn origin(from: &Value) -> String {
+    let text = |pointer: &str| crate::print::at(from, pointer);
+    if from["secretKeyRef"].is_object() {
+        format!("secret {}, key {}", text("/secretKeyRef/name"), text("/secretKeyRef/key"))
+    } else if from["configMapKeyRef"].is_object() {
+        format!("configmap {}, key {}", text("/configMapKeyRef/name"), text("/configMapKeyRef/key"))
+    } else if from["fieldRef"].is_object() {
+        format!("field path {}", text("/fieldRef/fieldPath"))
+    } else {
+        format!("resource {}", text("/resourceFieldRef/resource"))
+    }
 }
 
 fn amounts(text: &str) -> Result<Map<String, Value>> {

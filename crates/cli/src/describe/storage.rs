@@ -113,9 +113,9 @@ fn affinity(page: &mut Page, affinity: &Value) {
     if affinity.is_null() || affinity["required"].is_null() {
         return page.field(0, "Node Affinity", "<none>");
     }
-    page.line(0, "Node Affinity:");
+    page.line(0, "Node Affinity:\t");
     let terms = list(affinity, "/required/nodeSelectorTerms");
-    page.line(1, &format!("Required Terms:{}", if terms.is_empty() { "\t<none>" } else { "" }));
+    page.line(1, &format!("Required Terms:\t{}", if terms.is_empty() { "<none>" } else { "" }));
     for (number, term) in terms.iter().enumerate() {
         let mut first = true;
         for expression in list(term, "/matchExpressions") {

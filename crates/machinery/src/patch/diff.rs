@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use serde_json::{Map, Value, json};
 use stead_api::schema::{Schema, Shape};
 
-use super::order::key_of;
+
 use super::strategic::{
     DELETE_FROM, DIRECTIVE, Into, Object, RETAIN_KEYS, SET_ORDER, StrategicError, merge_map, meta_of, no_key,
 };
@@ -101,7 +101,8 @@ fn diff_map_field(
 ) -> Result<(), StrategicError> {
     let (inner, meta) = meta_of(schema, shape, key);
     if meta.replace {
-        if !options.ignore_changes && old != new {
+        // Upstream does not look whether it differs.
+        if !options.ignore_changes {
             patch.insert(key.to_owned(), new.clone().into());
         }
         return Ok(());
@@ -222,13 +223,9 @@ fn diff_items(
     Ok(Parts { items, deletions: Vec::new(), order })
 }
 
-/// Whether the items that are in both lists stand in the same order.
+/// Whether the lists have the same items, by their keys, in the same order. As upstream has it, one that is longer is another.
 fn same_order(old: &[Value], new: &[Value], key: &str) -> bool {
-    let common = |list: &[Value], other: &[Value]| -> Vec<Value> {
-        let keys = list.iter().filter_map(|item| key_of(item, Some(key)));
-        keys.filter(|k| other.iter().any(|o| key_of(o, Some(key)) == Some(*k))).cloned().collect()
-    };
-    common(old, new) == common(new, old)
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| old[key] == new[key])
 }
 
 fn compare(a: &Value, b: &Value) -> Ordering {
