@@ -114,10 +114,7 @@ async fn up(session: &Session, flags: &Flags, from: &str, to: &Place) -> Result 
 
 /// Whether a command ends well.
 async fn quietly(session: &Session, namespace: &str, pod: &str, container: &str, command: &[String]) -> bool {
-    let server = match session.server().await {
-        Ok(server) => server,
-        Err(_) => return false,
-    };
+    let Ok(server) = session.server().await else { return false };
     let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::namespaced(server.client.clone(), namespace);
     let params = kube::api::AttachParams::default().container(container).stdin(false).stdout(true).stderr(false);
     let Ok(mut process) = pods.exec(pod, command, &params).await else { return false };
@@ -213,7 +210,7 @@ fn unpack(archive: Incoming, prefix: &str, target: &Path) -> Result {
     let mut archive = tar::Archive::new(archive);
     for entry in archive.entries()? {
         let mut entry = entry?;
-        let path = inside(&entry.path()?.into_owned());
+        let path = inside(&entry.path()?);
         let Ok(below) = path.strip_prefix(&prefix) else { continue };
         let place = if below.as_os_str().is_empty() { target.clone() } else { target.join(below) };
         let kind = entry.header().entry_type();

@@ -45,13 +45,17 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     let targets = builder::targets(session, &question).await?;
     let (mut first, mut any, mut failures) = (true, false, Vec::new());
     for target in &targets {
-        let (found, errors) = matching(session, target).await;
+        let (found, errors, close) = matching(session, target).await;
         failures.extend(errors);
         for found in found {
             any = true;
             match one(session, &found, flags.show_events).await {
                 Ok(text) => {
-                    session.out(&if first { text } else { format!("\n\n{text}") })?;
+                    session.out(&match (close, first) {
+                        (true, _) => format!("{text}\n"),
+                        (false, true) => text,
+                        (false, false) => format!("\n\n{text}"),
+                    })?;
                     first = false;
                 }
                 Err(failure) => failures.push(failure),
@@ -68,15 +72,15 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     all(failures)
 }
 
-/// The object of that name; without one, all whose names begin so.
-async fn matching(session: &Session, target: &Target) -> (Vec<Found>, Vec<Failure>) {
+/// The object of that name; without one, all whose names begin so, and that it is those.
+async fn matching(session: &Session, target: &Target) -> (Vec<Found>, Vec<Failure>, bool) {
     let (found, failures) = builder::fetch(session, std::slice::from_ref(target)).await;
     let missing = failures.first().is_some_and(Failure::is_not_found);
-    let Some(prefix) = target.name.clone().filter(|_| missing) else { return (found, failures) };
+    let Some(prefix) = target.name.clone().filter(|_| missing) else { return (found, failures, false) };
     let every = Target { name: None, ..target.clone() };
     let (all, errors) = builder::fetch(session, &[every]).await;
     let close: Vec<Found> = all.into_iter().filter(|found| found.name.starts_with(&prefix)).collect();
-    if close.is_empty() || !errors.is_empty() { (Vec::new(), failures) } else { (close, Vec::new()) }
+    if close.is_empty() || !errors.is_empty() { (Vec::new(), failures, false) } else { (close, Vec::new(), true) }
 }
 
 async fn one(session: &Session, found: &Found, events: bool) -> Result<String> {

@@ -52,6 +52,6 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
         Some(container) => container.clone(),
         None => pods::container(session, &pod.object, None, flags.quiet)?,
     };
-    let talk = Talk { container, stdin: flags.stdin, tty: flags.tty }.checked(session);
+    let talk = Talk { container, stdin: flags.stdin, tty: flags.tty, silent: false }.checked(session);
     stream::exec(session, pod.namespace.as_deref().unwrap_or_default(), &pod.name, &talk, &flags.command).await
 }

@@ -231,29 +231,31 @@ fn progress(found: &Found, object: &Value) -> Result<Progress> {
                 () => done(format!("daemon set {name:?} successfully rolled out")),
             }
         }
-        Kind::StatefulSet => {
-            let ready = int(status, "/readyReplicas");
-            let partition = spec.pointer("/updateStrategy/rollingUpdate/partition").and_then(Value::as_i64);
-            match partition {
-                _ if behind || observed == 0 => going("Waiting for statefulset spec update to be observed...".into()),
-                _ if ready < wanted => going(format!("Waiting for {} pods to be ready...", wanted - ready)),
-                Some(partition) if updated < wanted - partition => going(format!(
-                    "Waiting for partitioned roll out to finish: {updated} out of {} new pods have been updated...",
-                    wanted - partition
-                )),
-                Some(_) => done(format!("partitioned roll out complete: {updated} new pods have been updated...")),
-                None if status["updateRevision"] != status["currentRevision"] => going(format!(
-                    "waiting for statefulset rolling update to complete {updated} pods at revision {}...",
-                    at(status, "/updateRevision")
-                )),
-                None => done(format!(
-                    "statefulset rolling update complete {} pods at revision {}...",
-                    int(status, "/currentReplicas"),
-                    at(status, "/currentRevision")
-                )),
-            }
-        }
+        Kind::StatefulSet => Ok(stateful_set_progress(spec, status, behind || observed == 0)),
     }
+}
+
+fn stateful_set_progress(spec: &Value, status: &Value, behind: bool) -> Progress {
+    let (wanted, updated) = (spec["replicas"].as_i64().unwrap_or(1), int(status, "/updatedReplicas"));
+    let ready = int(status, "/readyReplicas");
+    let (text, done) = match spec.pointer("/updateStrategy/rollingUpdate/partition").and_then(Value::as_i64) {
+        _ if behind => ("Waiting for statefulset spec update to be observed...".to_owned(), false),
+        _ if ready < wanted => (format!("Waiting for {} pods to be ready...", wanted - ready), false),
+        Some(partition) if updated < wanted - partition => {
+            let new = wanted - partition;
+            (format!("Waiting for partitioned roll out to finish: {updated} out of {new} new pods have been updated..."), false)
+        }
+        Some(_) => (format!("partitioned roll out complete: {updated} new pods have been updated..."), true),
+        None if status["updateRevision"] != status["currentRevision"] => {
+            let revision = at(status, "/updateRevision");
+            (format!("waiting for statefulset rolling update to complete {updated} pods at revision {revision}..."), false)
+        }
+        None => {
+            let (current, revision) = (int(status, "/currentReplicas"), at(status, "/currentRevision"));
+            (format!("statefulset rolling update complete {current} pods at revision {revision}..."), true)
+        }
+    };
+    Progress { text: text + "\n", done }
 }
 
 async fn status(session: &Session, common: &Common, watch: bool, timeout: &str, revision: i64) -> Result {

@@ -2,6 +2,7 @@
 //!
 //! Source of the layout: `k8s.io/kubectl/pkg/describe`.
 
+mod access;
 mod cluster;
 mod config;
 mod events;
@@ -48,6 +49,10 @@ pub(crate) fn page(group: &str, kind: &str, object: &Value, related: &Related) -
         ("storage.k8s.io", "StorageClass") => storage::class(&mut page, object),
         ("", "Service") => network::service(&mut page, object, related),
         ("", "Endpoints") => network::endpoints(&mut page, object),
+        ("discovery.k8s.io", "EndpointSlice") => network::endpoint_slice(&mut page, object),
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => access::role(&mut page, object),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => access::binding(&mut page, object),
+        ("scheduling.k8s.io", "PriorityClass") => access::priority(&mut page, object),
         ("", "Node") => cluster::node(&mut page, object, related),
         ("", "Namespace") => cluster::namespace(&mut page, object, related),
         ("", "ResourceQuota") => cluster::quota(&mut page, object),
@@ -73,7 +78,7 @@ pub(crate) fn page(group: &str, kind: &str, object: &Value, related: &Related) -
 
 /// Whether the pages of a kind end with its events.
 pub(crate) fn has_events(group: &str, kind: &str) -> bool {
-    !matches!((group, kind), ("", "Namespace" | "ResourceQuota" | "LimitRange" | "Secret"))
+    !matches!((group, kind), ("", "Namespace" | "ResourceQuota" | "LimitRange" | "Secret") | ("rbac.authorization.k8s.io", _))
 }
 
 /// A page that is being written: lines with tabs where columns end.

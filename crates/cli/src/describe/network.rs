@@ -124,3 +124,43 @@ pub(super) fn endpoints(page: &mut Page, endpoints: &Value) {
         page.line(0, "");
     }
 }
+
+/// An EndpointSlice.
+pub(super) fn endpoint_slice(page: &mut Page, slice: &Value) {
+    page.field(0, "Name", at(slice, "/metadata/name"));
+    page.field(0, "Namespace", at(slice, "/metadata/namespace"));
+    page.labels("Labels", &slice["metadata"]["labels"]);
+    page.annotations("Annotations", &slice["metadata"]["annotations"]);
+    page.field(0, "AddressType", at(slice, "/addressType"));
+    let ports = list(slice, "/ports");
+    if ports.is_empty() {
+        page.line(0, "Ports: <unset>");
+    } else {
+        page.line(0, "Ports:");
+        page.line(1, "Name\tPort\tProtocol");
+        page.line(1, "----\t----\t--------");
+        for port in ports {
+            let number = port["port"].as_i64().map_or("<unset>".to_owned(), |number| number.to_string());
+            page.line(1, &format!("{}\t{number}\t{}", or_unset(at(port, "/name")), at(port, "/protocol")));
+        }
+    }
+    let endpoints = list(slice, "/endpoints");
+    if endpoints.is_empty() {
+        return page.line(0, "Endpoints: <none>");
+    }
+    page.line(0, "Endpoints:");
+    for endpoint in endpoints {
+        let addresses: Vec<&str> = list(endpoint, "/addresses").iter().filter_map(Value::as_str).collect();
+        page.line(1, &format!("- Addresses:\t{}", or_none(&addresses.join(", "))));
+        page.line(2, "Conditions:");
+        let ready = endpoint["conditions"]["ready"].as_bool().map_or("<unset>".to_owned(), |ready| ready.to_string());
+        page.field(3, "Ready", &ready);
+        page.field(2, "Hostname", or_unset(at(endpoint, "/hostname")));
+        if endpoint["targetRef"].is_object() {
+            let target = format!("{}/{}", at(endpoint, "/targetRef/kind"), at(endpoint, "/targetRef/name"));
+            page.field(2, "TargetRef", &target);
+        }
+        page.field(2, "NodeName", or_unset(at(endpoint, "/nodeName")));
+        page.field(2, "Zone", or_unset(at(endpoint, "/zone")));
+    }
+}

@@ -21,6 +21,11 @@ pub(crate) struct Tab {
 impl Tab {
     /// The lines as text; every cell but the last of its line is padded to its column.
     pub(crate) fn lay_out(&mut self, lines: &[Vec<String>]) -> String {
+        if lines.iter().flatten().any(|cell| cell.contains('\n')) {
+            // A line break within a cell ends the line for the writer, too.
+            let text: String = lines.iter().map(|line| line.join("\t") + "\n").collect();
+            return laid_out(&text, WIDTH_MIN, PADDING);
+        }
         for line in lines {
             for (at, cell) in line.iter().enumerate().take(line.len().saturating_sub(1)) {
                 let width = (cell.chars().count() + PADDING).max(WIDTH_MIN);
@@ -47,17 +52,22 @@ impl Tab {
 
 /// Lays out text whose cells end in tabs, as Go's tabwriter does: a column reaches over neighbouring lines that have it.
 pub(crate) fn tabulate(text: &str, padding: usize) -> String {
+    laid_out(text, 0, padding)
+}
+
+fn laid_out(text: &str, width_min: usize, padding: usize) -> String {
     let body = text.strip_suffix('\n').unwrap_or(text);
     let lines: Vec<Vec<&str>> = body.split('\n').map(|line| line.split('\t').collect()).collect();
     let mut out = String::new();
-    block(&lines, &mut Vec::new(), padding, &mut out);
+    block(&lines, &mut Vec::new(), (width_min, padding), &mut out);
     if body.len() == text.len() {
         let _ = out.pop();
     }
     out
 }
 
-fn block(lines: &[Vec<&str>], widths: &mut Vec<usize>, padding: usize, out: &mut String) {
+fn block(lines: &[Vec<&str>], widths: &mut Vec<usize>, room: (usize, usize), out: &mut String) {
+    let (width_min, padding) = room;
     let column = widths.len();
     let has = |line: &Vec<&str>| column + 1 < line.len();
     let mut at = 0;
@@ -69,8 +79,8 @@ fn block(lines: &[Vec<&str>], widths: &mut Vec<usize>, padding: usize, out: &mut
         }
         let end = lines[at..].iter().position(|line| !has(line)).map_or(lines.len(), |length| at + length);
         let width = lines[at..end].iter().map(|line| line[column].chars().count() + padding).max().unwrap_or_default();
-        widths.push(width);
-        block(&lines[at..end], widths, padding, out);
+        widths.push(width.max(width_min));
+        block(&lines[at..end], widths, room, out);
         widths.pop();
         at = end;
     }

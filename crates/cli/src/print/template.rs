@@ -214,7 +214,7 @@ impl Parser<'_> {
         let test = pipeline(test)?;
         let (then, end) = self.body()?;
         let otherwise = match end.strip_prefix("else") {
-            Some(rest) if rest.trim().is_empty() => self.to_end()?,
+            Some(rest) if rest.trim().is_empty() => self.rest_of_block()?,
             Some(rest) => match rest.trim().strip_prefix("if") {
                 Some(rest) => vec![self.branch(rest)?],
                 None => return Err(format!("unexpected {{{{{end}}}}}")),
@@ -229,12 +229,12 @@ impl Parser<'_> {
         let (body, end) = self.body()?;
         match &*end {
             "end" => Ok((body, Vec::new())),
-            "else" => Ok((body, self.to_end()?)),
+            "else" => Ok((body, self.rest_of_block()?)),
             _ => Err("unexpected EOF".into()),
         }
     }
 
-    fn to_end(&mut self) -> Parsed<Vec<Node>> {
+    fn rest_of_block(&mut self) -> Parsed<Vec<Node>> {
         let (body, end) = self.body()?;
         if end == "end" { Ok(body) } else { Err("unexpected EOF".into()) }
     }

@@ -27,6 +27,8 @@ pub(crate) struct Talk {
     pub(crate) container: String,
     pub(crate) stdin: bool,
     pub(crate) tty: bool,
+    /// Say nothing of the process' exit code: the caller tells what became of the pod.
+    pub(crate) silent: bool,
 }
 
 impl Talk {
@@ -115,7 +117,7 @@ pub(crate) async fn capture(
         Some(status) => status.await,
         None => None,
     };
-    ended(status.and_then(|status| serde_json::to_value(status).ok()).as_ref())
+    ended(status.and_then(|status| serde_json::to_value(status).ok()).as_ref(), false)
 }
 
 async fn converse(mut process: AttachedProcess, talk: &Talk) -> Result {
@@ -158,7 +160,7 @@ async fn converse(mut process: AttachedProcess, talk: &Talk) -> Result {
     drop(terminal);
     out?;
     err?;
-    ended(status.and_then(|status| serde_json::to_value(status).ok()).as_ref())
+    ended(status.and_then(|status| serde_json::to_value(status).ok()).as_ref(), talk.silent)
 }
 
 /// Writes to standard output at once.
@@ -218,7 +220,7 @@ fn refused(failure: Failure) -> Failure {
 }
 
 /// What the Status at the end of a process means for this program.
-fn ended(status: Option<&Value>) -> Result {
+fn ended(status: Option<&Value>, silent: bool) -> Result {
     let Some(status) = status else { return Ok(()) };
     if status["status"] != "Failure" {
         return Ok(());
@@ -226,14 +228,13 @@ fn ended(status: Option<&Value>) -> Result {
     let causes = status["details"]["causes"].as_array();
     let exit = causes.and_then(|causes| causes.iter().find(|cause| cause["reason"] == "ExitCode"));
     match exit.and_then(|exit| exit["message"].as_str()).and_then(|code| code.parse::<i32>().ok()) {
-        Some(code) if status["reason"] == "NonZeroExitCode" => Err(exit_with(code)),
+        Some(code) if status["reason"] == "NonZeroExitCode" => {
+            if !silent {
+                // Nobody is left to tell when standard error is closed.
+                let _ = writeln!(std::io::stderr().lock(), "command terminated with exit code {code}");
+            }
+            Err(Failure::Code(u8::try_from(code & 0xff).unwrap_or(1)))
+        }
         _ => plain(status["message"].as_str().unwrap_or("the process ended in an unknown way")),
     }
-}
-
-/// The failure that tells of an exit code and ends with it.
-fn exit_with(code: i32) -> Failure {
-    // Nobody is left to tell when standard error is closed.
-    let _ = writeln!(std::io::stderr().lock(), "command terminated with exit code {code}");
-    Failure::Code(u8::try_from(code & 0xff).unwrap_or(1))
 }

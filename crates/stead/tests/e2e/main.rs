@@ -10,6 +10,7 @@ mod nodes;
 mod order;
 mod quickstart;
 mod restart;
+mod same_as_kubectl;
 mod seed_000;
 mod seed_001;
 mod seed_002;
