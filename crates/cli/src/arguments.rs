@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::commands::{annotate, api_resources, apply, attach, cluster_info, completion, config, cordon, cp, create, delete, describe, drain, edit, events, exec, explain, get, label, logs, patch, port_forward, replace, rollout, run, scale, set, version, wait};
+use crate::commands::{
+    annotate, api_resources, apply, attach, cluster_info, completion, config, cordon, cp, create, delete, describe,
+    drain, edit, events, exec, explain, get, label, logs, patch, port_forward, replace, rollout, run, scale, set,
+    version, wait,
+};
 
 /// kubectl's commands, for any Kubernetes cluster.
 #[derive(Debug, Parser)]
@@ -144,14 +148,16 @@ fn plain_booleans(command: &clap::Command, words: Vec<String>) -> Vec<String> {
     }
     let is_switch = |name: &str| {
         let args = chain.iter().flat_map(|command| command.get_arguments());
-        let named: Vec<&clap::Arg> = args.filter(|arg| {
-            arg.get_long() == Some(name) || (name.len() == 1 && arg.get_short() == name.chars().next())
-        }).collect();
+        let named: Vec<&clap::Arg> = args
+            .filter(|arg| arg.get_long() == Some(name) || (name.len() == 1 && arg.get_short() == name.chars().next()))
+            .collect();
         named.last().is_some_and(|arg| matches!(arg.get_action(), clap::ArgAction::SetTrue))
     };
     let plain = |(at, word): (usize, String)| {
         let flag = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
-        let Some((name, value)) = flag.and_then(|flag| flag.split_once('=')).filter(|_| at < end) else { return Some(word) };
+        let Some((name, value)) = flag.and_then(|flag| flag.split_once('=')).filter(|_| at < end) else {
+            return Some(word);
+        };
         match value {
             "true" | "1" | "t" if is_switch(name) => Some(word.split('=').next().unwrap_or_default().to_owned()),
             "false" | "0" | "f" if is_switch(name) => None,
@@ -181,7 +187,8 @@ pub(crate) fn complaint(error: &clap::Error, words: &[String]) -> String {
             format!("error: unknown command {:?}\nSee '{hint} -h' for help and examples\n", rest.join(" "))
         }
         ErrorKind::InvalidSubcommand => {
-            let mut text = format!("error: unknown command {:?} for {hint:?}\n", context(ContextKind::InvalidSubcommand));
+            let mut text =
+                format!("error: unknown command {:?} for {hint:?}\n", context(ContextKind::InvalidSubcommand));
             if let Some(ContextValue::Strings(close)) = error.get(ContextKind::SuggestedSubcommand) {
                 let close: String = close.iter().map(|name| format!("\t{name}\n")).collect();
                 text.push_str(&format!("\nDid you mean this?\n{close}"));
@@ -246,7 +253,10 @@ mod tests {
             let parsed = parse(words(line)).unwrap_or_else(|error| panic!("{line}: {error}"));
             assert_eq!(parsed.globals.namespace.as_deref(), Some("x"), "{line}");
             let Command::Get(flags) = parsed.command else { panic!("{line}") };
-            assert_eq!((&flags.words[..], flags.output.output.as_deref(), flags.watch), (&["pods".to_owned()][..], Some("yaml"), false));
+            assert_eq!(
+                (&flags.words[..], flags.output.output.as_deref(), flags.watch),
+                (&["pods".to_owned()][..], Some("yaml"), false)
+            );
         }
     }
 
@@ -254,7 +264,10 @@ mod tests {
     fn wrong_command_lines_get_kubectls_words() {
         for (line, wanted) in [
             ("get pods --nothere", "error: unknown flag: --nothere\nSee 'kubectl get --help' for usage.\n"),
-            ("rollout status x --frob=1", "error: unknown flag: --frob\nSee 'kubectl rollout status --help' for usage.\n"),
+            (
+                "rollout status x --frob=1",
+                "error: unknown flag: --frob\nSee 'kubectl rollout status --help' for usage.\n",
+            ),
             ("gett pods", "error: unknown command \"gett\" for \"kubectl\"\n\nDid you mean this?\n\tset\n\tget\n"),
             ("nothere", "error: unknown command \"nothere\" for \"kubectl\"\n"),
             ("get pods -n", "error: flag needs an argument: --namespace\nSee 'kubectl get --help' for usage.\n"),

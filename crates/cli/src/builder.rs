@@ -303,7 +303,9 @@ pub(crate) fn of_list(failure: Failure, target: &Target) -> Failure {
         let text = match (&*target.selector, &*target.fields) {
             ("", "") => format!("Unable to list {resource:?}: {message}"),
             (labels, fields) => {
-                format!("Unable to find {resource:?} that match label selector {labels:?}, field selector {fields:?}: {message}")
+                format!(
+                    "Unable to find {resource:?} that match label selector {labels:?}, field selector {fields:?}: {message}"
+                )
             }
         };
         refusal.status["message"] = text.into();

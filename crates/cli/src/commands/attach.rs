@@ -49,7 +49,8 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     if flags.tty && !has_tty && !flags.quiet {
         session.err(&format!("error: Unable to use a TTY - container {container} did not allocate one\n"));
     }
-    let talk = Talk { container: container.clone(), stdin: flags.stdin, tty: flags.tty && has_tty, silent: false }.checked(session);
+    let talk = Talk { container: container.clone(), stdin: flags.stdin, tty: flags.tty && has_tty, silent: false }
+        .checked(session);
     if !flags.quiet {
         session.err("If you don't see a command prompt, try pressing enter.\n");
     }

@@ -243,12 +243,20 @@ fn stateful_set_progress(spec: &Value, status: &Value, behind: bool) -> Progress
         _ if ready < wanted => (format!("Waiting for {} pods to be ready...", wanted - ready), false),
         Some(partition) if updated < wanted - partition => {
             let new = wanted - partition;
-            (format!("Waiting for partitioned roll out to finish: {updated} out of {new} new pods have been updated..."), false)
+            (
+                format!(
+                    "Waiting for partitioned roll out to finish: {updated} out of {new} new pods have been updated..."
+                ),
+                false,
+            )
         }
         Some(_) => (format!("partitioned roll out complete: {updated} new pods have been updated..."), true),
         None if status["updateRevision"] != status["currentRevision"] => {
             let revision = at(status, "/updateRevision");
-            (format!("waiting for statefulset rolling update to complete {updated} pods at revision {revision}..."), false)
+            (
+                format!("waiting for statefulset rolling update to complete {updated} pods at revision {revision}..."),
+                false,
+            )
         }
         None => {
             let (current, revision) = (int(status, "/currentReplicas"), at(status, "/currentRevision"));

@@ -231,10 +231,13 @@ async fn with_pod(session: &Session, flags: &Flags, found: &Found) -> Result {
         if !flags.quiet {
             session.err("If you don't see a command prompt, try pressing enter.\n");
         }
-        let talk = Talk { container: container.clone(), stdin: flags.stdin, tty: flags.tty, silent: true }.checked(session);
+        let talk =
+            Talk { container: container.clone(), stdin: flags.stdin, tty: flags.tty, silent: true }.checked(session);
         // An exit code is told of below, with the pod's end.
         let attached = stream::attach(session, namespace, &found.name, &talk).await;
-        if let Err(failure) = attached.or_else(|failure| if let Failure::Code(_) = failure { Ok(()) } else { Err(failure) }) {
+        if let Err(failure) =
+            attached.or_else(|failure| if let Failure::Code(_) = failure { Ok(()) } else { Err(failure) })
+        {
             session.err(&format!(
                 "warning: couldn't attach to pod/{}, falling back to streaming logs: {}\n",
                 found.name,

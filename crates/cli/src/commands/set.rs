@@ -238,7 +238,8 @@ async fn list_env(session: &Session, common: &Common, words: &[String]) -> Resul
         let Some(spec) = found.object.pointer(pod_spec(&found.object)) else { continue };
         for container in list(spec, "/containers") {
             session.out(&format!(
-                "# {} {}, container {}\n", found.resource.kind,
+                "# {} {}, container {}\n",
+                found.resource.kind,
                 found.name,
                 container["name"].as_str().unwrap_or_default()
             ))?;

@@ -89,7 +89,8 @@ fn rules(all: &[Value]) -> Vec<Rule> {
     let mut compact: Vec<Rule> = Vec::new();
     for rule in broken {
         let same = |known: &&mut Rule| {
-            rule.resource.is_some() && (&known.group, &known.resource, &known.name) == (&rule.group, &rule.resource, &rule.name)
+            rule.resource.is_some()
+                && (&known.group, &known.resource, &known.name) == (&rule.group, &rule.resource, &rule.name)
         };
         match compact.iter_mut().find(same) {
             Some(known) => {
@@ -144,6 +145,14 @@ mod tests {
             json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"], "verbs": ["get"]}),
         ];
         let lines: Vec<String> = rules(&all).iter().map(Rule::line).collect();
-        assert_eq!(lines, ["\t[*]\t[]\t[*]", "pods/log\t[]\t[]\t[get list]", "secrets\t[]\t[a]\t[get]", "pods.apps/log\t[]\t[]\t[get]"]);
+        assert_eq!(
+            lines,
+            [
+                "\t[*]\t[]\t[*]",
+                "pods/log\t[]\t[]\t[get list]",
+                "secrets\t[]\t[a]\t[get]",
+                "pods.apps/log\t[]\t[]\t[get]"
+            ]
+        );
     }
 }

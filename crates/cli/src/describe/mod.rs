@@ -78,7 +78,10 @@ pub(crate) fn page(group: &str, kind: &str, object: &Value, related: &Related) -
 
 /// Whether the pages of a kind end with its events.
 pub(crate) fn has_events(group: &str, kind: &str) -> bool {
-    !matches!((group, kind), ("", "Namespace" | "ResourceQuota" | "LimitRange" | "Secret") | ("rbac.authorization.k8s.io", _))
+    !matches!(
+        (group, kind),
+        ("", "Namespace" | "ResourceQuota" | "LimitRange" | "Secret") | ("rbac.authorization.k8s.io", _)
+    )
 }
 
 /// A page that is being written: lines with tabs where columns end.

@@ -7,7 +7,6 @@ use std::cmp::Ordering;
 use serde_json::{Map, Value, json};
 use stead_api::schema::{Schema, Shape};
 
-
 use super::strategic::{
     DELETE_FROM, DIRECTIVE, Into, Object, RETAIN_KEYS, SET_ORDER, StrategicError, merge_map, meta_of, no_key,
 };
