@@ -275,7 +275,8 @@ fn world_of_nodes() -> World {
     own["spec"]["volumes"] = json!([
         {"name": "s", "secret": {"secretName": "mine"}}, {"name": "c", "persistentVolumeClaim": {"claimName": "data"}},
         {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
-        {"name": "all", "projected": {"sources": [{"configMap": {"name": "kube-root-ca.crt"}}]}},
+        {"name": "all", "projected": {"sources": [{"configMap": {"name": "kube-root-ca.crt"}},
+            {"serviceAccountToken": {"path": "token"}}, {"serviceAccountToken": {"path": "vault", "audience": "vault"}}]}},
     ]);
     world.add(own);
     let mut elsewhere = pod("q", json!({}));
@@ -401,17 +402,22 @@ fn a_node_touches_only_pods_of_its_own() {
     let world = world_of_nodes();
     let groups = vec!["system:nodes".to_owned()];
     let kind = kind_of(&json!({"apiVersion": "v1", "kind": "ServiceAccount"}));
-    let token = |reference: Value| {
+    let token = |reference: Value, audiences: Value| {
         let account = (kind, "obj", "default");
-        stead_admission::node_token(("system:node:peer", &groups), account, &reference, &world).map_err(|e| e.message)
+        let spec = json!({"boundObjectRef": reference, "audiences": audiences});
+        stead_admission::node_token(("system:node:peer", &groups), account, &spec, &world).map_err(|e| e.message)
     };
+    let for_api = |reference: Value| token(reference, json!([]));
     let of = |pod: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": "1"});
     let refused = |why: &str| Err(format!("serviceaccounts \"default\" is forbidden: {why}"));
-    assert_eq!(token(of("p")), Ok(()));
-    assert_eq!(token(of("q")), refused("node requested token bound to a pod scheduled on a different node"));
-    assert_eq!(token(Value::Null), refused("node requested token not bound to a pod"));
+    assert_eq!(for_api(of("p")), Ok(()));
+    assert_eq!(token(of("p"), json!(["vault"])), Ok(()));
+    assert_eq!(token(of("p"), json!(["other"])), refused("audience \"other\" not found in pod spec volume"));
+    assert_eq!(token(of("p"), json!(["vault", "other"])), refused("node may only request 0 or 1 audiences"));
+    assert_eq!(for_api(of("q")), refused("node requested token bound to a pod scheduled on a different node"));
+    assert_eq!(for_api(Value::Null), refused("node requested token not bound to a pod"));
     let without_uid = json!({"apiVersion": "v1", "kind": "Pod", "name": "p"});
-    assert_eq!(token(without_uid), refused("node requested token with a pod binding without a uid"));
+    assert_eq!(for_api(without_uid), refused("node requested token with a pod binding without a uid"));
 
     let delete_as_peer = |name: &str| {
         let (mut random, fixed) = (|_: usize| String::new(), Fixed::new("", 0));
@@ -468,6 +474,43 @@ fn nobody_grants_what_he_has_not() {
     assert!(as_vera(binding("view")).is_ok());
     assert!(as_vera(binding("cluster-admin")).is_err_and(|text| text.contains("not currently held")));
     assert_eq!(as_vera(binding("none")), Err("clusterrole.rbac.authorization.k8s.io \"none\" not found".to_owned()));
+}
+
+#[test]
+fn what_a_node_may_say_of_itself_and_of_claims() {
+    let world = world_of_nodes();
+    let changed = |old: &Value, change: Value, sub: Option<stead_api::Subresource>| {
+        let (groups, mut random) = (vec!["system:nodes".to_owned()], |_: usize| String::new());
+        let fixed = Fixed::new("", 0);
+        let mut ctx = stead_admission::Context {
+            now: jiff::Timestamp::UNIX_EPOCH,
+            user: "system:node:peer",
+            groups: &groups,
+            lookup: &world,
+            random: &mut random,
+            addresses: &fixed,
+            dry_run: false,
+        };
+        let mut new = old.clone();
+        support::merge(&mut new, &change);
+        update(kind_of(old), &mut new, old, sub, &mut ctx).map(|_| ()).map_err(|e| e.message)
+    };
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "peer", "uid": "1", "resourceVersion": "1",
+        "labels": {"kubernetes.io/os": "linux", "node-role.kubernetes.io/x": ""}}});
+    let labels = |labels: Value| changed(&node, json!({"metadata": {"labels": labels}}), None);
+    assert_eq!(labels(json!({"disk": "fast", "node.kubernetes.io/x": "y"})), Ok(()));
+    let text = "nodes \"peer\" is forbidden: is not allowed to modify labels: ";
+    assert_eq!(labels(json!({"a.k8s.io/b": "c"})), Err(format!("{text}a.k8s.io/b")));
+    assert_eq!(labels(json!({"node-role.kubernetes.io/x": null})), Err(format!("{text}node-role.kubernetes.io/x")));
+
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data", "namespace": "obj", "uid": "1", "resourceVersion": "1"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "volumeMode": "Filesystem", "volumeName": "pv"},
+        "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
+    let status = |change: Value| changed(&claim, json!({"status": change}), Some(stead_api::Subresource::Status));
+    assert_eq!(status(json!({"capacity": {"storage": "2Gi"}})), Ok(()));
+    let text = "persistentvolumeclaims \"data\" is forbidden: node \"peer\" is not allowed to update fields other than status.capacity and status.conditions";
+    assert_eq!(status(json!({"phase": "Lost"})), Err(text.to_owned()));
 }
 
 #[test]

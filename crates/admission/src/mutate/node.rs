@@ -5,7 +5,7 @@ use stead_api::{Kind, Subresource};
 use stead_machinery::ApiError;
 
 use super::pod::{is_mirror, push};
-use crate::authz::node_of;
+use crate::authz::{self, Attributes, Resource, Target, node_of};
 use crate::context::{Context, Lookup};
 use crate::view::{Fill, View, same};
 
@@ -86,6 +86,7 @@ pub(super) fn restrict_update(
             refuse(format!("node {node:?} is not allowed to modify taints"))
         }
         ("", "Node") => labels(kind, new, old, node),
+        ("", "PersistentVolumeClaim") => claim_status(kind, new, old, node),
         ("coordination.k8s.io", "Lease") => lease(kind, new, node),
         _ => Ok(()),
     }
@@ -100,19 +101,20 @@ pub(super) fn restrict_delete(kind: &Kind, object: &Value, ctx: &Context<'_>) ->
     Ok(())
 }
 
-/// Whether the caller, if it is a node, may have a token of the account: only for a pod of its own. `reference` is the
-/// request's `spec.boundObjectRef`.
+/// Whether the caller, if it is a node, may have a token of the account: only for a pod of its own, and for somebody whom
+/// that pod's volumes name (or RBAC, by the verb `request-serviceaccounts-token-audience`). `spec` is the TokenRequest's.
 ///
 /// # Errors
 /// Forbidden (403) in upstream's words; `kind` and `account` are what it speaks of.
 pub fn node_token(
     (user, groups): (&str, &[String]),
     (kind, namespace, account): (&Kind, &str, &str),
-    reference: &Value,
+    spec: &Value,
     lookup: &dyn Lookup,
 ) -> Result<(), ApiError> {
     let Some(node) = node_of(user, groups) else { return Ok(()) };
     let refuse = |why: &str| Err(ApiError::forbidden(kind, account, why));
+    let reference = spec.at("boundObjectRef");
     let name = reference.text("name");
     if reference.text("kind") != "Pod" || reference.text("apiVersion") != "v1" || name.is_empty() {
         return refuse("node requested token not bound to a pod");
@@ -120,13 +122,33 @@ pub fn node_token(
     if reference.text("uid").is_empty() {
         return refuse("node requested token with a pod binding without a uid");
     }
-    match lookup.get("", "pods", namespace, name) {
-        // A pod that is not there is refused where the token is bound.
-        Some(pod) if pod.text("spec.nodeName") != node => {
-            refuse("node requested token bound to a pod scheduled on a different node")
-        }
-        _ => Ok(()),
+    // A pod that is not there is refused where the token is bound.
+    let Some(pod) = lookup.get("", "pods", namespace, name) else { return Ok(()) };
+    if pod.text("spec.nodeName") != node {
+        return refuse("node requested token bound to a pod scheduled on a different node");
     }
+    let audience = match spec.items("audiences") {
+        [] => "",
+        [one] => one.as_str().unwrap_or(""),
+        _ => return refuse("node may only request 0 or 1 audiences"),
+    };
+    let sources = pod.items("spec.volumes").iter().flat_map(|volume| volume.items("projected.sources"));
+    let mut named = sources.filter(|s| s.has("serviceAccountToken")).map(|s| s.text("serviceAccountToken.audience"));
+    if named.any(|name| name == audience) || may_ask_for(audience, (user, groups), (namespace, account), lookup) {
+        return Ok(());
+    }
+    refuse(&format!("audience {audience:?} not found in pod spec volume"))
+}
+
+fn may_ask_for(
+    audience: &str,
+    (user, groups): (&str, &[String]),
+    (namespace, name): (&str, &str),
+    lookup: &dyn Lookup,
+) -> bool {
+    let target = Target::Resource(Resource { resource: audience, namespace, name, ..Resource::default() });
+    let question = Attributes { user, groups, verb: "request-serviceaccounts-token-audience", target };
+    !audience.is_empty() && authz::authorize(&question, lookup).allowed()
 }
 
 fn lease(kind: &Kind, object: &Value, node: &str) -> Result<(), ApiError> {
@@ -145,22 +167,45 @@ fn lease(kind: &Kind, object: &Value, node: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A node may not give itself labels by which others decide what to trust it with.
+/// A node may not give itself labels by which others decide what to trust it with. `old` is null on creation.
 fn labels(kind: &Kind, new: &Value, old: &Value, node: &str) -> Result<(), ApiError> {
-    let before = old.entries("metadata.labels");
-    let mut bad: Vec<&str> = new
-        .entries("metadata.labels")
-        .iter()
-        .filter(|(key, value)| before.get(*key) != Some(value))
-        .map(|(key, _)| key.as_str())
-        .filter(|key| !may_set(key))
-        .collect();
+    let (before, after) = (old.entries("metadata.labels"), new.entries("metadata.labels"));
+    let set = after.iter().filter(|(key, value)| before.get(*key) != Some(value)).map(|(key, _)| key.as_str());
+    let removed = before.keys().filter(|key| !after.contains_key(*key)).map(String::as_str);
+    let mut bad: Vec<&str> = set.chain(removed).filter(|key| !may_set(key)).collect();
     bad.sort_unstable();
     if bad.is_empty() {
         return Ok(());
     }
-    let why = format!("is not allowed to modify labels: {}", bad.join(", "));
-    Err(ApiError::forbidden(kind, new.text("metadata.name"), &format!("node {node:?} {why}")))
+    let bad = bad.join(", ");
+    let why = if old.is_null() {
+        format!("node {node:?} is not allowed to set the following labels: {bad}")
+    } else {
+        format!("is not allowed to modify labels: {bad}")
+    };
+    Err(ApiError::forbidden(kind, new.text("metadata.name"), &why))
+}
+
+/// Of a claim a node says how large it has become, and nothing else.
+fn claim_status(kind: &Kind, new: &Value, old: &Value, node: &str) -> Result<(), ApiError> {
+    let rest = |claim: &Value| {
+        let mut claim = claim.clone();
+        if let Some(metadata) = claim.at_mut("metadata") {
+            metadata.drop_key("resourceVersion");
+            metadata.drop_key("managedFields");
+        }
+        if let Some(status) = claim.at_mut("status") {
+            for key in ["capacity", "conditions", "allocatedResourceStatuses", "allocatedResources"] {
+                status.drop_key(key);
+            }
+        }
+        claim
+    };
+    if same(&rest(new), &rest(old)) {
+        return Ok(());
+    }
+    let why = format!("node {node:?} is not allowed to update fields other than status.capacity and status.conditions");
+    Err(ApiError::forbidden(kind, new.text("metadata.name"), &why))
 }
 
 fn may_set(key: &str) -> bool {

@@ -31,7 +31,7 @@ pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> 
     let (mut request, _) = decode::object_as(&schema, call, &options)?;
     let caller = (call.user.name.as_str(), call.user.groups.as_slice());
     let account = (target.kind, target.namespace.as_str(), target.name.as_str());
-    stead_admission::node_token(caller, account, &request["spec"]["boundObjectRef"], &server.lookup())?;
+    stead_admission::node_token(caller, account, &request["spec"], &server.lookup())?;
     let account = present(server, target).await?;
     let lifetime = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
     judge(lifetime)?;
