@@ -9,8 +9,14 @@ use anyhow::{Result, bail};
 use crate::{images, tidy};
 
 /// Debian packages that the end-to-end tests use and a fresh machine may lack.
-const PACKAGES: &[(&str, &str)] =
-    &[("dpkg-deb", "dpkg"), ("busybox", "busybox-static"), ("ip", "iproute2"), ("curl", "curl")];
+const PACKAGES: &[(&str, &str)] = &[
+    ("dpkg-deb", "dpkg"),
+    ("busybox", "busybox-static"),
+    ("ip", "iproute2"),
+    ("curl", "curl"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("script", "bsdutils"),
+];
 
 /// `cargo deny` holds the fences of deny.toml. It is installed into `target/tools` where the machine has none.
 const DENY_VERSION: &str = "0.20.2";

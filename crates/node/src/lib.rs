@@ -86,6 +86,8 @@ pub struct Node {
     pub(crate) addresses: Addresses,
     pub(crate) services: Cache<Service>,
     pub(crate) storage: Caches,
+    /// Held while an image volume is mounted, or found unused and unmounted.
+    pub(crate) images: tokio::sync::Mutex<()>,
     pub(crate) capacity: Capacity,
     pub(crate) pods: Pods,
     /// Pod uid by sandbox id.
@@ -129,6 +131,7 @@ impl Node {
             addresses: Addresses::new(&config.pod_cidr)?,
             services: caches.of::<Service>(),
             storage: storage.clone(),
+            images: tokio::sync::Mutex::default(),
             capacity: system::capacity(&config),
             pods: Pods::default(),
             owners: Mutex::default(),

@@ -57,6 +57,14 @@ impl Pods {
         table.live.values().map(|entry| entry.pod.clone()).chain(table.waiting.values().cloned()).collect()
     }
 
+    /// Those of [`Pods::list`] of which something runs or will run.
+    #[must_use]
+    pub(crate) fn holding(&self) -> Vec<Arc<Pod>> {
+        let table = self.table.lock();
+        let up = table.live.values().filter(|entry| !entry.down).map(|entry| entry.pod.clone());
+        up.chain(table.waiting.values().cloned()).collect()
+    }
+
     #[must_use]
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         let table = self.table.lock();

@@ -1,9 +1,10 @@
-//! Volumes of this node whose claim is gone: the directory is removed, then the volume object.
+//! Volumes of this node after they were made: grown when they are larger than before, unmounted when no pod uses them, and removed
+//! (the data, then the volume object) when their claim is gone.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use stead_client::{Class, classify};
@@ -11,7 +12,8 @@ use stead_informer::Severity;
 use stead_podlife::{backoff, spec};
 
 use crate::Node;
-use crate::volumes::{PROVISIONED_BY, PROVISIONER_LOCAL, blocking, marker_of, remove_tree};
+use crate::volumes::image::{self, Growth};
+use crate::volumes::{blocking, has_grown, image_of, is_ours, marker_of, remove_tree};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
@@ -23,28 +25,84 @@ impl Node {
         loop {
             tokio::select! {
                 change = changes.next() => match change {
-                    Some(change) => if let Some(volume) = change.new { self.reclaim(&volume).await },
+                    Some(change) => if let Some(volume) = change.new {
+                        self.grow(&volume).await;
+                        self.reclaim(&volume).await;
+                    },
                     None => return,
                 },
                 // A pod that used one may have ended.
-                () = self.pods.ended.notified() => for volume in cache.list() { self.reclaim(&volume).await },
+                () = self.pods.ended.notified() => for volume in cache.list() {
+                    self.unmount_image(&volume).await;
+                    self.reclaim(&volume).await;
+                },
             }
+        }
+    }
+
+    /// Grows an image volume that is mounted here, and says so in its claim.
+    async fn grow(&self, volume: &PersistentVolume) {
+        let Some((path, bytes)) = image_of(volume).filter(|_| self.is_here(volume)) else { return };
+        let grown = {
+            let _turn = self.images.lock().await;
+            blocking(move || if image::is_mounted(&path) { image::grow(&path, bytes) } else { Ok(Growth::AtNextMount) })
+                .await
+        };
+        let told = match grown {
+            Ok(Growth::None | Growth::AtNextMount) => return,
+            Ok(Growth::Done) => self.tell_claim(volume).await,
+            Err(cause) => Err(cause),
+        };
+        if let Err(cause) = told {
+            self.recorder.event(volume, Severity::Warning, "FileSystemResizeFailed", cause);
+        }
+    }
+
+    async fn tell_claim(&self, volume: &PersistentVolume) -> Result<(), String> {
+        let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.clone()).unwrap_or_default();
+        let (namespace, name) = (reference.namespace.unwrap_or_default(), reference.name.unwrap_or_default());
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
+        match claims.get_opt(&name).await {
+            Ok(Some(claim)) if claim.metadata.uid == reference.uid => has_grown(self, &claim, volume).await,
+            Ok(_) => Ok(()),
+            Err(error) => Err(stead_client::message(&error)),
+        }
+    }
+
+    /// Unmounts an image volume that no pod of this node uses.
+    async fn unmount_image(&self, volume: &PersistentVolume) {
+        let Some((path, _)) = image_of(volume).filter(|_| self.is_here(volume)) else { return };
+        let _turn = self.images.lock().await;
+        if self.is_used(volume, None) {
+            return;
+        }
+        if let Err(error) = blocking(move || image::unmount(&path)).await {
+            tracing::warn!(%error, "image volume");
         }
     }
 
     async fn reclaim(&self, volume: &PersistentVolume) {
         let Some(path) = self.released_directory(volume) else { return };
-        if self.is_used(volume) {
+        if self.is_used(volume, None) {
             return;
         }
         let removed = blocking(move || {
             // Out of the way first: a directory that is half removed must not be taken for a whole one.
             let trash = path.with_extension("removed");
             let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+            image::unmount(&path)?;
+            let file = image::file_of(&path);
+            if image::is_mounted(&path) {
+                return Err(format!("{} is still in use", path.display()));
+            }
+            if path.parent().is_some_and(|parent| !parent.exists()) {
+                return Err(format!("the directory above {} is not there on this node", path.display()));
+            }
             if path.exists() {
                 std::fs::rename(&path, &trash).map_err(failed)?;
             }
             remove_tree(&trash).map_err(failed)?;
+            remove_tree(&file).map_err(failed)?;
             remove_tree(&marker_of(&path)).map_err(failed)
         })
         .await;
@@ -76,34 +134,35 @@ impl Node {
     /// The directory of a volume of ours, on this node, that is to go.
     fn released_directory(&self, volume: &PersistentVolume) -> Option<PathBuf> {
         let spec = volume.spec.as_ref()?;
-        let is_ours = volume.metadata.annotations.as_ref()?.get(PROVISIONED_BY)? == PROVISIONER_LOCAL;
         let released = volume.status.as_ref()?.phase.as_deref() == Some("Released");
         let delete = spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete");
-        let here = volume.metadata.deletion_timestamp.is_none() && self.is_here(spec);
+        let here = volume.metadata.deletion_timestamp.is_none() && self.is_here(volume);
         let path = spec.local.as_ref().map(|local| &local.path).or(spec.host_path.as_ref().map(|host| &host.path))?;
-        (is_ours && released && delete && here).then(|| PathBuf::from(path))
+        (is_ours(volume) && released && delete && here).then(|| PathBuf::from(path))
     }
 
-    fn is_here(&self, spec: &k8s_openapi::api::core::v1::PersistentVolumeSpec) -> bool {
-        let required = spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref());
-        let terms = required.map(|required| required.node_selector_terms.as_slice()).unwrap_or_default();
-        let mut rules = terms.iter().flat_map(|term| term.match_expressions.iter().flatten());
+    /// Whether the volume is tied to this node, or to none: the first node that can removes a shared directory.
+    fn is_here(&self, volume: &PersistentVolume) -> bool {
+        let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+        let Some(required) = affinity.and_then(|affinity| affinity.required.as_ref()) else { return true };
+        let mut rules = required.node_selector_terms.iter().flat_map(|term| term.match_expressions.iter().flatten());
         rules.any(|rule| rule.key == HOSTNAME && rule.values.as_deref().unwrap_or_default().contains(&self.config.name))
     }
 
-    /// Whether a pod that is still on this node has the volume's claim.
-    fn is_used(&self, volume: &PersistentVolume) -> bool {
+    /// Whether a pod that is still on this node, other than the one with the uid `but`, has the volume's claim.
+    pub(crate) fn is_used(&self, volume: &PersistentVolume, but: Option<&str>) -> bool {
         let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
         let Some((namespace, name)) =
             claim.and_then(|claim| Some((claim.namespace.as_deref()?, claim.name.as_deref()?)))
         else {
             return false;
         };
-        self.pods.list().iter().any(|pod| {
-            let (pod_name, pod_namespace, _) = spec::identity(pod);
+        self.pods.holding().iter().any(|pod| {
+            let (pod_name, pod_namespace, uid) = spec::identity(pod);
             let volumes = spec::pod_spec(pod).volumes.as_deref().unwrap_or_default();
             // A pod that has ended for good has let go of its volumes.
             pod_namespace == namespace
+                && Some(uid) != but
                 && !spec::is_terminal(pod)
                 && volumes.iter().any(|one| {
                     let own = one.persistent_volume_claim.as_ref().is_some_and(|claim| claim.claim_name == name);

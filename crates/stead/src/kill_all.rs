@@ -22,7 +22,9 @@ pub(crate) fn remove(data_dir: &Path) -> Result<()> {
     let options = engine_options(&data_dir, None);
     stead_runtime::embedded::kill_all(&options.root, &options.run, &options.cgroup_root)
         .with_context(|| format!("containers of {}", data_dir.display()))?;
-    stead_runtime::embedded::unmount_below(&data_dir.join("agent")).context("volumes of pods")?;
+    for part in ["agent", "storage"] {
+        stead_runtime::embedded::unmount_below(&data_dir.join(part)).context("volumes of pods")?;
+    }
     block_on(async { open_network_to_remove(&data_dir)?.remove_all().await.context("interfaces and rules") })?;
     let run_dir = run_dir(&data_dir);
     if run_dir.exists() {

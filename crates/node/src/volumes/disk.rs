@@ -109,7 +109,7 @@ fn mounts_below(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Octal escapes of mountinfo: `\040` is a blank.
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.as_bytes().iter();
     while let Some(&byte) = bytes.next() {

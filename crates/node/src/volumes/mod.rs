@@ -6,6 +6,7 @@
 mod atomic;
 mod claim;
 mod disk;
+pub(crate) mod image;
 pub(crate) mod payload;
 mod subpath;
 
@@ -26,8 +27,8 @@ use crate::inbox::Inbox;
 use crate::surroundings;
 use payload::{Found, TokenWish};
 
-pub(crate) use claim::marker_of;
 pub use claim::{PROVISIONED_BY, PROVISIONER_LOCAL};
+pub(crate) use claim::{has_grown, image_of, is_ours, marker_of};
 pub(crate) use disk::{remove_tree, unmount_below};
 pub(crate) use subpath::mount as mount_subpath;
 

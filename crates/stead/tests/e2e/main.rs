@@ -15,4 +15,5 @@ mod seed_000;
 mod seed_001;
 mod seed_002;
 mod seed_004;
+mod storage;
 mod support;

@@ -214,7 +214,7 @@ fn provisioned(snapshot: &Snapshot) -> Plan {
         let why = "no volume plugin matched";
         return Plan::stay(claim, "Pending", Some(Event::warning("ProvisioningFailed", why)));
     }
-    if class.provisioner == provision::LOCAL
+    if provision::makes(class)
         && let Some(dir) = &snapshot.storage_dir
     {
         return local(snapshot, class, dir);
@@ -234,7 +234,8 @@ fn provisioned(snapshot: &Snapshot) -> Plan {
 fn local(snapshot: &Snapshot, class: &StorageClass, dir: &str) -> Plan {
     let claim = &*snapshot.claim;
     let chosen = annotation(&claim.metadata, SELECTED_NODE);
-    if chosen.is_some_and(|node| snapshot.places.iter().all(|place| place.node != node)) {
+    let tied = class.provisioner == provision::LOCAL;
+    if tied && chosen.is_some_and(|node| snapshot.places.iter().all(|place| place.node != node)) {
         // That node is gone: the scheduler has to choose again.
         let mut free = claim.clone();
         free.metadata.annotations.get_or_insert_default().remove(SELECTED_NODE);

@@ -5,13 +5,21 @@ use serde_json::json;
 use super::claim::{Act, User};
 use super::world::{Life, World};
 use super::{SELECTED_NODE, annotation};
-use crate::provision::LOCAL;
+use crate::provision::{FORM, LOCAL, SHARED};
 
 fn world() -> World {
     let mut world = World { nodes: vec!["peer".to_owned()], local: true, ..World::default() };
     let class = |name: &str, provisioner: &str, mode: &str| json!({"metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": mode, "reclaimPolicy": "Delete"});
     world.class(class("standard", LOCAL, "WaitForFirstConsumer"));
     world.class(class("now", LOCAL, "Immediate"));
+    let with = |mut class: serde_json::Value, parameters: serde_json::Value| {
+        class["parameters"] = parameters;
+        class
+    };
+    world.class(with(class("sized", LOCAL, "Immediate"), json!({"type": "image"})));
+    world.class(with(class("odd", LOCAL, "Immediate"), json!({"size": "big"})));
+    world.class(with(class("nfs-client", SHARED, "Immediate"), json!({"directory": "/srv/export"})));
+    world.class(class("nowhere", SHARED, "Immediate"));
     world.class(class("far", "example.com/x", "Immediate"));
     world.class(class("hand", "kubernetes.io/no-provisioner", "WaitForFirstConsumer"));
     world
@@ -149,6 +157,14 @@ fn texts() {
         told("1Gi", "\"\""),
         (false, "no persistent volumes available for this claim and no storage class is set".to_owned())
     );
+    assert_eq!(told("1Gi", "odd"), (true, "invalid option \"size\" for provisioner stead.dev/local".to_owned()));
+    assert_eq!(
+        told("1Gi", "nowhere"),
+        (
+            true,
+            "provisioner stead.dev/shared needs the parameter \"directory\", the path that all nodes share".to_owned()
+        )
+    );
     assert_eq!(told("1Gi", "x"), (true, "storageclass.storage.k8s.io \"x\" not found".to_owned()));
     assert_eq!(told("1Gi", "standard"), (false, "waiting for first consumer to be created before binding".to_owned()));
 }
@@ -178,6 +194,35 @@ fn a_local_volume() {
     assert_eq!(annotation(&claim.metadata, "volume.kubernetes.io/storage-provisioner"), Some("stead.dev/local"));
     let status = serde_json::to_value(&claim.status).expect("JSON");
     assert_eq!(status, json!({"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}));
+}
+
+#[test]
+fn a_shared_volume_is_tied_to_no_node() {
+    let mut world = world();
+    world.nodes.clear();
+    world.claim("a", "1Gi", "nfs-client");
+    world.settle();
+    let volume = serde_json::to_value(&world.volumes["pvc-c1"]).expect("JSON");
+    assert_eq!(volume["spec"]["hostPath"]["path"], "/srv/export/ns-a-pvc-c1");
+    assert_eq!(volume["spec"]["nodeAffinity"], json!(null));
+    assert_eq!(volume["metadata"]["annotations"], json!({"pv.kubernetes.io/provisioned-by": "stead.dev/shared"}));
+}
+
+#[test]
+fn an_image_grows_on_its_node() {
+    let mut world = world();
+    world.claim("a", "1Gi", "sized");
+    world.settle();
+    assert_eq!(annotation(&world.volumes["pvc-c1"].metadata, FORM), Some("image"));
+    let spec = world.claims.get_mut("a").expect("a claim").spec.get_or_insert_default();
+    let requests = spec.resources.get_or_insert_default().requests.get_or_insert_default();
+    requests.insert("storage".to_owned(), k8s_openapi::apimachinery::pkg::api::resource::Quantity("3Gi".to_owned()));
+    world.settle();
+    let volume = serde_json::to_value(&world.volumes["pvc-c1"].spec).expect("JSON");
+    assert_eq!(volume["capacity"]["storage"], "3Gi");
+    let status = serde_json::to_value(&world.claims["a"].status).expect("JSON");
+    assert_eq!(status["capacity"]["storage"], "1Gi", "the node has not grown it yet");
+    assert_eq!(status["conditions"][0]["type"], "FileSystemResizePending");
 }
 
 #[test]

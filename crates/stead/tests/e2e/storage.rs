@@ -1,0 +1,115 @@
+//! ACCEPTANCE section 2 beyond what the seeds' own exercises show: enforced sizes, growth, shared classes.
+
+use crate::support::cluster;
+
+/// A set with one pod, whose volume is of the class `CLASS`.
+fn set(class: &str, parameters: &str, mode: &str, replicas: u32) -> String {
+    format!(
+        r#"
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {{name: {class}}}
+{parameters}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: store}}
+spec:
+  serviceName: store
+  replicas: {replicas}
+  selector:
+    matchLabels: {{app: store}}
+  template:
+    metadata:
+      labels: {{app: store}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: busybox
+        command: [sleep, "100000"]
+        volumeMounts: [{{name: data, mountPath: /data}}]
+  volumeClaimTemplates:
+  - metadata: {{name: data}}
+    spec:
+      accessModes: [{mode}]
+      storageClassName: {class}
+      resources: {{requests: {{storage: 16Mi}}}}
+"#
+    )
+}
+
+const IMAGE: &str = "provisioner: stead.dev/local
+parameters: {type: image}
+volumeBindingMode: WaitForFirstConsumer
+allowVolumeExpansion: true";
+
+#[test]
+fn acceptance_2_10_a_claims_size_is_enforced_and_grows() {
+    let (cluster, kubectl) = cluster();
+    kubectl.apply(&set("fast-ssd", IMAGE, "ReadWriteOnce", 2));
+    kubectl.eventually("get sts store -o jsonpath={.status.readyReplicas}", |ready| ready == "2");
+    let _ = kubectl.ok("exec store-1 -- sh -c 'echo mine > /data/file'");
+    let fill = "exec store-0 -- dd if=/dev/zero of=/data/big bs=1M count=20";
+    let full = kubectl.run(fill);
+    assert_ne!(full.code, 0);
+    assert!(full.stderr.contains("No space left on device"), "{}", full.stderr);
+    assert_eq!(kubectl.ok("exec store-1 -- cat /data/file"), "mine\n");
+    let _ = kubectl.ok("exec store-1 -- sh -c 'echo more >> /data/file'");
+
+    // It grows; where the kernel does not let the node do so at once, when the pod comes again.
+    let _ = kubectl.ok(r#"patch pvc data-store-0 -p '{"spec":{"resources":{"requests":{"storage":"32Mi"}}}}'"#);
+    let size = "get pvc data-store-0 -o jsonpath='{.status.capacity.storage} {.status.conditions[*].type}'";
+    let seen = kubectl.eventually(size, |seen| seen == "32Mi " || seen == "16Mi FileSystemResizePending");
+    if seen != "32Mi " {
+        let _ = kubectl.ok("delete pod store-0");
+    }
+    kubectl.eventually(size, |seen| seen == "32Mi ");
+    kubectl.eventually("get sts store -o jsonpath={.status.readyReplicas}", |ready| ready == "2");
+    let _ = kubectl.ok(fill);
+    let refused = kubectl.run(r#"patch pvc data-store-0 -p '{"spec":{"resources":{"requests":{"storage":"8Mi"}}}}'"#);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("can not be less than status.capacity"), "{}", refused.stderr);
+
+    // Another pod in its stead finds the data; the claim's end takes the file with it.
+    let _ = kubectl.ok("delete pod store-1");
+    kubectl.eventually("get sts store -o jsonpath={.status.readyReplicas}", |ready| ready == "2");
+    assert_eq!(kubectl.ok("exec store-1 -- cat /data/file"), "mine\nmore\n");
+    let _ = kubectl.ok("delete sts store");
+    let _ = kubectl.ok("delete pvc --all");
+    kubectl.eventually("get pv -o name", str::is_empty);
+    let left: Vec<_> = std::fs::read_dir(cluster.data_dir().join("storage")).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn acceptance_2_8_a_shared_class_serves_one_claim_to_many_pods() {
+    let (cluster, kubectl) = cluster();
+    let export = cluster.data_dir().join("export");
+    std::fs::create_dir(&export).unwrap();
+    let shared = format!("provisioner: stead.dev/shared\nparameters: {{directory: {}}}", export.display());
+    kubectl.apply(&set("nfs-client", &shared, "ReadWriteMany", 1));
+    let reader = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: reader}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: main, image: busybox, command: [sleep, "100000"], volumeMounts: [{name: data, mountPath: /data, readOnly: true}]}
+  volumes:
+  - {name: data, persistentVolumeClaim: {claimName: data-store-0}}
+"#;
+    kubectl.apply(reader);
+    for pod in ["store-0", "reader"] {
+        let _ = kubectl.ok(&format!("wait pod/{pod} --for=condition=Ready --timeout=60s"));
+    }
+    let _ = kubectl.ok("exec store-0 -- sh -c 'echo hello > /data/file'");
+    assert_eq!(kubectl.ok("exec reader -- cat /data/file"), "hello\n");
+    let refused = kubectl.run("exec reader -- touch /data/file");
+    assert!(refused.stderr.contains("Read-only file system"), "{}", refused.stderr);
+    assert_eq!(kubectl.ok("get pvc data-store-0 -o jsonpath={.status.accessModes[0]}"), "ReadWriteMany");
+    let _ = kubectl.ok("delete sts/store pod/reader pvc/data-store-0");
+    kubectl.eventually("get pv -o name", str::is_empty);
+    assert_eq!(std::fs::read_dir(&export).unwrap().count(), 0);
+}
