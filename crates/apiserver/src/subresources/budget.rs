@@ -118,7 +118,7 @@ fn why_none(name: &str, status: &Value) -> String {
 
 fn forbidden(name: &str, why: &str) -> ApiError {
     let mut error =
-        ApiError::new(Reason::Forbidden, &format!("poddisruptionbudget.policy {name:?} is forbidden: {why}"));
+        ApiError::new(Reason::Forbidden, format!("poddisruptionbudget.policy {name:?} is forbidden: {why}"));
     let message = format!("The disruption budget {name} does not allow evicting pods currently: {why}");
     error.details = json!({
         "name": name, "group": "policy", "kind": "poddisruptionbudget",

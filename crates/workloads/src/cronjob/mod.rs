@@ -5,7 +5,6 @@
 mod schedule;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -218,7 +217,7 @@ fn new_job(cron: &CronJob, at: Timestamp, zone: Option<&TimeZone>) -> Job {
         metadata: ObjectMeta {
             name: Some(format!("{}-{}", name(&cron.metadata), at.as_second().div_euclid(60))),
             namespace: cron.metadata.namespace.clone(),
-            labels: Some(from.labels.unwrap_or_else(BTreeMap::new)),
+            labels: Some(from.labels.unwrap_or_default()),
             annotations: Some(annotations),
             owner_references: Some(vec![cron_ref(cron)]),
             ..ObjectMeta::default()
