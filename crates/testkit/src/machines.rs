@@ -109,6 +109,7 @@ pub struct Agent {
     machine: u8,
     arguments: Vec<String>,
     process: Option<Child>,
+    ready: Option<mpsc::Receiver<()>>,
 }
 
 impl Agent {
@@ -129,7 +130,7 @@ impl Agent {
             fs::copy(archive, images.join(archive.file_name().context("an archive has a name")?))?;
         }
         let (binary, directory, arguments) = (binary.to_owned(), directory.to_owned(), arguments.to_vec());
-        Ok(Self { binary, directory, machine, arguments, process: None })
+        Ok(Self { binary, directory, machine, arguments, process: None, ready: None })
     }
 
     fn data_dir(&self) -> PathBuf {
@@ -141,6 +142,15 @@ impl Agent {
     /// # Errors
     /// When that takes too long; the end of its log is in the error.
     pub fn start(&mut self, wires: &Wires) -> Result<()> {
+        self.begin(wires)?;
+        self.ready()
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When the process cannot be made.
+    pub fn begin(&mut self, wires: &Wires) -> Result<()> {
         let log = fs::File::options().create(true).append(true).open(self.directory.join("agent.log"))?;
         let mut command = wires.command(self.machine, &self.binary);
         command.arg("agent").arg("--data-dir").arg(self.data_dir()).args(&self.arguments);
@@ -148,6 +158,7 @@ impl Agent {
         let stdout = process.stdout.take().context("stdout is piped")?;
         self.process = Some(process);
         let (sender, ready) = mpsc::channel();
+        self.ready = Some(ready);
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
                 if line.starts_with(READY) {
@@ -155,6 +166,15 @@ impl Agent {
                 }
             }
         });
+        Ok(())
+    }
+
+    /// Waits until its node is ready.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn ready(&mut self) -> Result<()> {
+        let ready = self.ready.take().context("the agent was not started")?;
         if ready.recv_timeout(READY_WITHIN).is_err() {
             bail!("the agent did not become ready; its log ends:\n{}", self.log_tail());
         }

@@ -182,11 +182,15 @@ fn three_nodes_share_an_ordered_set_and_survive_their_agents_and_their_server() 
     a_node_object_is_deleted(&world, &kubectl);
 }
 
-/// The agents find the server again; no container notices.
+/// The agents find the server again, even one that was started without it; no container notices.
 fn the_server_is_killed(world: &mut World, kubectl: &Kubectl) {
     let before = kubectl.ok(IDENTITIES);
     world.cluster.kill_server().unwrap();
+    let (agents, wires) = (&mut world.agents, &world.wires);
+    agents[0].kill().unwrap();
+    agents[0].begin(wires).unwrap();
     world.cluster.start_server().unwrap();
+    world.agents[0].ready().unwrap();
     for name in ["n1", "n2", "n3"] {
         let ready = world.node(name, ".status.conditions[?(@.type=='Ready')].status");
         kubectl.eventually(&ready, |ready| ready == "True");
