@@ -169,8 +169,7 @@ fn plain_booleans(command: &clap::Command, words: Vec<String>) -> Vec<String> {
 
 /// Kubectl's words for a command line that cannot be understood.
 pub(crate) fn complaint(error: &clap::Error, words: &[String]) -> String {
-    let command = command_of(words);
-    let rest: Vec<&str> = words.iter().skip(command.split_whitespace().count()).map(String::as_str).collect();
+    let (command, rest) = command_of(words);
     let context = |kind: ContextKind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         Some(ContextValue::Strings(all)) => all.first().cloned().unwrap_or_default(),
@@ -215,18 +214,20 @@ pub(crate) fn complaint(error: &clap::Error, words: &[String]) -> String {
     }
 }
 
-/// The command and sub-commands that the words name: `rollout status`.
-fn command_of(words: &[String]) -> String {
+/// The command and sub-commands that the words name, such as `rollout status`, and the words behind them.
+fn command_of(words: &[String]) -> (String, Vec<&str>) {
     let root = Kubectl::command();
     let mut at = &root;
     let mut names = Vec::new();
-    for word in words.iter().take_while(|word| *word != "--") {
+    let mut end = 0;
+    for (number, word) in words.iter().enumerate().take_while(|(_, word)| *word != "--") {
         if let Some(inner) = at.find_subcommand(word) {
             names.push(inner.get_name().to_owned());
             at = inner;
+            end = number + 1;
         }
     }
-    names.join(" ")
+    (names.join(" "), words[end..].iter().map(String::as_str).collect())
 }
 
 #[cfg(test)]

@@ -124,7 +124,8 @@ impl Teller {
         if matches!(self.format, Format::Name) {
             return session.out(&format!("{named}\n"));
         }
-        let object = if self.managed { object.clone() } else { without_managed_fields(object.clone()) };
+        let keeps = self.managed || !self.format.is_document();
+        let object = if keeps { object.clone() } else { without_managed_fields(object.clone()) };
         let text = self.format.print(&object)?;
         let separator = if self.documents > 0 && matches!(self.format, Format::Yaml) { "---\n" } else { "" };
         self.documents += 1;

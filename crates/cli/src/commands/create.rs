@@ -253,7 +253,7 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
             let change = common.change.clone();
             let save = common.save_config;
             let object = what.object(&name)?;
-            by_flags(session, &change, save, object).await
+            by_flags(session, &change, save, object, command).await
         }
     }
 }
@@ -302,7 +302,7 @@ async fn from_files(session: &Session, flags: &Flags) -> Result {
     all(failures)
 }
 
-async fn by_flags(session: &Session, change: &Change, save: bool, object: Value) -> Result {
+async fn by_flags(session: &Session, change: &Change, save: bool, object: Value, command: &str) -> Result {
     let mut teller = Teller::new(session, change, "kubectl-create")?;
     if teller.dry_run == DryRun::Client && session.globals.namespace.is_none() {
         // Nothing needs to be asked of a server.
@@ -315,11 +315,22 @@ async fn by_flags(session: &Session, change: &Change, save: bool, object: Value)
     let manifest = target.object.clone().unwrap_or_default();
     let object = if save { with_annotation(&manifest) } else { manifest };
     let made = super::apply::post(session, &teller, &target, &object, "Strict").await;
-    let made = made.map_err(|failure| match failure {
-        Failure::Plain(text) => Failure::Plain(format!("failed to create {}: {text}", target.resource.singular)),
-        other => other,
-    })?;
+    let made = made.map_err(|failure| refused(failure, command, &object))?;
     teller.tell(session, &target.resource, &made, "created")
+}
+
+/// A refusal in the words of each kind's own command; a namespace's has none.
+fn refused(failure: Failure, command: &str, object: &Value) -> Failure {
+    let why = failure.message();
+    match (command, command.split_once(' ')) {
+        ("namespace", _) => failure,
+        (_, Some(("secret", _))) => Failure::Plain(format!("failed to create secret {why}")),
+        (_, Some(("service", _))) => {
+            let kind = object["spec"]["type"].as_str().unwrap_or_default();
+            Failure::Plain(format!("failed to create {kind} service: {why}"))
+        }
+        (command, _) => Failure::Plain(format!("failed to create {command}: {why}")),
+    }
 }
 
 /// The resource of an object that this program makes itself.

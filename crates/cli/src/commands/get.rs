@@ -239,7 +239,8 @@ async fn objects(session: &Session, flags: &Flags, format: &mut Format, targets:
     let nothing = objects.is_empty() && (flags.ignore_not_found || single || !failures.is_empty());
     if !nothing {
         let shown = if single { objects.swap_remove(0) } else { list_of(objects) };
-        let shown = if flags.output.show_managed_fields { shown } else { without_managed_fields(shown) };
+        let keeps = flags.output.show_managed_fields || !format.is_document();
+        let shown = if keeps { shown } else { without_managed_fields(shown) };
         session.out(&format.print(&shown)?)?;
     }
     all(failures)
@@ -378,7 +379,8 @@ fn list_items(answer: &Value, resource: &Resource) -> Vec<Value> {
 }
 
 fn changed(flags: &Flags, format: &mut Format, kind: &str, object: Value) -> Result<String> {
-    let object = if flags.output.show_managed_fields { object } else { without_managed_fields(object) };
+    let keeps = flags.output.show_managed_fields || !format.is_document();
+    let object = if keeps { object } else { without_managed_fields(object) };
     if !flags.output_watch_events {
         let text = format.print(&object)?;
         return Ok(if matches!(format, Format::Yaml) { format!("---\n{text}") } else { text });

@@ -145,9 +145,20 @@ struct Plan {
 fn plan(object: &Value, wish: &Wish, overwrite: bool, what: What) -> Result<Plan> {
     let present = &object["metadata"][what.field()];
     let (mut new, mut absent) = (Map::new(), Vec::new());
+    let there = |(key, _): &&(String, String)| present[key].is_string();
+    if what == What::Annotation && !overwrite && wish.set.iter().any(|pair| there(&pair)) {
+        let told = |(key, _): &(String, String)| {
+            format!("'{key}' already has a value ({})", present[key].as_str().unwrap_or_default())
+        };
+        let all: Vec<String> = wish.set.iter().filter(there).map(told).collect();
+        return plain(format!(
+            "--overwrite is false but found the following declared annotation(s): {}",
+            all.join("; ")
+        ));
+    }
     for (key, value) in &wish.set {
         match present[key].as_str() {
-            Some(there) if !overwrite && (there != value || what == What::Annotation) => {
+            Some(there) if !overwrite && there != value => {
                 return plain(format!("'{key}' already has a value ({there}), and --overwrite is false"));
             }
             Some(there) if there == value => {}

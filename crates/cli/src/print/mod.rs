@@ -115,6 +115,11 @@ fn read(path: &str) -> Result<String> {
 }
 
 impl Format {
+    /// Whether it leaves out managedFields, unless told otherwise.
+    pub(crate) fn is_document(&self) -> bool {
+        matches!(self, Self::Json | Self::Yaml)
+    }
+
     pub(crate) fn is_human(&self) -> bool {
         matches!(self, Self::Human | Self::Wide)
     }
