@@ -55,7 +55,7 @@ async fn a_mended_template_reaches_the_pod_that_is_broken() {
     cluster.pod_until("web-0", |pod| image_of(pod) == "mended").await;
     cluster.settled("web").await;
     let events = cluster.events("web", 7).await;
-    let told = events.iter().any(|event| event.starts_with("Normal ReplacingBrokenPod Pod web-1 never worked"));
+    let told = events.iter().any(|event| event.starts_with("Normal ReplacingBrokenPod Pod web-1 does not work"));
     assert!(told, "{events:#?}");
 }
 

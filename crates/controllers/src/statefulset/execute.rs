@@ -302,21 +302,23 @@ impl Work {
     async fn delete_pod(&self, ordinal: u32, why: Why) -> Result<(), Error> {
         let Some(pod) = self.by_ordinal.get(&ordinal) else { return Ok(()) };
         let name = pod_name(pod);
-        if why == Why::Broken {
-            let revision = identity::revision_of(pod).unwrap_or_default();
-            let text = format!(
-                "Pod {name} never worked at revision {revision} and is replaced; annotation {}: \"false\" leaves it",
-                wishes::HEAL
-            );
-            self.event(Severity::Normal, "ReplacingBrokenPod", text);
-        }
-        let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+        // A pod that is taken for broken may have become Ready this moment: then it is another plan's business.
+        let as_seen = pod.metadata.resource_version.clone().filter(|_| why == Why::Broken);
+        let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: as_seen };
         match self.pods.delete(&name, &DeleteParams::default().preconditions(only_this)).await {
             Err(error) if matches!(classify(&error), Class::NotFound | Class::Conflict) => {
                 Err(doing("delete Pod", &name)(error))
             }
             result => {
                 self.told("delete", &name, result)?;
+                if why == Why::Broken {
+                    let revision = identity::revision_of(pod).unwrap_or_default();
+                    let text = format!(
+                        "Pod {name} does not work at revision {revision} and is replaced; annotation {}: \"false\" leaves it",
+                        wishes::HEAL
+                    );
+                    self.event(Severity::Normal, "ReplacingBrokenPod", text);
+                }
                 self.inner.writes.deleted(&self.key, &self.inner.pods, &**pod);
                 Ok(())
             }

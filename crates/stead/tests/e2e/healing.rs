@@ -72,7 +72,7 @@ fn a_stuck_roll_out_heals_goes_back_and_budgets_hold() {
     rolled_out(&kubectl);
     assert_eq!((uid(&kubectl, "web-0"), uid(&kubectl, "web-1")), (zero.clone(), one.clone()));
     let told = kubectl.ok("get events --field-selector reason=ReplacingBrokenPod -o jsonpath={.items[*].message}");
-    assert!(told.starts_with("Pod web-2 never worked at revision web-"), "{told}");
+    assert!(told.starts_with("Pod web-2 does not work at revision web-"), "{told}");
 
     // With a deadline it goes back by itself.
     let _ = kubectl.ok("annotate sts web stead.dev/progress-deadline-seconds=2");
