@@ -17,6 +17,8 @@ const LEAF_YEARS: i32 = 1;
 const RENEW_DAYS: i64 = 90;
 /// Clocks of other machines may be behind.
 const BACKDATE_DAYS: i64 = 1;
+/// The same where a certificate holds for hours: when it is renewed is reckoned from its beginning.
+const BACKDATE_SHORT: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// A new self-signed authority.
 pub(super) fn authority() -> Result<Pair, PkiError> {
@@ -62,6 +64,7 @@ pub(super) fn short_lived(mut params: CertificateParams, hours: i64) -> Certific
     let midnight = date_time_ymd(today.year().into(), today.month().unsigned_abs(), today.day().unsigned_abs());
     let seconds = now.duration_since(&now.start_of_day().unwrap_or_else(|_| now.clone())).as_secs();
     let later = |seconds: i64| std::time::Duration::from_secs(seconds.unsigned_abs());
+    params.not_before = midnight + later(seconds) - BACKDATE_SHORT;
     params.not_after = midnight + later(seconds + hours * 3600);
     params
 }

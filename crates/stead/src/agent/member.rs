@@ -21,6 +21,8 @@ use crate::node::{Access, ClusterSettings, pod_range_file};
 /// After a request that failed: first and longest pause.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Between two renewals, whatever the clocks say.
+const RENEW_PAUSE_MIN: Duration = Duration::from_secs(60);
 
 /// What is kept on disk (mode 600).
 #[derive(Clone, Serialize, Deserialize)]
@@ -105,8 +107,8 @@ impl Member {
     pub(super) async fn keep_renewed(&self) {
         loop {
             let due = renewal(*self.holds.lock());
-            let left = u64::try_from(due - now()).unwrap_or(0);
-            tokio::time::sleep(Duration::from_secs(left)).await;
+            let left = Duration::from_secs(u64::try_from(due - now()).unwrap_or(0));
+            tokio::time::sleep(left.max(RENEW_PAUSE_MIN)).await;
             let mut pause = RETRY_FIRST;
             while let Err(error) = self.renew().await {
                 tracing::warn!(error = format!("{error:#}"), "cannot renew this node's certificates; will try again");
