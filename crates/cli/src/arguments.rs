@@ -13,7 +13,7 @@ use crate::commands::{
 
 /// kubectl's commands, for any Kubernetes cluster.
 #[derive(Debug, Parser)]
-#[command(name = "kubectl", disable_help_subcommand = true)]
+#[command(name = "kubectl", disable_help_subcommand = true, args_override_self = true)]
 pub(crate) struct Kubectl {
     #[command(flatten)]
     pub(crate) globals: Globals,
@@ -202,7 +202,18 @@ pub(crate) fn complaint(error: &clap::Error, words: &[String]) -> String {
             format!("error: unknown shorthand flag: '{short}' in {flag}\nSee '{hint} --help' for usage.\n")
         }
         ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
+            let last = words.last().map_or("", String::as_str);
+            let flag = match last.strip_prefix('-') {
+                Some(short) if short.chars().count() == 1 => format!("'{short}' in {last}"),
+                _ => flag.to_owned(),
+            };
             format!("error: flag needs an argument: {flag}\nSee '{hint} --help' for usage.\n")
+        }
+        ErrorKind::ValueValidation if flag.starts_with("--") => {
+            let value = context(ContextKind::InvalidValue);
+            format!(
+                "error: invalid argument {value:?} for {flag:?} flag: strconv.ParseInt: parsing {value:?}: invalid syntax\nSee '{hint} --help' for usage.\n"
+            )
         }
         ErrorKind::MissingRequiredArgument if flag.starts_with("--") => {
             format!("error: required flag(s) {:?} not set\n", flag.trim_start_matches('-'))
@@ -271,7 +282,7 @@ mod tests {
             ),
             ("gett pods", "error: unknown command \"gett\" for \"kubectl\"\n\nDid you mean this?\n\tset\n\tget\n"),
             ("nothere", "error: unknown command \"nothere\" for \"kubectl\"\n"),
-            ("get pods -n", "error: flag needs an argument: --namespace\nSee 'kubectl get --help' for usage.\n"),
+            ("get pods -n", "error: flag needs an argument: 'n' in -n\nSee 'kubectl get --help' for usage.\n"),
         ] {
             let error = parse(words(line)).err().unwrap_or_else(|| panic!("{line} is understood"));
             assert_eq!(complaint(&error, &words(line)), wanted, "{line}");

@@ -142,7 +142,7 @@ fn by_word(resources: &Resources, word: &str, categories: bool) -> Result<Vec<Rc
     match category.is_empty() {
         true => plain(format!("the server doesn't have a resource type {word:?}")),
         false if categories => Ok(category),
-        false => plain(format!("the server doesn't have a resource type {word:?}")),
+        false => plain("you must specify only one resource"),
     }
 }
 
@@ -278,7 +278,10 @@ async fn fetch_one(session: &Session, target: &Target) -> Result<Vec<Found>> {
         source: target.source.clone(),
     };
     if let Some(name) = &target.name {
-        return Ok(vec![one(server.send(Call::new(Method::GET, &path)).await?, name)]);
+        return match server.send(Call::new(Method::GET, &path)).await {
+            Ok(object) => Ok(vec![one(object, name)]),
+            Err(failure) => Err(absent(session, target.namespace.as_deref(), failure).await),
+        };
     }
     let listed = server.list(&path, &target.query(), "application/json").await;
     let mut list = listed.map_err(|failure| of_list(failure, target))?;
@@ -291,6 +294,15 @@ async fn fetch_one(session: &Session, target: &Target) -> Result<Vec<Found>> {
         one(item, &name)
     };
     Ok(items.into_iter().map(item).collect())
+}
+
+/// When an object is not found because its namespace is not there, that is what is told.
+pub(crate) async fn absent(session: &Session, namespace: Option<&str>, failure: Failure) -> Failure {
+    let Some(namespace) = namespace.filter(|_| failure.is_not_found()) else { return failure };
+    match session.read("", "Namespace", "", namespace).await {
+        Err(missing) if missing.is_not_found() => missing,
+        _ => failure,
+    }
 }
 
 /// A failure to list, with what was looked for.

@@ -151,6 +151,13 @@ pub(crate) async fn connection(flags: &Globals) -> Result<kube::Config> {
         }
         config["current-context"] = context.as_str().into();
     }
+    for (list, what, named) in [("users", "auth info", &flags.user), ("clusters", "cluster", &flags.cluster)] {
+        if let Some(name) = named
+            && find(&config, list, &json!(name)).is_none()
+        {
+            return plain(format!("{what} {name:?} does not exist"));
+        }
+    }
     if find(&config, "contexts", &config["current-context"].clone()).is_none() {
         complete(&mut config);
     }

@@ -32,7 +32,7 @@ use crate::session::Session;
 /// Runs kubectl's command line: the words after the program's name. `version` is what `version` calls this client.
 #[must_use]
 pub fn kubectl(words: Vec<String>, version: &'static str) -> ExitCode {
-    let parsed = match arguments::parse(words.clone()) {
+    let mut parsed = match arguments::parse(words.clone()) {
         Ok(parsed) => parsed,
         Err(error) if shows_help(error.kind()) => {
             // Nobody is left to tell when the output is closed.
@@ -51,6 +51,9 @@ pub fn kubectl(words: Vec<String>, version: &'static str) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let arguments::Command::Create(flags) = &mut parsed.command {
+        flags.take_user(&mut parsed.globals);
+    }
     let session = Session::new(parsed.globals, version);
     let outcome = runtime.block_on(commands::run(&session, parsed.command));
     // Reading standard input may be under way in a thread that nothing can interrupt.

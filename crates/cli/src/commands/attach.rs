@@ -43,7 +43,10 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     if matches!(phase, "Succeeded" | "Failed") {
         return plain(format!("cannot attach a container in a completed pod; current phase is {phase}"));
     }
-    let container = pods::container(session, &pod.object, flags.container.as_deref(), flags.quiet)?;
+    let container = pods::container(session, &pod.object, flags.container.as_deref(), flags.quiet).or_else(|_| {
+        let wanted = flags.container.as_deref().unwrap_or_default();
+        plain(format!("cannot attach to the container: container {wanted} not found in pod {}", pod.name))
+    })?;
     let spec = list(&pod.object, "/spec/containers").iter().find(|c| at(c, "/name") == container);
     let has_tty = spec.is_some_and(|c| c["tty"] == true);
     if flags.tty && !has_tty && !flags.quiet {

@@ -237,9 +237,18 @@ struct Subjects {
     /// NAMESPACE:NAME
     #[arg(long = "serviceaccount")]
     accounts: Vec<String>,
-    /// Users who are bound.
-    #[arg(long = "bind-user")]
+    /// Users who are bound: `--user`, which everywhere else is the kubeconfig's.
+    #[arg(skip)]
     users: Vec<String>,
+}
+
+impl Flags {
+    /// For a binding `--user` names whom it binds, not whom the kubeconfig has.
+    pub(crate) fn take_user(&mut self, globals: &mut crate::arguments::Globals) {
+        if let Some(What::Clusterrolebinding { subjects, .. } | What::Rolebinding { subjects, .. }) = &mut self.what {
+            subjects.users.extend(globals.user.take());
+        }
+    }
 }
 
 /// Creates, telling each.

@@ -145,7 +145,10 @@ async fn tables(session: &Session, flags: &Flags, format: &Format, targets: &[Ta
         }
         let path = flags.path(target);
         let answer = match &target.name {
-            Some(_) => server.send(Call::new(Method::GET, &path).query(query).accept(TABLE)).await,
+            Some(_) => match server.send(Call::new(Method::GET, &path).query(query).accept(TABLE)).await {
+                Err(failure) => Err(builder::absent(session, target.namespace.as_deref(), failure).await),
+                found => found,
+            },
             None => server.list(&path, &query, TABLE).await.map_err(|failure| builder::of_list(failure, target)),
         };
         match answer {

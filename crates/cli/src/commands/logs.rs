@@ -133,7 +133,12 @@ fn query(flags: &Flags) -> Result<Vec<(&'static str, String)>> {
         lines => query.push(("tailLines", lines.to_string())),
     }
     if let Some(since) = &flags.since {
-        let seconds = duration(since)?.as_secs_f64().ceil();
+        let bad = |_| {
+            Failure::Plain(format!(
+                "invalid argument {since:?} for \"--since\" flag: time: invalid duration {since:?}\nSee 'kubectl logs --help' for usage."
+            ))
+        };
+        let seconds = duration(since).map_err(bad)?.as_secs_f64().ceil();
         query.push(("sinceSeconds", format!("{seconds:.0}")));
     }
     if let Some(time) = &flags.since_time {

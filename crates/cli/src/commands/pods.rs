@@ -25,7 +25,11 @@ pub(crate) async fn pod(session: &Session, word: &str, told: bool) -> Result<Fou
     let name = named.name.unwrap_or_default();
     let namespace = session.namespace().await?;
     let server = session.server().await?;
-    let object = server.get(&named.resource.object_path(Some(namespace), &name)).await?;
+    let read = server.get(&named.resource.object_path(Some(namespace), &name)).await;
+    let object = match read {
+        Ok(object) => object,
+        Err(failure) => return Err(crate::builder::absent(session, Some(namespace), failure).await),
+    };
     let found = |object: Value| Found {
         resource: Rc::clone(&pods),
         namespace: Some(namespace.to_owned()),

@@ -97,7 +97,13 @@ fn understood(text: &str, service: Option<&Value>, pod: &Value) -> Result<(u16, 
         let mut named = ports.filter(|p| at(p, "/name") == target).map(|p| int(p, "/containerPort"));
         named.next().and_then(|port| u16::try_from(port).ok())
     };
-    let remote_port = target.parse().ok().or_else(by_name).ok_or_else(|| bad("remote", remote))?;
+    let unnamed = || match target.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => bad("remote", remote),
+        false => {
+            Failure::Plain(format!("Pod '{}' does not have a named port '{target}'", at(pod, "/metadata/name")))
+        }
+    };
+    let remote_port = target.parse().ok().or_else(by_name).ok_or_else(unnamed)?;
     if remote_port == 0 {
         return plain("remote port must be > 0");
     }

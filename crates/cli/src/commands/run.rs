@@ -87,6 +87,9 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     let Some(image) = flags.image.clone().filter(|image| !image.is_empty()) else {
         return plain("required flag(s) \"image\" not set");
     };
+    if image.contains(char::is_whitespace) {
+        return plain(format!("Invalid image name {image:?}: invalid reference format"));
+    }
     let attached = flags.attach.unwrap_or(flags.stdin || flags.tty);
     if flags.tty && !flags.stdin {
         return plain("-i/--stdin is required for containers with -t/--tty=true");

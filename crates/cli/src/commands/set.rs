@@ -142,14 +142,29 @@ async fn one(
 ) -> Result {
     let pointer = pod_spec(&found.object);
     let Some(spec) = found.object.pointer(pointer) else {
-        return plain(format!("the object is not a pod or does not have a pod template: {}", found.resource.kind));
+        let resource = &found.resource;
+        return plain(format!(
+            "{}/{} the object is not a pod or does not have a pod template: *{}.{}",
+            resource.plural, found.name, resource.version, resource.kind
+        ));
     };
     let Some(mut patch) = plan(spec)? else { return Ok(()) };
     for name in pointer.split('/').skip(1).collect::<Vec<_>>().into_iter().rev() {
         patch = json!({name: patch});
     }
-    let object = teller.patch(session, found, STRATEGIC, &patch).await?;
+    let object = teller.patch(session, found, STRATEGIC, &patch).await.map_err(|failure| refused(failure, done))?;
     teller.tell(session, &found.resource, &object, done)
+}
+
+/// A refusal in the words of each sub-command.
+fn refused(failure: Failure, done: &str) -> Failure {
+    let what = match done {
+        "image updated" => "image update to pod template:",
+        "env updated" => "env update to pod template:",
+        "resource requirements updated" => "resources update to pod template",
+        _ => "ServiceAccountName",
+    };
+    Failure::Plain(format!("failed to patch {what} {}", failure.message()))
 }
 
 /// The patch of a pod spec that sets images; none when they are so already.

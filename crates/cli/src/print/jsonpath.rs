@@ -36,6 +36,8 @@ enum Node {
     Field(String),
     Wildcard,
     Recursive,
+    /// A word that means nothing; told when it is met.
+    Unknown(String),
     Text(String),
     Number(Value),
     Slice { from: Option<i64>, to: Option<i64>, step: Option<i64>, index: bool },
@@ -148,6 +150,7 @@ impl JsonPath {
         match node {
             Node::Text(text) => next.push(Cow::Owned(Value::String(text.clone()))),
             Node::Number(number) => next.push(Cow::Owned(number.clone())),
+            Node::Unknown(word) => return Err(format!("unrecognized identifier {word}")),
             Node::Field(name) => {
                 for value in found {
                     next.extend(child(value, |v| v.get(name)));
@@ -448,7 +451,7 @@ impl<'s> Parser<'s> {
         self.rest = rest;
         match text {
             "true" | "false" => Ok(Node::Number(Value::Bool(text == "true"))),
-            other => Err(format!("unrecognized identifier {other}")),
+            other => Ok(Node::Unknown(other.to_owned())),
         }
     }
 

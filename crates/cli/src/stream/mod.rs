@@ -214,6 +214,10 @@ async fn resize(mut sizes: futures::channel::mpsc::Sender<TerminalSize>) {
 /// A refusal to open the streams, in kubectl's words.
 fn refused(failure: Failure) -> Failure {
     match failure.reason() {
+        // A refusal in plain text, as nodes give it.
+        "Failed to parse error data" => {
+            Failure::Plain(format!("unable to upgrade connection: {}", failure.message().trim_end()))
+        }
         "InternalError" => Failure::Plain(failure.message()),
         _ => failure,
     }
