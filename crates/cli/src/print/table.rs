@@ -24,7 +24,8 @@ impl Tab {
         if lines.iter().flatten().any(|cell| cell.contains('\n')) {
             // A line break within a cell ends the line for the writer, too.
             let text: String = lines.iter().map(|line| line.join("\t") + "\n").collect();
-            return laid_out(&text, WIDTH_MIN, PADDING);
+            let room = Room { width_min: WIDTH_MIN, padding: PADDING, remembered: Some(&mut self.widths) };
+            return laid_out(&text, room);
         }
         for line in lines {
             for (at, cell) in line.iter().enumerate().take(line.len().saturating_sub(1)) {
@@ -52,22 +53,29 @@ impl Tab {
 
 /// Lays out text whose cells end in tabs, as Go's tabwriter does: a column reaches over neighbouring lines that have it.
 pub(crate) fn tabulate(text: &str, padding: usize) -> String {
-    laid_out(text, 0, padding)
+    laid_out(text, Room { width_min: 0, padding, remembered: None })
 }
 
-fn laid_out(text: &str, width_min: usize, padding: usize) -> String {
+/// How wide columns get.
+struct Room<'w> {
+    width_min: usize,
+    padding: usize,
+    /// Widths that later blocks keep.
+    remembered: Option<&'w mut Vec<usize>>,
+}
+
+fn laid_out(text: &str, mut room: Room<'_>) -> String {
     let body = text.strip_suffix('\n').unwrap_or(text);
     let lines: Vec<Vec<&str>> = body.split('\n').map(|line| line.split('\t').collect()).collect();
     let mut out = String::new();
-    block(&lines, &mut Vec::new(), (width_min, padding), &mut out);
+    block(&lines, &mut Vec::new(), &mut room, &mut out);
     if body.len() == text.len() {
         let _ = out.pop();
     }
     out
 }
 
-fn block(lines: &[Vec<&str>], widths: &mut Vec<usize>, room: (usize, usize), out: &mut String) {
-    let (width_min, padding) = room;
+fn block(lines: &[Vec<&str>], widths: &mut Vec<usize>, room: &mut Room<'_>, out: &mut String) {
     let column = widths.len();
     let has = |line: &Vec<&str>| column + 1 < line.len();
     let mut at = 0;
@@ -78,8 +86,18 @@ fn block(lines: &[Vec<&str>], widths: &mut Vec<usize>, room: (usize, usize), out
             continue;
         }
         let end = lines[at..].iter().position(|line| !has(line)).map_or(lines.len(), |length| at + length);
-        let width = lines[at..end].iter().map(|line| line[column].chars().count() + padding).max().unwrap_or_default();
-        widths.push(width.max(width_min));
+        let cells = lines[at..end].iter().map(|line| line[column].chars().count() + room.padding);
+        let mut width = cells.max().unwrap_or_default().max(room.width_min);
+        if let Some(remembered) = &mut room.remembered {
+            match remembered.get_mut(column) {
+                Some(known) => {
+                    *known = width.max(*known);
+                    width = *known;
+                }
+                None => remembered.push(width),
+            }
+        }
+        widths.push(width);
         block(&lines[at..end], widths, room, out);
         widths.pop();
         at = end;
