@@ -99,9 +99,7 @@ fn understood(text: &str, service: Option<&Value>, pod: &Value) -> Result<(u16, 
     };
     let unnamed = || match target.bytes().all(|byte| byte.is_ascii_digit()) {
         true => bad("remote", remote),
-        false => {
-            Failure::Plain(format!("Pod '{}' does not have a named port '{target}'", at(pod, "/metadata/name")))
-        }
+        false => Failure::Plain(format!("Pod '{}' does not have a named port '{target}'", at(pod, "/metadata/name"))),
     };
     let remote_port = target.parse().ok().or_else(by_name).ok_or_else(unnamed)?;
     if remote_port == 0 {

@@ -40,9 +40,18 @@ enum Node {
     Unknown(String),
     Text(String),
     Number(Value),
-    Slice { from: Option<i64>, to: Option<i64>, step: Option<i64>, index: bool },
+    Slice {
+        from: Option<i64>,
+        to: Option<i64>,
+        step: Option<i64>,
+        index: bool,
+    },
     Union(Vec<Vec<Node>>),
-    Filter { left: Vec<Node>, operator: String, right: Vec<Node> },
+    Filter {
+        left: Vec<Node>,
+        operator: String,
+        right: Vec<Node>,
+    },
 }
 
 type Found<'v> = Vec<Cow<'v, Value>>;

@@ -111,7 +111,8 @@ impl Output {
 }
 
 fn read(path: &str) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| Failure::Plain(format!("error reading --template {path}, open {path}: {}", system(&error))))
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::Plain(format!("error reading --template {path}, open {path}: {}", system(&error))))
 }
 
 impl Format {
