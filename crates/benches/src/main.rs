@@ -49,6 +49,7 @@ async fn measure() -> Result<()> {
     names::answers(&client, &cluster).await?;
     api::creates(&client).await?;
     api::gets(&client).await?;
+    figure("resident memory after this load", memory::resident_mib(pid)?, "MiB", "120");
     pods::fifty(&client).await?;
     figure("resident memory, 50 pods", memory::resident_mib(pid)?, "MiB", "-");
     figure("resident memory, a pod's shim", memory::shims_mib()?, "MiB", "-");
