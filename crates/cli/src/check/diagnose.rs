@@ -194,8 +194,10 @@ fn replaced_by_hand(snapshot: &Snapshot, pod: &Pod) -> String {
 }
 
 fn outdated(snapshot: &Snapshot, pod: &Pod) -> bool {
-    let newest = snapshot.set.status.as_ref().and_then(|status| status.update_revision.as_ref());
-    let own = pod.metadata.labels.as_ref().and_then(|labels| labels.get("controller-revision-hash"));
+    // By their hashes: the label of a set with a long name leaves a part of the name out.
+    let hash = |revision: &String| revision.rsplit('-').next().map(str::to_owned);
+    let newest = snapshot.set.status.as_ref().and_then(|status| hash(status.update_revision.as_ref()?));
+    let own = pod.metadata.labels.as_ref().and_then(|labels| hash(labels.get("controller-revision-hash")?));
     newest.is_some() && own.is_some() && newest != own
 }
 
