@@ -68,6 +68,10 @@ fn kubectl_words(words: Vec<String>) -> Option<Vec<String>> {
     if rest.first().is_some_and(|word| word == "kubectl") {
         return Some(rest.into_iter().skip(1).collect());
     }
+    // By itself it is stead's; with flags it can only be kubectl's.
+    if rest.len() > 1 && rest.first().is_some_and(|word| word == "version") {
+        return Some(rest);
+    }
     let own = Stead::command();
     let kubectls = stead_cli::names();
     let first = rest.iter().find(|word| own.find_subcommand(word).is_some() || kubectls.contains(word))?;
@@ -116,6 +120,7 @@ mod tests {
             ("stead server --debug", None),
             ("stead check a b", None),
             ("stead version", None),
+            ("stead version --client -o yaml", Some("version --client -o yaml")),
             ("stead nothere", None),
         ] {
             assert_eq!(words(line).as_deref(), wanted, "{line}");
