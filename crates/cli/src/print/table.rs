@@ -159,7 +159,8 @@ fn cells(row: &Value, columns: &Value, look: &Look, event: &str) -> Vec<String> 
     let metadata = &row["object"]["metadata"];
     let mut cells = Vec::new();
     if look.events {
-        cells.push(event.to_owned());
+        // As wide as the longest kind of change, so that later ones do not move the table.
+        cells.push(format!("{event:<8}"));
     }
     if look.namespaces {
         cells.push(metadata["namespace"].as_str().unwrap_or_default().to_owned());
