@@ -3,6 +3,7 @@
 // A test may give up where it stands.
 #![allow(clippy::unwrap_used)]
 
+mod acceptance;
 mod bad_input;
 mod check;
 mod healing;

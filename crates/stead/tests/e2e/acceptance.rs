@@ -1,0 +1,232 @@
+//! Statements of ACCEPTANCE that no document's own exercise shows, each under its number.
+
+use stead_testkit::kubectl::Kubectl;
+
+use crate::support::{cluster, in_busybox};
+
+/// A set of busybox pods; `extra` goes into the set's spec, `container` into the container.
+fn set(name: &str, replicas: u32, extra: &str, container: &str) -> String {
+    format!(
+        r#"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: {name}}}
+spec:
+  serviceName: {name}
+  replicas: {replicas}
+{extra}
+  selector:
+    matchLabels: {{app: {name}}}
+  template:
+    metadata:
+      labels: {{app: {name}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: busybox
+{container}
+"#
+    )
+}
+
+const IDLE: &str = r#"        command: [sh, -c, "trap exit TERM; while :; do sleep 0.1; done"]"#;
+const CLAIMS: &str = "  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}";
+
+fn service(name: &str, address: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{{address}selector: {{app: {name}}}, ports: [{{port: 80}}]}}\n"
+    )
+}
+
+fn ready(kubectl: &Kubectl, set: &str, wanted: &str) {
+    kubectl.eventually(&format!("get sts {set} -o jsonpath={{.status.readyReplicas}}"), |ready| ready == wanted);
+}
+
+#[test]
+fn acceptance_1_6_a_cluster_ip_service_gives_names_to_pods() {
+    let (_cluster, kubectl) = cluster();
+    kubectl.apply(&service("app", ""));
+    kubectl.apply(&set("app", 2, "", IDLE));
+    ready(&kubectl, "app", "2");
+    let address = kubectl.ok("get pod app-1 -o jsonpath={.status.podIP}");
+    let answer = in_busybox(&kubectl, "nslookup app-1.app.default.svc.cluster.local");
+    assert!(answer.contains(&format!("Address: {address}")), "{answer}");
+    let of_service = kubectl.ok("get service app -o jsonpath={.spec.clusterIP}");
+    let answer = in_busybox(&kubectl, "nslookup app.default.svc.cluster.local");
+    assert!(answer.contains(&format!("Address: {of_service}")), "{answer}");
+}
+
+#[test]
+fn acceptance_1_8_a_pod_comes_back_without_its_service_and_its_name_with_it() {
+    let (_cluster, kubectl) = cluster();
+    let headless = service("app", "clusterIP: None, ");
+    kubectl.apply(&headless);
+    kubectl.apply(&set("app", 1, "", IDLE));
+    ready(&kubectl, "app", "1");
+    let _ = kubectl.ok("delete service app");
+    let uid = kubectl.ok("get pod app-0 -o jsonpath={.metadata.uid}");
+    let _ = kubectl.ok("delete pod app-0");
+    kubectl.eventually("get pod app-0 -o jsonpath='{.metadata.uid} {.status.phase}'", |seen| {
+        !seen.starts_with(&uid) && seen.ends_with("Running")
+    });
+    let asked = kubectl.run("exec app-0 -- nslookup app-0.app.default.svc.cluster.local");
+    assert!(format!("{}{}", asked.stdout, asked.stderr).contains("NXDOMAIN"), "{}{}", asked.stdout, asked.stderr);
+    kubectl.apply(&headless);
+    let address = kubectl.ok("get pod app-0 -o jsonpath={.status.podIP}");
+    kubectl.eventually("exec app-0 -- nslookup app-0.app.default.svc.cluster.local", |seen| {
+        seen.contains(&format!("Address: {address}"))
+    });
+}
+
+#[test]
+fn acceptance_2_5_claims_go_when_the_policy_says_so() {
+    let (_cluster, kubectl) = cluster();
+    let policy = "  persistentVolumeClaimRetentionPolicy: {whenScaled: Delete, whenDeleted: Delete}\n";
+    kubectl.apply(&set("gone", 2, &format!("{policy}{CLAIMS}"), IDLE));
+    kubectl.apply(&set("kept", 1, CLAIMS, IDLE));
+    ready(&kubectl, "gone", "2");
+    ready(&kubectl, "kept", "1");
+    let _ = kubectl.ok("scale sts gone --replicas=1");
+    let names = "get pvc -o name";
+    kubectl
+        .eventually(names, |names| names == "persistentvolumeclaim/data-gone-0\npersistentvolumeclaim/data-kept-0\n");
+    let _ = kubectl.ok("delete sts gone kept");
+    kubectl.eventually(names, |names| names == "persistentvolumeclaim/data-kept-0\n");
+}
+
+#[test]
+fn acceptance_2_6_and_2_7_claims_without_a_class_and_volumes_made_beforehand() {
+    let (cluster, kubectl) = cluster();
+    let claim = |name: &str, class: &str, more: &str| {
+        format!(
+            "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: {name}}}\nspec: {{accessModes: [ReadWriteOnce], storageClassName: {class}, resources: {{requests: {{storage: 1Gi}}}}{more}}}\n"
+        )
+    };
+    let told = |name: &str| {
+        format!("get events --field-selector involvedObject.name={name} -o jsonpath={{.items[*].message}}")
+    };
+    kubectl.apply(&claim("none", "\"\"", ""));
+    kubectl.eventually(&told("none"), |text| {
+        text.contains("no persistent volumes available for this claim and no storage class is set")
+    });
+    kubectl.apply(&claim("lost", "nowhere", ""));
+    kubectl.eventually(&told("lost"), |text| text.contains("storageclass.storage.k8s.io \"nowhere\" not found"));
+
+    let volume = |name: &str, size: &str, label: &str| {
+        let path = cluster.data_dir().join(name);
+        format!(
+            "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: {name}, labels: {{kind: {label}}}}}\nspec: {{capacity: {{storage: {size}}}, accessModes: [ReadWriteOnce], storageClassName: hand, hostPath: {{path: {}}}}}\n",
+            path.display()
+        )
+    };
+    for (name, size, label) in
+        [("small", "500Mi", "any"), ("large", "5Gi", "any"), ("fits", "2Gi", "any"), ("marked", "9Gi", "special")]
+    {
+        kubectl.apply(&volume(name, size, label));
+    }
+    kubectl.apply(&claim("by-size", "hand", ""));
+    kubectl.apply(&claim("by-label", "hand", ", selector: {matchLabels: {kind: special}}"));
+    kubectl.apply(&claim("by-name", "hand", ", volumeName: large"));
+    for (name, wanted) in [("by-size", "fits"), ("by-label", "marked"), ("by-name", "large")] {
+        kubectl.eventually(&format!("get pvc {name} -o jsonpath='{{.status.phase}} {{.spec.volumeName}}'"), |seen| {
+            seen == format!("Bound {wanted}")
+        });
+    }
+    assert_eq!(kubectl.ok("get pv small -o jsonpath={.status.phase}"), "Available");
+}
+
+#[test]
+fn acceptance_3_4_and_3_5_parallel_sets_and_the_time_that_pods_get_to_end() {
+    let (_cluster, kubectl) = cluster();
+    // None of them ever gets ready, so an ordered set would stay at one.
+    let never = format!("{IDLE}\n        readinessProbe: {{exec: {{command: [\"false\"]}}}}");
+    kubectl.apply(&set("all", 3, "  podManagementPolicy: Parallel", &never));
+    kubectl.eventually("get pods -l app=all -o jsonpath={.items[*].status.phase}", |phases| {
+        phases == "Running Running Running"
+    });
+    let _ = kubectl.ok("delete sts all");
+
+    // preStop, then SIGTERM, and the volume shows both in their order.
+    let told = r#"        command: [sh, -c, "trap 'echo term >> /log/told; exit' TERM; while :; do sleep 0.1; done"]
+        lifecycle: {preStop: {exec: {command: [sh, -c, "echo hook >> /log/told"]}}}
+        volumeMounts: [{name: log, mountPath: /log}]"#;
+    let directory = tempfile::tempdir().unwrap();
+    let volume = format!("{told}\n      volumes: [{{name: log, hostPath: {{path: {}}}}}]", directory.path().display());
+    let patient =
+        set("end", 1, "", &volume).replace("terminationGracePeriodSeconds: 1", "terminationGracePeriodSeconds: 20");
+    kubectl.apply(&patient);
+    ready(&kubectl, "end", "1");
+    let _ = kubectl.ok("delete sts end");
+    kubectl.eventually("get pods -l app=end -o name", str::is_empty);
+    assert_eq!(std::fs::read_to_string(directory.path().join("told")).unwrap(), "hook\nterm\n");
+}
+
+#[test]
+fn acceptance_6_1_configuration_probes_and_init_containers() {
+    let (_cluster, kubectl) = cluster();
+    let _ = kubectl.ok("create configmap settings --from-literal=colour=green");
+    let _ = kubectl.ok("create secret generic keys --from-literal=password=open");
+    let pod = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: all, labels: {role: judge}}
+spec:
+  terminationGracePeriodSeconds: 0
+  initContainers:
+  - {name: first, image: busybox, command: [sh, -c, "echo made > /shared/file"], volumeMounts: [{name: shared, mountPath: /shared}]}
+  containers:
+  - name: main
+    image: nginx:1.21
+    env:
+    - {name: COLOUR, valueFrom: {configMapKeyRef: {name: settings, key: colour}}}
+    - {name: PASSWORD, valueFrom: {secretKeyRef: {name: keys, key: password}}}
+    - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+    - {name: BOTH, value: "$(COLOUR)-$(PASSWORD)"}
+    resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {memory: 64Mi}}
+    startupProbe: {tcpSocket: {port: 80}, periodSeconds: 1}
+    readinessProbe: {httpGet: {path: /, port: 80}, periodSeconds: 1}
+    livenessProbe: {exec: {command: [test, -e, /shared/file]}, periodSeconds: 1, failureThreshold: 1}
+    volumeMounts:
+    - {name: shared, mountPath: /shared}
+    - {name: settings, mountPath: /etc/settings}
+    - {name: keys, mountPath: /etc/keys}
+    - {name: about, mountPath: /etc/about}
+  volumes:
+  - {name: shared, emptyDir: {}}
+  - {name: settings, configMap: {name: settings}}
+  - {name: keys, secret: {secretName: keys}}
+  - {name: about, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
+"#;
+    kubectl.apply(pod);
+    let _ = kubectl.ok("wait pod/all --for=condition=Ready --timeout=60s");
+    assert_eq!(kubectl.ok("exec all -- sh -c 'echo $COLOUR $PASSWORD $BOTH'"), "green open green-open\n");
+    assert_eq!(
+        kubectl.ok("exec all -- cat /shared/file /etc/settings/colour /etc/keys/password /etc/about/labels"),
+        "made\ngreenopenrole=\"judge\""
+    );
+    // The liveness probe fails: the container is restarted in place, and the pod stays.
+    let uid = kubectl.ok("get pod all -o jsonpath={.metadata.uid}");
+    let _ = kubectl.ok("exec all -- rm /shared/file");
+    kubectl.eventually("get pod all -o jsonpath={.status.containerStatuses[0].restartCount}", |count| count != "0");
+    assert_eq!(kubectl.ok("get pod all -o jsonpath={.metadata.uid}"), uid);
+    // A ConfigMap's change reaches the volume.
+    let _ = kubectl.ok(r#"patch configmap settings -p '{"data":{"colour":"blue"}}'"#);
+    kubectl.eventually("exec all -- cat /etc/settings/colour", |colour| colour == "blue");
+}
+
+#[test]
+fn acceptance_6_4_a_container_that_ends_again_and_again() {
+    let (_cluster, kubectl) = cluster();
+    kubectl.apply(&set("crash", 1, "", r#"        command: [sh, -c, "echo life $(date +%s%N); exit 3"]"#));
+    kubectl.eventually("get pods --no-headers", |line| line.contains("CrashLoopBackOff"));
+    let restarts = kubectl.ok("get pod crash-0 -o jsonpath={.status.containerStatuses[0].restartCount}");
+    assert_ne!(restarts, "0");
+    let last = "get pod crash-0 -o jsonpath='{.status.containerStatuses[0].lastState.terminated.exitCode} {.status.containerStatuses[0].lastState.terminated.reason}'";
+    assert_eq!(kubectl.ok(last), "3 Error");
+    assert!(kubectl.ok("logs crash-0 --previous").starts_with("life "));
+    let events = kubectl.ok("get events --field-selector involvedObject.name=crash-0 -o jsonpath={.items[*].reason}");
+    assert!(events.contains("BackOff"), "{events}");
+}
