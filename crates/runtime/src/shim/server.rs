@@ -403,8 +403,9 @@ impl Server {
             container.phase = Some(Phase::Exited(ended.clone()));
             container.close_streams(&mut self.buffer);
             container.save();
-            self.answer(pending.connection, pending.request, Answer::StartFailed(cause), vec![]);
-            return self.broadcast(&Message::Exited { container: id.to_owned(), ended });
+            // The end first: who gets the answer looks at the state at once.
+            self.broadcast(&Message::Exited { container: id.to_owned(), ended });
+            return self.answer(pending.connection, pending.request, Answer::StartFailed(cause), vec![]);
         };
         let started = unix_nanos();
         container.pid = Some(pid);
