@@ -158,6 +158,8 @@ fn set(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
 
     use super::*;
@@ -205,6 +207,49 @@ mod tests {
         living.metadata.deletion_timestamp = None;
         let snapshot = Snapshot { namespace: living, remaining: vec![some("pods", 1, 0)], ..Snapshot::default() };
         assert_eq!(plan(&snapshot), Plan::default());
+    }
+
+    /// From every small content, whatever goes first once it is told to: pods go before the rest, nothing is told twice, the
+    /// namespace goes last, and it does go.
+    #[test]
+    fn every_small_content_goes_and_the_namespace_after_it() {
+        const RESOURCES: [&str; 3] = ["pods", "configmaps", "statefulsets.apps"];
+        const EACH_MAX: usize = 2;
+        let of_one = || (0..=EACH_MAX).flat_map(|count| (0..=count).map(move |deleting| (count, deleting)));
+        let starts = of_one().flat_map(|a| of_one().flat_map(move |b| of_one().map(move |c| [a, b, c])));
+        for start in starts {
+            let mut seen = BTreeSet::new();
+            let mut open = vec![start];
+            while let Some(content) = open.pop() {
+                if !seen.insert(content) {
+                    continue;
+                }
+                let remaining: Vec<Remaining> = RESOURCES
+                    .iter()
+                    .zip(content)
+                    .map(|(name, (count, deleting))| some(name, count, deleting))
+                    .collect();
+                let plan = decide(&remaining);
+                let empty = content.iter().all(|(count, _)| *count == 0);
+                assert_eq!(plan.finalize.is_some(), empty, "{content:?}");
+                let told = |at: usize| plan.delete.iter().any(|name| name == RESOURCES[at]);
+                for (at, (count, deleting)) in content.into_iter().enumerate() {
+                    assert!(!told(at) || deleting < count, "{content:?}: told twice");
+                    assert!(!told(at) || at == 0 || content[0].0 == 0, "{content:?}: before the pods");
+                }
+                let mut next = content;
+                (0..RESOURCES.len()).filter(|at| told(*at)).for_each(|at| next[at].1 = next[at].0);
+                // Then any of those that are ending goes.
+                let mut moves = (0..RESOURCES.len()).filter(|at| next[*at].1 > 0).peekable();
+                assert!(empty || moves.peek().is_some(), "{content:?} stays for ever");
+                open.extend(moves.map(|at| {
+                    let mut then = next;
+                    then[at] = (next[at].0 - 1, next[at].1 - 1);
+                    then
+                }));
+            }
+            assert!(seen.contains(&[(0, 0); 3]));
+        }
     }
 
     #[test]

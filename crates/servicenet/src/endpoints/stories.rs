@@ -414,3 +414,45 @@ fn endpoints_made_by_hand_are_mirrored() {
     endpoints.metadata.labels.as_mut().unwrap().insert(SKIP_MIRROR.into(), "true".into());
     assert_eq!(again(Some(&endpoints)).delete.len(), 2);
 }
+
+/// What a pod of the walk can be, and how its endpoint then shows: `rst`, or nothing.
+const STATES: [(&str, Option<&str>); 9] = [
+    ("", None),
+    ("waiting", None),
+    ("IP", Some("---")),
+    ("IP ready", Some("rs-")),
+    ("IP ready port=81", Some("rs-")),
+    ("IP ready leaving", Some("-st")),
+    ("IP leaving", Some("--t")),
+    ("IP failed", None),
+    ("IP ready alien", None),
+];
+
+/// Two pods go from any state to any other: the plan settles after one turn (`World::settle` asserts it), each pod that has an
+/// address and is not over shows once, as what it is, and nothing else shows.
+#[test]
+fn every_pair_of_pods_goes_from_every_state_to_every_other() {
+    let service = headless();
+    let states = || STATES.iter().flat_map(|one| STATES.iter().map(move |two| [one, two]));
+    for before in states() {
+        for after in states() {
+            let mut world = World::default();
+            for pods in [before, after] {
+                world.pods.clear();
+                for (number, (words, _)) in pods.iter().enumerate().filter(|(_, (words, _))| !words.is_empty()) {
+                    let words = words.replace("waiting", "").replace("IP", &format!("10.0.0.{number}"));
+                    let name = format!("web-{number}");
+                    world.pods.insert(name.clone(), pod(format!("{name} {words}").trim_end()));
+                }
+                world.settle(&service);
+            }
+            let shown = world.show();
+            for (number, (words, flags)) in after.iter().enumerate() {
+                let own = format!("web-{number}=10.0.0.{number} ");
+                let expected = flags.map(|flags| format!("{own}{flags}"));
+                assert_eq!(shown.matches(&own).count(), usize::from(flags.is_some()), "{words}: {shown}");
+                assert!(expected.is_none_or(|expected| shown.contains(&expected)), "{words}: {shown}");
+            }
+        }
+    }
+}
