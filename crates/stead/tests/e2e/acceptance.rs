@@ -188,7 +188,7 @@ spec:
     resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {memory: 64Mi}}
     startupProbe: {tcpSocket: {port: 80}, periodSeconds: 1}
     readinessProbe: {httpGet: {path: /, port: 80}, periodSeconds: 1}
-    livenessProbe: {exec: {command: [test, -e, /shared/file]}, periodSeconds: 1, failureThreshold: 1}
+    livenessProbe: {exec: {command: [test, -e, /shared/file]}, periodSeconds: 1, timeoutSeconds: 10, failureThreshold: 2}
     volumeMounts:
     - {name: shared, mountPath: /shared}
     - {name: settings, mountPath: /etc/settings}
@@ -207,14 +207,14 @@ spec:
         kubectl.ok("exec all -- cat /shared/file /etc/settings/colour /etc/keys/password /etc/about/labels"),
         "made\ngreenopenrole=\"judge\""
     );
+    // A ConfigMap's change reaches the volume.
+    let _ = kubectl.ok(r#"patch configmap settings -p '{"data":{"colour":"blue"}}'"#);
+    kubectl.eventually("exec all -- cat /etc/settings/colour", |colour| colour == "blue");
     // The liveness probe fails: the container is restarted in place, and the pod stays.
     let uid = kubectl.ok("get pod all -o jsonpath={.metadata.uid}");
     let _ = kubectl.ok("exec all -- rm /shared/file");
     kubectl.eventually("get pod all -o jsonpath={.status.containerStatuses[0].restartCount}", |count| count != "0");
     assert_eq!(kubectl.ok("get pod all -o jsonpath={.metadata.uid}"), uid);
-    // A ConfigMap's change reaches the volume.
-    let _ = kubectl.ok(r#"patch configmap settings -p '{"data":{"colour":"blue"}}'"#);
-    kubectl.eventually("exec all -- cat /etc/settings/colour", |colour| colour == "blue");
 }
 
 #[test]
