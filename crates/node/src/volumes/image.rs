@@ -87,7 +87,7 @@ pub(super) fn mount(path: &Path, uid: &str, bytes: u64, options: &str, alone: bo
     let data = (!options.is_empty()).then_some(options);
     mount_fs(Some(&device.path), path, Some("ext4"), MsFlags::empty(), data)
         .map_err(|error| format!("cannot mount {} at {}: {error}", file.display(), path.display()))?;
-    if is_new {
+    if is_untouched(path) {
         open_to_all(path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     grow(path, bytes)
@@ -151,6 +151,12 @@ fn make(file: &Path, bytes: u64) -> Result<(), String> {
     tool("mkfs.ext4", &["-q", "-F", "-m", "0"], &new, 0)?;
     made.sync_all().map_err(failed)?;
     fs::rename(&new, file).map_err(failed)
+}
+
+/// Whether the root is as `mkfs.ext4` left it. A node that was killed right after it had made the volume finds it so.
+fn is_untouched(path: &Path) -> bool {
+    let as_made = fs::metadata(path).is_ok_and(|meta| (meta.uid(), meta.permissions().mode() & 0o7777) == (0, 0o755));
+    as_made && path.join("lost+found").is_dir()
 }
 
 /// Like the directory of a volume without a size. `lost+found` goes: databases refuse a directory that is not empty.
