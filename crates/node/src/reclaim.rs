@@ -13,7 +13,7 @@ use stead_podlife::{backoff, spec};
 
 use crate::Node;
 use crate::volumes::image::{self, Growth};
-use crate::volumes::{blocking, has_grown, image_of, is_ours, marker_of, remove_tree};
+use crate::volumes::{blocking, has_grown, image_of, is_ours, is_shared, marker_of, remove_tree};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
@@ -86,6 +86,7 @@ impl Node {
         if self.is_used(volume, None) {
             return;
         }
+        let shared = is_shared(volume);
         let removed = blocking(move || {
             // Out of the way first: a directory that is half removed must not be taken for a whole one.
             let trash = path.with_extension("removed");
@@ -95,8 +96,8 @@ impl Node {
             if image::is_mounted(&path) {
                 return Err(format!("{} is still in use", path.display()));
             }
-            if path.parent().is_some_and(|parent| !parent.exists()) {
-                return Err(format!("the directory above {} is not there on this node", path.display()));
+            if shared && path.parent().is_some_and(|parent| !parent.exists()) {
+                return Err(format!("the directory above {} is not there on this node: mount it", path.display()));
             }
             if path.exists() {
                 std::fs::rename(&path, &trash).map_err(failed)?;
@@ -141,10 +142,10 @@ impl Node {
         (is_ours(volume) && released && delete && here).then(|| PathBuf::from(path))
     }
 
-    /// Whether the volume is tied to this node, or to none: the first node that can removes a shared directory.
+    /// Whether the volume is tied to this node, or shared: the first node that can removes a shared directory.
     fn is_here(&self, volume: &PersistentVolume) -> bool {
         let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
-        let Some(required) = affinity.and_then(|affinity| affinity.required.as_ref()) else { return true };
+        let Some(required) = affinity.and_then(|affinity| affinity.required.as_ref()) else { return is_shared(volume) };
         let mut rules = required.node_selector_terms.iter().flat_map(|term| term.match_expressions.iter().flatten());
         rules.any(|rule| rule.key == HOSTNAME && rule.values.as_deref().unwrap_or_default().contains(&self.config.name))
     }

@@ -49,8 +49,7 @@ pub(super) async fn mount(request: &Request<'_>, volume: &Volume, claim: &str) -
         (None, None) => return Err(MountError::set_up(&name, "no volume plugin matched")),
     };
     let uid = bound.metadata.uid.clone().unwrap_or_default();
-    let (is_image, shared) =
-        (image_of(&bound).is_some(), annotated(&bound, PROVISIONED_BY) == Some(PROVISIONER_SHARED));
+    let (is_image, shared) = (image_of(&bound).is_some(), is_shared(&bound));
     let group = fs_group(request.pod);
     let on_mismatch = on_root_mismatch(request);
     blocking(move || {
@@ -78,6 +77,12 @@ fn annotated<'a>(volume: &'a PersistentVolume, key: &str) -> Option<&'a str> {
 #[must_use]
 pub(crate) fn is_ours(volume: &PersistentVolume) -> bool {
     annotated(volume, PROVISIONED_BY).is_some_and(|by| by == PROVISIONER_LOCAL || by == PROVISIONER_SHARED)
+}
+
+/// Whether the volume lies below a directory that all nodes share.
+#[must_use]
+pub(crate) fn is_shared(volume: &PersistentVolume) -> bool {
+    annotated(volume, PROVISIONED_BY) == Some(PROVISIONER_SHARED)
 }
 
 /// Mount point and size in bytes of a volume of ours that is a file system in a file.

@@ -28,7 +28,7 @@ use crate::surroundings;
 use payload::{Found, TokenWish};
 
 pub use claim::{PROVISIONED_BY, PROVISIONER_LOCAL};
-pub(crate) use claim::{has_grown, image_of, is_ours, marker_of};
+pub(crate) use claim::{has_grown, image_of, is_ours, is_shared, marker_of};
 pub(crate) use disk::{remove_tree, unmount_below};
 pub(crate) use subpath::mount as mount_subpath;
 

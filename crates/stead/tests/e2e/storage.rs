@@ -83,6 +83,27 @@ fn acceptance_2_10_a_claims_size_is_enforced_and_grows() {
 }
 
 #[test]
+fn a_volume_that_no_pod_has_ever_used_goes_with_its_claim() {
+    let (_cluster, kubectl) = cluster();
+    kubectl.apply(
+        r#"
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: now}
+provisioner: stead.dev/local
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: unused}
+spec: {accessModes: [ReadWriteOnce], storageClassName: now, resources: {requests: {storage: 1Mi}}}
+"#,
+    );
+    kubectl.eventually("get pvc unused -o jsonpath={.status.phase}", |phase| phase == "Bound");
+    let _ = kubectl.ok("delete pvc unused");
+    kubectl.eventually("get pv -o name", str::is_empty);
+}
+
+#[test]
 fn acceptance_2_8_a_shared_class_serves_one_claim_to_many_pods() {
     let (cluster, kubectl) = cluster();
     let export = cluster.data_dir().join("export");
