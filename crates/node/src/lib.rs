@@ -88,6 +88,8 @@ pub struct Node {
     pub(crate) storage: Caches,
     /// Held while an image volume is mounted, or found unused and unmounted.
     pub(crate) images: tokio::sync::Mutex<()>,
+    /// Pod uid by the name of a volume that only one pod may have.
+    pub(crate) sole_users: Mutex<HashMap<String, String>>,
     pub(crate) capacity: Capacity,
     pub(crate) pods: Pods,
     /// Pod uid by sandbox id.
@@ -132,6 +134,7 @@ impl Node {
             services: caches.of::<Service>(),
             storage: storage.clone(),
             images: tokio::sync::Mutex::default(),
+            sole_users: Mutex::default(),
             capacity: system::capacity(&config),
             pods: Pods::default(),
             owners: Mutex::default(),

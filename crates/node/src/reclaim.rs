@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use stead_client::{Class, classify};
@@ -152,23 +152,29 @@ impl Node {
 
     /// Whether a pod that is still on this node, other than the one with the uid `but`, has the volume's claim.
     pub(crate) fn is_used(&self, volume: &PersistentVolume, but: Option<&str>) -> bool {
+        self.users(volume).iter().any(|pod| Some(spec::identity(pod).2) != but)
+    }
+
+    /// The pods that are still on this node and have the volume's claim.
+    pub(crate) fn users(&self, volume: &PersistentVolume) -> Vec<Arc<Pod>> {
         let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
         let Some((namespace, name)) =
             claim.and_then(|claim| Some((claim.namespace.as_deref()?, claim.name.as_deref()?)))
         else {
-            return false;
+            return Vec::new();
         };
-        self.pods.holding().iter().any(|pod| {
-            let (pod_name, pod_namespace, uid) = spec::identity(pod);
+        let mut pods = self.pods.holding();
+        pods.retain(|pod| {
+            let (pod_name, pod_namespace, _) = spec::identity(pod);
             let volumes = spec::pod_spec(pod).volumes.as_deref().unwrap_or_default();
             // A pod that has ended for good has let go of its volumes.
             pod_namespace == namespace
-                && Some(uid) != but
                 && !spec::is_terminal(pod)
                 && volumes.iter().any(|one| {
                     let own = one.persistent_volume_claim.as_ref().is_some_and(|claim| claim.claim_name == name);
                     own || (one.ephemeral.is_some() && name == format!("{pod_name}-{}", one.name))
                 })
-        })
+        });
+        pods
     }
 }

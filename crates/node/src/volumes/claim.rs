@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use stead_informer::Severity;
@@ -32,6 +32,7 @@ pub(super) async fn mount(request: &Request<'_>, volume: &Volume, claim: &str) -
         let cause = "volumes of mode Block are not offered by this node";
         return Err(MountError(format!("MapVolume.SetUpDevice failed for volume \"{name}\" : {cause}")));
     }
+    take_sole_use(request, &bound).map_err(|cause| MountError::set_up(&name, cause))?;
     if let Some((path, bytes)) = image_of(&bound) {
         let failed = |cause| MountError::set_up(&name, cause);
         let growth = mount_image(request, &bound, path, bytes).await.map_err(failed)?;
@@ -67,6 +68,34 @@ pub(super) async fn mount(request: &Request<'_>, volume: &Volume, claim: &str) -
     })
     .await
     .map_err(|cause| MountError::set_up(&name, cause))
+}
+
+/// Gives a volume whose only access mode is `ReadWriteOncePod` to the first pod that asks, until nothing of that pod runs.
+///
+/// # Errors
+/// Upstream's text for another pod.
+fn take_sole_use(request: &Request<'_>, volume: &PersistentVolume) -> Result<(), &'static str> {
+    let spec = volume.spec.as_ref();
+    let modes = spec.and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default();
+    if modes != ["ReadWriteOncePod"] {
+        return Ok(());
+    }
+    let (_, _, own) = spec::identity(request.pod);
+    let name = volume.metadata.name.clone().unwrap_or_default();
+    let mut holders = request.node.sole_users.lock();
+    let users = request.node.users(volume);
+    let holds = |pod: &Pod| {
+        let uid = spec::identity(pod).2;
+        // After a restart of this process: a pod whose containers were made has had its volumes.
+        let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        let made = || statuses.into_iter().any(|status| status.container_id.is_some());
+        uid != own && (holders.get(&name).is_some_and(|holder| holder == uid) || made())
+    };
+    if users.iter().any(|pod| holds(pod)) {
+        return Err("volume uses the ReadWriteOncePod access mode and is already in use by another pod");
+    }
+    holders.insert(name, own.to_owned());
+    Ok(())
 }
 
 fn annotated<'a>(volume: &'a PersistentVolume, key: &str) -> Option<&'a str> {

@@ -134,3 +134,106 @@ spec:
     kubectl.eventually("get pv -o name", str::is_empty);
     assert_eq!(std::fs::read_dir(&export).unwrap().count(), 0);
 }
+
+#[test]
+fn acceptance_2_1_a_set_with_two_templates_has_two_claims_a_pod() {
+    let (_cluster, kubectl) = cluster();
+    let logs = "  - metadata: {name: logs}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 2Mi}}}
+";
+    let mounts = "volumeMounts: [{name: data, mountPath: /data}, {name: logs, mountPath: /logs}]";
+    let two = set("fast-ssd", IMAGE, "ReadWriteOnce", 2) + logs;
+    kubectl.apply(&two.replace("volumeMounts: [{name: data, mountPath: /data}]", mounts));
+    kubectl.eventually("get sts store -o jsonpath={.status.readyReplicas}", |ready| ready == "2");
+    let claims =
+        kubectl.ok("get pvc -o custom-columns=:.metadata.name,:.spec.storageClassName,:.status.phase --no-headers");
+    let claims: Vec<Vec<&str>> = claims.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        claims,
+        [
+            ["data-store-0", "fast-ssd", "Bound"],
+            ["data-store-1", "fast-ssd", "Bound"],
+            ["logs-store-0", "standard", "Bound"],
+            ["logs-store-1", "standard", "Bound"],
+        ]
+    );
+    // Each goes to its own place in its own pod, and is found there by the next one.
+    let _ = kubectl.ok("exec store-1 -- sh -c 'echo d > /data/file; echo l > /logs/file'");
+    let other = kubectl.run("exec store-0 -- cat /data/file /logs/file");
+    assert_ne!(other.code, 0, "{}", other.stdout);
+    let _ = kubectl.ok("delete pod store-1");
+    kubectl.eventually("get sts store -o jsonpath={.status.readyReplicas}", |ready| ready == "2");
+    assert_eq!(kubectl.ok("exec store-1 -- cat /data/file /logs/file"), "d\nl\n");
+}
+
+/// A pod that mounts the claim; `more` goes into its spec.
+fn user(name: &str, claim: &str, more: &str) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 0
+{more}
+  containers:
+  - {{name: main, image: busybox, command: [sleep, "100000"], volumeMounts: [{{name: data, mountPath: /data}}]}}
+  volumes:
+  - {{name: data, persistentVolumeClaim: {{claimName: {claim}}}}}
+"#
+    )
+}
+
+/// The messages of all events about an object.
+fn told(name: &str) -> String {
+    format!("get events --field-selector involvedObject.name={name} -o jsonpath={{.items[*].message}}")
+}
+
+#[test]
+fn acceptance_2_8_a_claim_for_one_pod_is_refused_to_a_second() {
+    let (_cluster, kubectl) = cluster();
+    kubectl.apply(
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: sole}\nspec: {accessModes: [ReadWriteOncePod], resources: {requests: {storage: 1Mi}}}",
+    );
+    kubectl.apply(&user("first", "sole", ""));
+    let _ = kubectl.ok("wait pod/first --for=condition=Ready --timeout=120s");
+    // One comes through the scheduler, one past it.
+    kubectl.apply(&user("second", "sole", ""));
+    let node = kubectl.ok("get nodes -o jsonpath={.items[0].metadata.name}");
+    kubectl.apply(&user("third", "sole", &format!("  nodeName: {node}")));
+    kubectl.eventually(&told("second"), |text| {
+        text.contains("1 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod")
+    });
+    kubectl.eventually(&told("third"), |text| {
+        text.contains("MountVolume.SetUp failed for volume")
+            && text.contains("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
+    });
+    assert_eq!(kubectl.ok("get pod first -o jsonpath={.status.phase}"), "Running");
+    // When the first is gone, one of them gets it.
+    let _ = kubectl.ok("delete pod first second");
+    let _ = kubectl.ok("wait pod/third --for=condition=Ready --timeout=120s");
+}
+
+#[test]
+fn acceptance_2_8_a_volume_without_the_access_mode_is_not_bound() {
+    let (cluster, kubectl) = cluster();
+    let claim = |name: &str, more: &str| {
+        format!(
+            "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: {name}}}\nspec: {{accessModes: [ReadWriteMany], storageClassName: hand, resources: {{requests: {{storage: 1Mi}}}}{more}}}\n"
+        )
+    };
+    kubectl.apply(&format!(
+        "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: once}}\nspec: {{capacity: {{storage: 1Gi}}, accessModes: [ReadWriteOnce, ReadOnlyMany], storageClassName: hand, hostPath: {{path: {}}}}}\n",
+        cluster.data_dir().join("once").display()
+    ));
+    kubectl.apply(&claim("many", ""));
+    kubectl.apply(&claim("named", ", volumeName: once"));
+    kubectl.eventually(&told("named"), |text| {
+        text.contains("Cannot bind to requested volume \"once\": incompatible accessMode")
+    });
+    kubectl.eventually(&told("many"), |text| text.contains("storageclass.storage.k8s.io \"hand\" not found"));
+    assert_eq!(kubectl.ok("get pvc -o jsonpath={.items[*].status.phase}"), "Pending Pending");
+    // ReadOnlyMany is among its modes.
+    kubectl.apply(&claim("read", "").replace("ReadWriteMany", "ReadOnlyMany"));
+    kubectl.eventually("get pvc read -o jsonpath='{.status.phase} {.spec.volumeName}'", |seen| seen == "Bound once");
+}
