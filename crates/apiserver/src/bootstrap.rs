@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use stead_api::{Kind, kinds};
 use stead_machinery::ApiError;
@@ -183,8 +182,8 @@ fn complete(server: &ApiServer, kind: &'static Kind, object: Value) -> Result<Va
 fn identified(kind: &Kind, mut object: Value) -> Value {
     object["apiVersion"] = kind.api_version().into();
     object["kind"] = kind.kind.into();
-    object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
-    object["metadata"]["creationTimestamp"] = seconds(Timestamp::now()).into();
+    object["metadata"]["uid"] = crate::source::uuid().to_string().into();
+    object["metadata"]["creationTimestamp"] = seconds(crate::source::now()).into();
     object
 }
 

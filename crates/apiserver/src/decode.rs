@@ -1,7 +1,6 @@
 //! Bodies of requests into objects, and the bookkeeping of who manages which field.
 
 use http::header;
-use jiff::Timestamp;
 use serde_json::Value;
 use stead_api::{Kind, Subresource};
 use stead_machinery::ApiError;
@@ -60,7 +59,7 @@ pub(crate) fn yaml(text: &[u8]) -> Result<Value, ApiError> {
 
 /// The write that a request is, as far as the record of field managers is concerned.
 pub(crate) fn written<'a>(manager: &'a str, subresource: &'a str) -> Write<'a> {
-    Write { manager, subresource, now: Timestamp::now() }
+    Write { manager, subresource, now: crate::source::now() }
 }
 
 /// The name of a request's field manager.

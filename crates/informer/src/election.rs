@@ -80,6 +80,7 @@ impl Elector {
             let work = lead(term.clone());
             futures::pin_mut!(work);
             tokio::select! {
+                biased;
                 () = self.keep(&term) => {
                     // Lost, or shutting down: let the work end before anyone else may begin.
                     term.cancel();
@@ -112,8 +113,9 @@ impl Elector {
                 return;
             }
             tokio::select! {
-                () = sleep_until(next) => {}
+                biased;
                 () = term.cancelled() => return,
+                () = sleep_until(next) => {}
             }
         }
     }

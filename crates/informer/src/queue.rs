@@ -201,6 +201,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 None => woken.await,
                 Some(at) => {
                     tokio::select! {
+                        biased;
                         () = woken => {}
                         () = sleep_until(at) => {}
                     }

@@ -4,13 +4,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use stead_informer::{Change, Key};
 use stead_placement::{ClaimPlan, Placement, PodInfo, Refused, View, place};
+use tokio::time::Instant;
 
 use crate::waiting::{Helps, Waiting};
 

@@ -1,7 +1,6 @@
 //! The loop: takes in what changed, places who is ready, and lets bindings and reports go on beside it.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -10,6 +9,7 @@ use stead_client::Client;
 use stead_informer::{Cache, Caches, Changes, Recorder};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bind::{BindError, Binder};
@@ -154,7 +154,10 @@ impl Scheduler {
                 }
             };
         }
+        // In a fixed order, so that a simulation can be replayed; whatever has changed is taken in together anyway.
         tokio::select! {
+            biased;
+            Some(done) = self.work.join_next() => Wake::Done(done.ok().flatten()),
             change = streams.pods.next() => changed!(change, pod),
             change = streams.nodes.next() => changed!(change, node),
             change = streams.claims.next() => changed!(change, claim),
@@ -162,7 +165,6 @@ impl Scheduler {
             change = streams.classes.next() => changed!(change, class),
             change = streams.namespaces.next() => changed!(change, namespace),
             change = streams.budgets.next() => changed!(change, budget),
-            Some(done) = self.work.join_next() => Wake::Done(done.ok().flatten()),
             () = until(due), if due.is_some() => Wake::Due,
         }
     }
@@ -223,6 +225,6 @@ impl Scheduler {
 
 async fn until(due: Option<Instant>) {
     if let Some(due) = due {
-        tokio::time::sleep_until(due.into()).await;
+        tokio::time::sleep_until(due).await;
     }
 }

@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use expect_test::{Expect, expect};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stead_informer::{Change, Key};
+use tokio::time::Instant;
 
 use crate::mirror::{Assumed, Decision, Mirror};
 

@@ -3,10 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stead_informer::Key;
 use stead_placement::{Cause, PodInfo};
+use tokio::time::Instant;
 
 use crate::config::{BACK_OFF_FIRST, BACK_OFF_MAX};
 

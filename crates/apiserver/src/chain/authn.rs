@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{HeaderMap, header};
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use stead_admission::Lookup as _;
@@ -107,7 +106,7 @@ pub(crate) fn of_token(server: &ApiServer, token: &str, audiences: Option<&[Stri
 
 /// The claims of a token that this server signed and that has not expired.
 fn verified(server: &ApiServer, token: &str) -> Option<Arc<Claims>> {
-    let now = Timestamp::now().as_second();
+    let now = crate::source::now().as_second();
     let hash: [u8; 32] = Sha256::digest(token).into();
     let cache = &server.0.tokens.0;
     if let Some(claims) = cache.lock().get(&hash) {

@@ -155,7 +155,7 @@ where
 
 fn finish(answer: &mut Answer, audit_id: Option<HeaderValue>) {
     let headers = answer.headers_mut();
-    let audit_id = audit_id.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
+    let audit_id = audit_id.or_else(|| HeaderValue::from_str(&crate::source::uuid().to_string()).ok());
     if let Some(id) = audit_id {
         headers.insert(AUDIT_ID, id);
     }

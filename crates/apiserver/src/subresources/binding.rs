@@ -1,7 +1,6 @@
 //! Binding: gives a pod its node, once.
 
 use http::StatusCode;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use stead_api::Subresource;
 use stead_machinery::decode::Target as Schema;
@@ -86,7 +85,7 @@ fn bind(target: &Target, pod: &Value, binding: &Value, node: &str) -> Result<Val
 fn set_scheduled(pod: &mut Value) {
     let condition = json!({
         "type": "PodScheduled", "status": "True", "lastProbeTime": null,
-        "lastTransitionTime": seconds(Timestamp::now()),
+        "lastTransitionTime": seconds(crate::source::now()),
     });
     if !pod["status"]["conditions"].is_array() {
         pod["status"]["conditions"] = json!([]);

@@ -2,7 +2,6 @@
 //!
 //! Source of the rules and texts: `k8s.io/kubernetes/pkg/registry/core/pod/storage/eviction.go`.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use stead_admission::Lookup as _;
 use stead_api::{Subresource, kinds};
@@ -93,7 +92,7 @@ fn taken(budget: &Value, pod: &str) -> Result<Value, ApiError> {
     }
     let mut budget = budget.clone();
     budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
-    budget["status"]["disruptedPods"][pod] = seconds(Timestamp::now()).into();
+    budget["status"]["disruptedPods"][pod] = seconds(crate::source::now()).into();
     Ok(budget)
 }
 

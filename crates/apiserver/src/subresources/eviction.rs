@@ -1,7 +1,6 @@
 //! Eviction: a delete that asks the disruption budgets first.
 
 use http::StatusCode;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use stead_api::Subresource;
 use stead_machinery::ApiError;
@@ -46,7 +45,7 @@ pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> 
 async fn mark(server: &ApiServer, target: &Target, call: &Call) -> Result<(), ApiError> {
     let condition = json!({
         "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
-        "message": "Eviction API: evicting", "lastTransitionTime": seconds(Timestamp::now()),
+        "message": "Eviction API: evicting", "lastTransitionTime": seconds(crate::source::now()),
     });
     let change = Change { target, sub: Some(Subresource::Status), user: &call.user, dry_run: false };
     let marked = |pod: &Value| {

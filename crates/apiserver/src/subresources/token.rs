@@ -1,7 +1,7 @@
 //! TokenRequest: a signed token for a service account, bound to the life of an object when asked.
 
 use http::StatusCode;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use stead_admission::Lookup as _;
 use stead_machinery::decode::Target as Schema;
@@ -35,7 +35,7 @@ pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> 
     let account = present(server, target).await?;
     let lifetime = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
     judge(lifetime)?;
-    let now = Timestamp::now();
+    let now = crate::source::now();
     let expires = now.checked_add(SignedDuration::from_secs(lifetime)).unwrap_or(now);
     let audiences: Vec<String> = match request["spec"]["audiences"].as_array() {
         Some(list) if !list.is_empty() => list.iter().filter_map(|a| a.as_str().map(str::to_owned)).collect(),
@@ -47,7 +47,7 @@ pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> 
         iat: now.as_second(),
         nbf: now.as_second(),
         iss: server.0.issuer.clone(),
-        jti: uuid::Uuid::new_v4().to_string(),
+        jti: crate::source::uuid().to_string(),
         sub: format!("system:serviceaccount:{}:{}", target.namespace, target.name),
         kubernetes: bound(server, target, &account, &request["spec"]["boundObjectRef"])?,
     };

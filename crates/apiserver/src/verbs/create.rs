@@ -1,7 +1,6 @@
 //! Create: decode, name, admit, put if absent.
 
 use http::StatusCode;
-use jiff::Timestamp;
 use serde_json::Value;
 use stead_api::convert;
 use stead_machinery::status::Reason;
@@ -76,9 +75,9 @@ async fn admit_and_put(
     call: &Call,
 ) -> Result<Created, ApiError> {
     let kind = target.kind.storage_kind();
-    let now = Timestamp::now();
+    let now = crate::source::now();
     let metadata = &mut object["metadata"];
-    metadata["uid"] = uuid::Uuid::new_v4().to_string().into();
+    metadata["uid"] = crate::source::uuid().to_string().into();
     metadata["creationTimestamp"] = write::seconds(now).into();
     let mut object = convert::to_storage(target.kind, object);
     let nameless = target.name.is_empty();

@@ -110,7 +110,7 @@ async fn attempt(
     let old = objects::decode(&entry.value, entry.modified).map_err(|e| ApiError::internal(&e.to_string()))?;
     preconditions(target, options, &old)?;
     write::admit(server, user, options.dry_run, |ctx| stead_admission::delete(kind, &old, ctx))?;
-    match decide(kind, &old, options, Timestamp::now()) {
+    match decide(kind, &old, options, crate::source::now()) {
         Decision::Nothing => Ok(Some(Deleted { entry, object: old, gone: false })),
         Decision::Mark(new) => {
             let expect = Expect::Modified(entry.modified);

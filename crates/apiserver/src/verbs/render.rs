@@ -249,5 +249,5 @@ fn columns_of(kind: &Kind) -> Value {
 }
 
 fn put_row(out: &mut BytesMut, kind: &Kind, entry: &Entry, revision: Revision, include: IncludeObject) {
-    put_value(out, &table::row(kind, &decode(kind, entry, revision), include, Timestamp::now()));
+    put_value(out, &table::row(kind, &decode(kind, entry, revision), include, crate::source::now()));
 }

@@ -292,7 +292,7 @@ impl Drop for Stream {
 
 /// So that watches that began together do not end together.
 fn spread_timeout() -> Duration {
-    let random = uuid::Uuid::new_v4().as_u128() as u64;
+    let random = crate::source::uuid().as_u128() as u64;
     DEFAULT_TIMEOUT + Duration::from_millis(random % DEFAULT_TIMEOUT.as_millis() as u64)
 }
 

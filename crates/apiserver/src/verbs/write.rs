@@ -21,7 +21,7 @@ const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 pub(crate) fn suffix(length: usize) -> String {
     let mut out = String::with_capacity(length);
     while out.len() < length {
-        let id = uuid::Uuid::new_v4();
+        let id = crate::source::uuid();
         // Bytes 6 and 8 carry the version and variant of the id.
         let random = id.as_bytes().iter().enumerate().filter(|(i, _)| !matches!(i, 6 | 8)).map(|(_, b)| b);
         let letters = random.map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()]));
@@ -45,7 +45,7 @@ pub(crate) fn admit<R>(
     let lookup = server.lookup();
     let mut random = suffix;
     ask(&mut Context {
-        now: Timestamp::now(),
+        now: crate::source::now(),
         user: &user.name,
         groups: &user.groups,
         lookup: &lookup,
