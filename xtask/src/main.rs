@@ -1,6 +1,7 @@
 //! Project tasks: `cargo xtask test` is what a contributor and CI run; the others are its parts.
 
 mod codegen;
+mod csi;
 mod mutants;
 mod protobuf;
 mod tidy;
@@ -46,6 +47,11 @@ enum Task {
         /// A checkout of k8s.io/apimachinery of the same version.
         apimachinery: PathBuf,
     },
+    /// Generate the messages of the Container Storage Interface.
+    CodegenCsi {
+        /// `csi.proto` of the wanted version.
+        proto: PathBuf,
+    },
 }
 
 fn main() -> Result<()> {
@@ -57,6 +63,7 @@ fn main() -> Result<()> {
         Task::Images => stead_testkit::images::build_all(&images(root)).map(|layout| println!("{}", layout.display())),
         Task::Registry { port } => serve(root, port),
         Task::Codegen { definitions } => codegen::run(&definitions, root),
+        Task::CodegenCsi { proto } => csi::run(&proto, root),
         Task::CodegenProtobuf { api, apimachinery } => protobuf::run(&api, &apimachinery, root),
     }
 }

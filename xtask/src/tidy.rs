@@ -21,6 +21,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("stead-runtime", 3),
     ("stead-wire", 3),
     ("stead-streaming", 3),
+    ("stead-csi", 3),
     ("stead-informer", 4),
     ("stead-apiserver", 5),
     ("stead-controllers", 5),
