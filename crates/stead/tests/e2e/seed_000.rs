@@ -1,5 +1,7 @@
 //! The Redis exercise of the first document, step by step.
 
+use std::time::Instant;
+
 use stead_testkit::kubectl::Kubectl;
 
 use crate::support::{assert_came_up_in_order, in_busybox, is_ready, with_each_kubectl};
@@ -103,10 +105,21 @@ fn step_4_names(kubectl: &Kubectl) {
     assert!(short.contains("1 packets received"), "{short}");
     assert_eq!(kubectl.ok("exec redis-2 -- hostname"), "redis-2\n");
     let typed = "nslookup redis-1.redis-headless.default.svc.cluster.local\nexit\n";
+    let started = Instant::now();
     let shell = kubectl.on_terminal("run -it --rm --image=busybox dns-test -- /bin/sh", typed);
     let second = addresses.split_whitespace().nth(1).unwrap_or_default();
-    assert!(shell.stdout.contains(&format!("Address: {second}")), "{}{}", shell.stdout, shell.stderr);
-    assert!(shell.stdout.contains("pod \"dns-test\" deleted"), "{}{}", shell.stdout, shell.stderr);
+    if !shell.stdout.contains(&format!("Address: {second}")) || !shell.stdout.contains("pod \"dns-test\" deleted") {
+        let pod = kubectl.run("get pod dns-test -o yaml");
+        let log = kubectl.run("logs dns-test");
+        panic!(
+            "terminal session of {:?}: {shell:?}\nthe pod: {}{}\nits log: {}{}",
+            started.elapsed(),
+            pod.stdout,
+            pod.stderr,
+            log.stdout,
+            log.stderr
+        );
+    }
 }
 
 fn step_5_data(kubectl: &Kubectl) {
