@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -16,6 +16,10 @@ use crate::kubectl::Kubectl;
 
 /// How long a server may take until it says that it is ready.
 pub(crate) const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Clusters on one machine at the same time: what the address ranges have room for.
+const INDEXES: u32 = 60;
+/// Below the ports that the kernel hands out, one of which another process may get between two looks.
+const FIRST_PORT: u16 = 21_600;
 /// The line, on standard output, with which a server says that it is ready.
 pub const READY: &str = "stead is ready";
 /// What the log says when a part of stead itself lacks a right.
@@ -42,6 +46,7 @@ pub struct Cluster {
     port: u16,
     /// Distinguishes the address ranges of clusters that run side by side.
     index: u8,
+    _claim: UnixListener,
     server: Option<Child>,
 }
 
@@ -52,7 +57,6 @@ impl Cluster {
     /// When it does not start; the end of its log is in the error.
     pub fn start(options: Options) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("stead-test-").tempdir()?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let images = directory.path().join("data/agent/images");
         fs::create_dir_all(&images)?;
         for archive in &options.archives {
@@ -61,8 +65,9 @@ impl Cluster {
         if let Some(registries) = &options.registries {
             fs::write(directory.path().join("registries.yaml"), registries)?;
         }
-        let index = next_index();
-        let mut cluster = Self { options, directory, port, index, server: None };
+        let (index, claim) = claim_index()?;
+        let port = FIRST_PORT + u16::from(index);
+        let mut cluster = Self { options, directory, port, index, _claim: claim, server: None };
         cluster.start_server()?;
         Ok(cluster)
     }
@@ -165,11 +170,15 @@ impl Cluster {
     }
 }
 
-/// A number below 60 that no other cluster of this process has at the same time.
-fn next_index() -> u8 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = std::process::id().wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-    u8::try_from(number % 60).expect("below 60")
+/// A number below 60 that no other cluster on this machine has at the same time: who holds it listens on its abstract socket.
+fn claim_index() -> Result<(u8, UnixListener)> {
+    let first = std::process::id() % INDEXES;
+    let indexes = (0..INDEXES).map(|step| (first + step) % INDEXES);
+    let claimed = indexes.into_iter().find_map(|index| {
+        let address = SocketAddr::from_abstract_name(format!("stead-test-cluster-{index}")).ok()?;
+        Some((u8::try_from(index).ok()?, UnixListener::bind_addr(&address).ok()?))
+    });
+    claimed.context("too many test clusters on this machine")
 }
 
 impl Drop for Cluster {
