@@ -22,6 +22,8 @@ const INDEXES: u32 = 60;
 const FIRST_PORT: u16 = 21_600;
 /// The line, on standard output, with which a server says that it is ready.
 pub const READY: &str = "stead is ready";
+/// What the server logs unless `STEAD_LOG` says otherwise: also each step of an exec or attach, to see where one hung.
+const LOG: &str = "info,kube=warn,stead_node::server=debug";
 /// What the log says when a part of stead itself lacks a right.
 pub const REFUSED: &str = "a component was refused";
 
@@ -90,6 +92,9 @@ impl Cluster {
             command.arg("--private-registry").arg(registries);
         }
         command.args(&self.options.flags);
+        if std::env::var_os("STEAD_LOG").is_none() {
+            command.env("STEAD_LOG", LOG);
+        }
         let mut server =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().context("stead server")?;
         let stdout = server.stdout.take().context("stdout is piped")?;

@@ -43,8 +43,11 @@ impl Node {
                 Ok(client) => client,
                 Err(error) => return tracing::debug!(%error, "exec client"),
             };
+            tracing::debug!(container = found.id, "exec: the client is connected");
             let session = node.engine.exec(&found.id, config).await;
+            tracing::debug!(container = found.id, error = ?session.as_ref().err(), "exec: the container has answered");
             join(client, session.map_err(|error| error.to_string())).await;
+            tracing::debug!(container = found.id, "exec: ended");
         });
         Ok(response.map(|body| body.map_err(|never| match never {}).boxed_unsync()))
     }
@@ -69,8 +72,11 @@ impl Node {
                 Ok(client) => client,
                 Err(error) => return tracing::debug!(%error, "attach client"),
             };
+            tracing::debug!(container = found.id, "attach: the client is connected");
             let session = node.engine.attach(&found.id, config).await;
+            tracing::debug!(container = found.id, error = ?session.as_ref().err(), "attach: the container has answered");
             join(client, session.map_err(|error| error.to_string())).await;
+            tracing::debug!(container = found.id, "attach: ended");
         });
         Ok(response.map(|body| body.map_err(|never| match never {}).boxed_unsync()))
     }
@@ -148,7 +154,8 @@ async fn join(client: RemoteCommand, session: Result<Session, String>) {
     };
     let input = session.stdin.take().zip(stdin).map(|(mut to, mut from)| {
         tokio::spawn(async move {
-            let _ = copy(&mut from, &mut to).await;
+            let copied = copy(&mut from, &mut to).await;
+            tracing::debug!(?copied, "standard input has ended");
             let _ = to.shutdown().await;
         })
     });
@@ -176,7 +183,8 @@ async fn join(client: RemoteCommand, session: Result<Session, String>) {
 
 async fn pump(from: Option<Box<dyn tokio::io::AsyncRead + Send + Unpin>>, to: Option<tokio::io::DuplexStream>) {
     if let (Some(mut from), Some(mut to)) = (from, to) {
-        let _ = copy(&mut from, &mut to).await;
+        let copied = copy(&mut from, &mut to).await;
+        tracing::debug!(?copied, "an output has ended");
         let _ = to.shutdown().await;
     }
 }
