@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::commands::{
     annotate, api_resources, apply, attach, cluster_info, completion, config, cordon, cp, create, delete, describe,
     drain, edit, events, exec, explain, get, label, logs, patch, port_forward, replace, rollout, run, scale, set,
-    version, wait,
+    timeline, version, wait,
 };
 
 /// kubectl's commands, for any Kubernetes cluster.
@@ -114,8 +114,10 @@ pub(crate) enum Command {
     ApiResources(api_resources::Flags),
     /// The API versions that the server has.
     ApiVersions,
-    /// Documentation of a resource's fields.
+    /// Documentation of a resource's fields (TYPE); why an object is not as wanted, and the mend (TYPE/NAME).
     Explain(explain::Flags),
+    /// What happened to an object and what belongs to it, in order.
+    Timeline(timeline::Flags),
     /// Versions of client and server.
     Version(version::Flags),
     /// Take a node out of scheduling.

@@ -14,6 +14,7 @@ mod commands;
 mod describe;
 mod failure;
 mod kubeconfig;
+mod look;
 mod manifest;
 mod print;
 mod resources;

@@ -72,6 +72,13 @@ fn kubectl_words(words: Vec<String>) -> Option<Vec<String>> {
     if rest.len() > 1 && rest.first().is_some_and(|word| word == "version") {
         return Some(rest);
     }
+    // None of stead's own commands has flags before its name: a namespace called like one of them is no command.
+    if rest
+        .first()
+        .is_some_and(|word| word.starts_with('-') && !matches!(&**word, "-h" | "--help" | "-V" | "--version"))
+    {
+        return Some(rest);
+    }
     let own = Stead::command();
     let kubectls = stead_cli::names();
     let first = rest.iter().find(|word| own.find_subcommand(word).is_some() || kubectls.contains(word))?;
@@ -117,6 +124,8 @@ mod tests {
             ("stead kubectl version", Some("version")),
             ("stead get pods", Some("get pods")),
             ("stead -n x get pods", Some("-n x get pods")),
+            ("stead -n image get pods", Some("-n image get pods")),
+            ("stead --help", None),
             ("stead server --debug", None),
             ("stead check a b", None),
             ("stead version", None),

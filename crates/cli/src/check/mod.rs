@@ -1,18 +1,18 @@
 //! `stead check NAMESPACE NAME`: a StatefulSet with its pods and claims, what is wrong with it, and how to mend it.
 
-mod diagnose;
 mod report;
-mod snapshot;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::Api;
 use stead_client::Place;
+use stead_diagnosis::{Snapshot, Target, explain};
 
-pub use diagnose::{Finding, diagnose};
-pub use snapshot::Snapshot;
+use crate::look::look;
 
 /// What to check, and in which cluster.
 #[derive(Args, Clone, Debug)]
@@ -38,18 +38,23 @@ const SERVER_KUBECONFIG: &str = "/etc/stead/stead.yaml";
 /// When the cluster cannot be reached or the set does not exist.
 pub fn run(flags: &Flags) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let snapshot = runtime.block_on(read(flags))?;
-    let findings = diagnose(&snapshot);
-    print!("{}", report::text(&snapshot, &findings));
-    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let (set, snapshot) = runtime.block_on(read(flags))?;
+    let report = explain(&snapshot, &Target::Set(flags.name.clone())).with_context(|| {
+        format!("cannot check StatefulSet {}/{}: it has gone meanwhile", flags.namespace, flags.name)
+    })?;
+    print!("{}", report::text(&set, &snapshot, &report));
+    Ok(if report.worst().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn read(flags: &Flags) -> Result<Snapshot> {
+async fn read(flags: &Flags) -> Result<(StatefulSet, Snapshot)> {
     let place = Place { path: kubeconfig(flags), context: flags.context.clone(), ..Place::default() };
     let client = stead_client::from_kubeconfig(&place).await?;
-    Snapshot::read(&client, &flags.namespace, &flags.name)
-        .await
-        .with_context(|| format!("cannot check StatefulSet {}/{}", flags.namespace, flags.name))
+    let cannot = || format!("cannot check StatefulSet {}/{}", flags.namespace, flags.name);
+    let set: StatefulSet =
+        Api::namespaced(client.clone(), &flags.namespace).get(&flags.name).await.with_context(cannot)?;
+    let mut snapshot = look(&client, &flags.namespace).await.with_context(cannot)?;
+    snapshot.sets.0.get_or_insert_default().entry(flags.name.clone()).or_insert_with(|| set.clone());
+    Ok((set, snapshot))
 }
 
 /// The named file; without one kubectl's defaults, and after them the server's own.

@@ -1,4 +1,4 @@
-//! `explain`: the documentation of fields, from the server's OpenAPI v3.
+//! `explain TYPE`: the documentation of fields, from the server's OpenAPI v3. `explain TYPE/NAME` is [`super::diagnose`].
 //!
 //! Source of the layout: `k8s.io/kubectl/pkg/explain/v2` (its plain-text template).
 
@@ -17,7 +17,7 @@ const DEPTH_MAX: usize = 24;
 /// What to explain.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Flags {
-    /// TYPE, or TYPE.FIELD.FIELD
+    /// TYPE or TYPE.FIELD.FIELD for documentation; TYPE/NAME for why that object is not as wanted
     words: Vec<String>,
     /// All fields below, without their descriptions.
     #[arg(long)]
@@ -25,12 +25,17 @@ pub(crate) struct Flags {
     /// GROUP/VERSION
     #[arg(long)]
     api_version: Option<String>,
-    #[arg(long, hide = true)]
+    /// Of TYPE/NAME: json, yaml
+    #[arg(short = 'o', long)]
     output: Option<String>,
 }
 
 /// Prints it.
 pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
+    // Kubectl knows no such words here.
+    if flags.words.iter().any(|word| word.contains('/')) {
+        return super::diagnose::run(session, &flags.words, flags.output.as_deref()).await;
+    }
     let [word] = &flags.words[..] else {
         return match flags.words.len() {
             0 => plain(

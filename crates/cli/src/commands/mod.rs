@@ -13,6 +13,7 @@ pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod describe;
+pub(crate) mod diagnose;
 pub(crate) mod drain;
 pub(crate) mod edit;
 pub(crate) mod events;
@@ -29,6 +30,7 @@ pub(crate) mod rollout;
 pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod set;
+pub(crate) mod timeline;
 pub(crate) mod version;
 pub(crate) mod wait;
 
@@ -63,6 +65,7 @@ pub(crate) async fn run(session: &Session, command: Command) -> Result {
         Command::ApiResources(flags) => api_resources::run(session, flags).await,
         Command::ApiVersions => api_resources::versions(session).await,
         Command::Explain(flags) => explain::run(session, flags).await,
+        Command::Timeline(flags) => timeline::run(session, flags).await,
         Command::Version(flags) => version::run(session, flags).await,
         Command::Cordon(flags) => cordon::run(session, flags, true).await,
         Command::Uncordon(flags) => cordon::run(session, flags, false).await,

@@ -79,11 +79,15 @@ fn acceptance_8_the_checker_prints_the_set_and_says_what_is_wrong() {
     assert_eq!(code, 1);
     for line in [
         "- Replicas: 1/2",
-        "- service/web: the headless Service of the set does not exist: its pods run, but their DNS names do not resolve",
-        "mend: create the Service web with clusterIP: None and the selector app=web",
-        "- pod/web-1: the image \"nginx:nothere\" cannot be pulled",
-        "mend: correct the image: kubectl set image statefulset/web nginx=IMAGE",
+        "  service/web: the headless Service of the set does not exist: its pods run, but their DNS names do not resolve",
+        "mend  create the Service web",
+        "it is stuck on web-1 (it has the new revision)",
+        "pod/web-1: the image \"nginx:nothere\" cannot be pulled: ",
+        "$ kubectl -n default rollout undo statefulset/web",
+        "$ kubectl -n default set image statefulset/web nginx=IMAGE",
     ] {
         assert!(printed.contains(line), "{line:?} is missing in\n{printed}");
     }
+    // The set heals by itself: nobody has to delete a pod.
+    assert!(!printed.contains("delete pod"), "{printed}");
 }

@@ -16,5 +16,6 @@ mod seed_000;
 mod seed_001;
 mod seed_002;
 mod seed_004;
+mod states;
 mod storage;
 mod support;

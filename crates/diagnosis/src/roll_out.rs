@@ -1,0 +1,146 @@
+//! A roll-out: how far it is, what it is stuck on, and what holds it on purpose.
+
+use stead_workloads::statefulset::{Revision, Strategy, Wait, wishes};
+
+use crate::finding::Finding;
+use crate::set::Set;
+use crate::snapshot::name;
+
+/// How the roll-out of a set stands; `None` when none is under way.
+pub(crate) fn state(set: &mut Set<'_>) -> Option<Finding> {
+    let status = set.set.status.as_ref()?;
+    let update = status.update_revision.clone()?;
+    if set.set.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let undone = undone(set);
+    let outdated: Vec<u32> = set
+        .state
+        .replicas
+        .iter()
+        .filter(|slot| slot.pod.is_some_and(|pod| pod.revision != Revision::UPDATE))
+        .map(|slot| slot.ordinal)
+        .collect();
+    let broken = broken(set);
+    let rolling = status.current_revision.as_ref() != Some(&update);
+    if outdated.is_empty() && !(rolling && broken.is_some()) {
+        return undone;
+    }
+    let total = set.wanted.len();
+    let done = total.saturating_sub(outdated.len());
+    let before = status.current_revision.clone().unwrap_or_default();
+    let finding =
+        Finding::new("RollOut", set.word(), format!("roll-out of {update}: {done} of {total} pods are of it"))
+            .seen("status.updateRevision", format!("{update} (before: {before})"));
+    if let Some(ordinal) = broken {
+        let name = set.pod_name(ordinal);
+        let newest = set
+            .state
+            .replicas
+            .iter()
+            .find(|slot| slot.ordinal == ordinal)
+            .and_then(|slot| slot.pod)
+            .is_some_and(|pod| pod.revision == Revision::UPDATE);
+        let of = if newest { "it has the new revision" } else { "it has an old revision" };
+        let what = format!("roll-out of {update}: {done} of {total} pods are of it; it is stuck on {name} ({of})");
+        let cause = set.fault(ordinal);
+        return Some(Finding { rule: "RollOutStuck", what, ..finding }.from_cause(cause).as_bad_as_its_causes());
+    }
+    held(set, &finding, &outdated).or_else(|| Some(going_on(set, finding)))
+}
+
+/// The pod that the roll-out does not get past: the highest that is not as it should be.
+fn broken(set: &Set<'_>) -> Option<u32> {
+    set.wanted
+        .iter()
+        .rev()
+        .copied()
+        .find(|ordinal| set.faults.get(ordinal).is_some_and(|f| f.severity == crate::Severity::Fault))
+}
+
+/// Held on purpose: partition, OnDelete, pause.
+fn held(set: &Set<'_>, finding: &Finding, outdated: &[u32]) -> Option<Finding> {
+    let kubectl = set.snapshot.kubectl();
+    let word = set.word();
+    let with = |rule, why: String| Finding { rule, what: format!("{}: {why}", finding.what), ..finding.clone() }.note();
+    if wishes::is_paused(set.set) {
+        return Some(
+            with("Paused", "it is paused".to_owned())
+                .seen(format!("metadata.annotations[{}]", wishes::PAUSED), "true")
+                .mended_by("let it go on", format!("{kubectl} annotate {word} {}-", wishes::PAUSED)),
+        );
+    }
+    match set.state.strategy {
+        Strategy::OnDelete => {
+            let names: Vec<String> = outdated.iter().rev().map(|ordinal| set.pod_name(*ordinal)).collect();
+            Some(
+                with("OnDelete", "pods are updated only when somebody deletes them".to_owned())
+                    .seen("spec.updateStrategy.type", "OnDelete")
+                    .mended_by("update them, one after the other", format!("{kubectl} delete pod {}", names.join(" "))),
+            )
+        }
+        Strategy::RollingUpdate { partition, .. } => {
+            let below: Vec<u32> = set.wanted.iter().copied().take(partition as usize).collect();
+            if !outdated.iter().all(|ordinal| below.contains(ordinal)) {
+                return None;
+            }
+            let names: Vec<String> = outdated.iter().map(|ordinal| set.pod_name(*ordinal)).collect();
+            let patch = r#"{"spec":{"updateStrategy":{"rollingUpdate":{"partition":0}}}}"#;
+            Some(
+                with("Partition", format!("{} stay as they are, below the partition", names.join(", ")))
+                    .seen("spec.updateStrategy.rollingUpdate.partition", partition.to_string())
+                    .mended_by("let it go on", format!("{kubectl} patch {word} -p '{patch}'")),
+            )
+        }
+    }
+}
+
+/// On its way; what it waits for.
+fn going_on(set: &mut Set<'_>, finding: Finding) -> Finding {
+    let what = finding.what.clone();
+    let with = |why: String| Finding { what: format!("{what}; {why}"), ..finding.clone() }.waiting();
+    match set.plan.wait {
+        Some(Wait::ToBeReady(ordinal)) => {
+            let name = set.pod_name(ordinal);
+            with(format!("it waits for {name} to be Running and Ready")).from_cause(set.fault(ordinal))
+        }
+        Some(Wait::ToBeAvailable(ordinal)) => {
+            with(format!("it waits for {} to be Ready for minReadySeconds", set.pod_name(ordinal)))
+        }
+        Some(Wait::ToBeGone(ordinal)) => {
+            let name = set.pod_name(ordinal);
+            with(format!("it waits for {name} to be gone")).from_cause(set.fault(ordinal)).as_bad_as_its_causes()
+        }
+        Some(Wait::ForBudget) => {
+            let first = set.faults.keys().next_back().copied();
+            with("as many pods are unavailable as maxUnavailable allows".to_owned())
+                .from_cause(first.and_then(|ordinal| set.fault(ordinal)))
+        }
+        Some(Wait::BeforeRemoving(_) | Wait::ForOldClaim(_) | Wait::ForOthers) | None => finding.waiting(),
+    }
+}
+
+/// A roll-out that was given up and undone.
+fn undone(set: &Set<'_>) -> Option<Finding> {
+    let from = set.set.metadata.annotations.as_ref()?.get(wishes::ROLLED_BACK_FROM)?;
+    let event = set.snapshot.event("StatefulSet", &set.set.metadata, "StatefulSetRollback");
+    let own = name(&set.set.metadata);
+    Some(
+        Finding::new(
+            "RolledBack",
+            set.word(),
+            format!("the roll-out of {from} took longer than its deadline and was undone"),
+        )
+        .seen(format!("metadata.annotations[{}]", wishes::ROLLED_BACK_FROM), from.clone())
+        .with(event)
+        .mended_by(
+            "see what that revision was",
+            format!("{} get controllerrevision {from} -o yaml", set.snapshot.kubectl()),
+        )
+        .mended_by(
+            "when it is dealt with",
+            format!("{} annotate statefulset/{own} {}-", set.snapshot.kubectl(), wishes::ROLLED_BACK_FROM),
+        )
+        .note(),
+    )
+}

@@ -1,0 +1,2 @@
+//! Stories.
+#![cfg(test)]
