@@ -44,9 +44,15 @@ impl Kubectl {
     #[must_use]
     pub fn on_terminal(&self, command: &str, typed: &str) -> Done {
         let limit = COMMAND_TIMEOUT.as_secs();
-        let line =
-            format!("timeout {limit} {} --kubeconfig {} {command}", self.program.display(), self.kubeconfig.display());
+        // In the foreground: `timeout` and what it starts would else be stopped as soon as they touch the terminal, unless the
+        // shell in between happens to give its place to it.
+        let line = format!(
+            "exec timeout --foreground {limit} {} --kubeconfig {} {command}",
+            self.program.display(),
+            self.kubeconfig.display()
+        );
         let mut process = Command::new("script");
+        process.env("SHELL", "/bin/sh").env_remove("KUBECONFIG");
         process.args(["-q", "-e", "-c", &line, "/dev/null"]);
         self.finish(process, typed)
     }
