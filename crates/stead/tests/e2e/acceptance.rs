@@ -2,7 +2,7 @@
 
 use stead_testkit::kubectl::Kubectl;
 
-use crate::support::{cluster, in_busybox};
+use crate::support::{cluster, in_busybox, position, with_each_kubectl};
 
 /// A set of busybox pods; `extra` goes into the set's spec, `container` into the container.
 fn set(name: &str, replicas: u32, extra: &str, container: &str) -> String {
@@ -229,4 +229,68 @@ fn acceptance_6_4_a_container_that_ends_again_and_again() {
     assert!(kubectl.ok("logs crash-0 --previous").starts_with("life "));
     let events = kubectl.ok("get events --field-selector involvedObject.name=crash-0 -o jsonpath={.items[*].reason}");
     assert!(events.contains("BackOff"), "{events}");
+}
+
+#[test]
+fn acceptance_5_1_the_old_flag_leaves_the_pods_alone() {
+    with_each_kubectl(|_, kubectl| {
+        kubectl.apply(&set("app", 2, "", IDLE));
+        ready(kubectl, "app", "2");
+        let identities = "get pods -l app=app -o jsonpath={.items[*].metadata.uid}";
+        let before = kubectl.ok(identities);
+        // kubectl has refused the old value since 1.2x: whoever has such a one says "orphan".
+        if kubectl.run("delete sts app --cascade=false").code != 0 {
+            let _ = kubectl.ok("delete sts app --cascade=orphan");
+        }
+        assert_eq!(kubectl.ok("get sts -o name"), "");
+        kubectl.eventually("get pods -l app=app -o jsonpath={.items[*].metadata.ownerReferences}", str::is_empty);
+        assert_eq!(kubectl.ok(identities), before, "the pods run on");
+        kubectl.apply(&set("app", 2, "", IDLE));
+        ready(kubectl, "app", "2");
+        assert_eq!(kubectl.ok(identities), before, "a new set takes them over");
+    });
+}
+
+#[test]
+fn acceptance_5_1b_a_set_that_asks_for_it_goes_in_reverse_order() {
+    let (_cluster, kubectl) = cluster();
+    let ordered = set("app", 3, CLAIMS, IDLE)
+        .replace("{name: app}\nspec:", "{name: app, annotations: {stead.dev/ordered-delete: \"true\"}}\nspec:");
+    assert!(ordered.contains("ordered-delete"));
+    kubectl.apply(&ordered);
+    ready(&kubectl, "app", "3");
+    let mut watch = kubectl.start("get pods -l app=app --watch-only --output-watch-events --no-headers");
+    let _ = kubectl.ok("delete sts app --cascade=foreground");
+    let seen = watch.until(|line| line.starts_with("DELETED") && line.contains("app-0")).to_vec();
+    let at = |what: &str, pod: &str| position(&seen, pod, |line| line.starts_with(what) && line.contains(pod));
+    for (above, below) in [("app-2", "app-1"), ("app-1", "app-0")] {
+        assert!(
+            at("DELETED", above) < at("MODIFIED", below),
+            "{below} was touched before {above} was gone:\n{}",
+            seen.join("\n")
+        );
+    }
+    assert_eq!(kubectl.ok("get sts -o name"), "");
+    assert_eq!(kubectl.ok("get pvc -o name").lines().count(), 3, "claims stay");
+}
+
+#[test]
+fn acceptance_6_1_a_grpc_probe_asks_a_real_health_service() {
+    let (_cluster, kubectl) = cluster();
+    let pod = |name: &str, probe: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  - name: etcd\n    image: quay.io/coreos/etcd:v3.4.23\n    command: [etcd, --data-dir=/tmp/data, \"--listen-client-urls=http://0.0.0.0:2379\", \"--advertise-client-urls=http://127.0.0.1:2379\"]\n    {probe}\n"
+        )
+    };
+    kubectl.apply(&pod("serves", "readinessProbe: {grpc: {port: 2379}, periodSeconds: 1}"));
+    // It knows nothing of a service of that name, and nobody listens on that port.
+    kubectl.apply(&pod("unknown", "readinessProbe: {grpc: {port: 2379, service: other}, periodSeconds: 1}"));
+    kubectl.apply(&pod("closed", "readinessProbe: {grpc: {port: 2999}, periodSeconds: 1}"));
+    let _ = kubectl.ok("wait --for=condition=Ready pod/serves --timeout=110s");
+    for name in ["unknown", "closed"] {
+        kubectl.eventually(&format!("get events --field-selector involvedObject.name={name},reason=Unhealthy -o jsonpath={{.items[*].message}}"), |told| {
+            told.contains("Readiness probe failed")
+        });
+        assert_eq!(kubectl.ok(&format!("get pod {name} -o jsonpath={{.status.containerStatuses[0].ready}}")), "false");
+    }
 }

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod acceptance;
+mod applications;
 mod bad_input;
 mod check;
 mod healing;
+mod neighbours;
 mod nodes;
 mod order;
 mod quickstart;

@@ -64,8 +64,13 @@ fn registries() -> String {
     .clone()
 }
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
+}
+
+/// A manifest of `examples/`.
+pub(crate) fn example(name: &str) -> String {
+    std::fs::read_to_string(root().join("examples").join(name).with_extension("yaml")).unwrap()
 }
 
 /// Whether the line of `get pods` shows all containers ready.

@@ -40,8 +40,11 @@ pub(super) fn unpack(recipe: &Recipe, cache: &Path, root: &Path) -> Result<()> {
         fs::remove_dir_all(root)?;
     }
     make_skeleton(root)?;
-    for package in closure(recipe.packages)? {
+    for package in wanted(recipe)? {
         extract(&fetch(&package, cache)?, root)?;
+    }
+    for path in recipe.without {
+        fs::remove_file(root.join(path)).with_context(|| format!("{path} is to be left out"))?;
     }
     for unused in UNUSED_PATHS {
         let path = root.join(unused);
@@ -102,9 +105,12 @@ fn make_skeleton(root: &Path) -> Result<()> {
     }
     fs::write(
         root.join("etc/passwd"),
-        "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/sh\nredis:x:999:999::/data:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/sh\nredis:x:999:999::/data:/bin/sh\nmysql:x:998:998::/var/lib/mysql:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     )?;
-    fs::write(root.join("etc/group"), "root:x:0:\nadm:x:4:\nwww-data:x:33:\nredis:x:999:\nnogroup:x:65534:\n")?;
+    fs::write(
+        root.join("etc/group"),
+        "root:x:0:\nadm:x:4:\nwww-data:x:33:\nredis:x:999:\nmysql:x:998:\nnogroup:x:65534:\n",
+    )?;
     Ok(())
 }
 
@@ -121,6 +127,13 @@ fn link_busybox(root: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn wanted(recipe: &Recipe) -> Result<BTreeSet<String>> {
+    if recipe.complete {
+        return Ok(recipe.packages.iter().map(|&name| name.to_owned()).collect());
+    }
+    closure(recipe.packages)
 }
 
 /// The packages themselves and every library package that they need.
