@@ -254,7 +254,7 @@ fn collect(messages: &BTreeMap<String, Message>, name: &str, wanted: &mut BTreeS
 /// `outer` are the messages around this one.
 fn write_message(out: &mut String, message: &Message, outer: &[&Message], depth: usize) -> Result<()> {
     let pad = "    ".repeat(depth);
-    let copy = if message.fields.is_empty() && message.unions.is_empty() { "Copy, " } else { "" };
+    let copy = if is_plain(message) { "Copy, " } else { "" };
     writeln!(out, "{pad}#[derive(Clone, {copy}PartialEq, prost::Message)]\n{pad}pub struct {} {{", message.name)?;
     let scope: Vec<&Message> = outer.iter().copied().chain([message]).collect();
     for field in &message.fields {
@@ -280,7 +280,12 @@ fn write_message(out: &mut String, message: &Message, outer: &[&Message], depth:
         write_enum(out, name, values, depth + 1)?;
     }
     for (name, members) in &message.unions {
-        writeln!(out, "{pad}    #[derive(Clone, PartialEq, prost::Oneof)]\n{pad}    pub enum {} {{", camel(name))?;
+        let copy = if is_plain(message) { "Copy, " } else { "" };
+        writeln!(
+            out,
+            "{pad}    #[derive(Clone, {copy}PartialEq, prost::Oneof)]\n{pad}    pub enum {} {{",
+            camel(name)
+        )?;
         for member in members {
             let (attribute, kind) = typed(member, &scope, depth + 1);
             let kind = kind.strip_prefix("Option<").and_then(|kind| kind.strip_suffix('>')).unwrap_or(&kind);
@@ -371,4 +376,17 @@ fn snake(name: &str) -> String {
         out.extend(sign.to_lowercase());
     }
     out
+}
+
+/// Whether nothing in the message lies outside of it.
+fn is_plain(message: &Message) -> bool {
+    let small = |field: &Field| match &field.kind {
+        Kind::Map => false,
+        Kind::Named(kind) => {
+            let own = message.enums.iter().any(|(name, _)| name == kind);
+            !field.repeated && (own || matches!(kind.as_str(), "bool" | "int32" | "int64"))
+        }
+    };
+    let inner = |field: &Field| matches!(&field.kind, Kind::Named(kind) if message.messages.iter().any(|one| one.name == *kind && is_plain(one)));
+    message.fields.iter().all(small) && message.unions.iter().flat_map(|(_, members)| members).all(inner)
 }

@@ -48,6 +48,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attachments;
 mod batch;
 pub mod claims;
 mod config;
@@ -72,6 +73,7 @@ pub mod registry;
 pub mod replicaset;
 pub mod rootca;
 pub mod serviceaccount;
+pub mod sidecars;
 pub mod sources;
 pub mod statefulset;
 pub mod taints;

@@ -6,6 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use crate::attachments::Attachments;
 use crate::claims::{Claims, LocalStorage};
 use crate::cronjob::CronJobs;
 use crate::daemonset::DaemonSets;
@@ -58,6 +59,7 @@ pub fn all() -> Vec<Entry> {
         entry::<MirroredSlices>(),
         entry::<Claims>(),
         entry::<LocalStorage>(),
+        entry::<Attachments>(),
         entry::<ServiceAccounts>(),
         entry::<RootCertificates>(),
         entry::<Garbage>(),

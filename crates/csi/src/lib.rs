@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod capability;
 mod client;
 mod frame;
 pub mod messages;
@@ -15,6 +16,7 @@ mod server;
 mod sockets;
 mod status;
 
+pub use capability::{ControllerAbilities, NodeAbilities, Services, access_mode, device, mounted};
 pub use client::Endpoint;
 pub use server::{Handler, answer, serve};
 pub use sockets::{Socket, Sockets};

@@ -254,7 +254,11 @@ async fn stop_sandboxes(context: &Context, ids: &[String]) -> Outcome {
 async fn teardown(context: &Context) -> Outcome {
     let dir = context.node.config.pod_dir(&context.uid);
     let detached = context.node.network.detach(&context.uid);
-    let (unmounted, detached) = futures::join!(volumes::blocking(move || volumes::unmount(&dir)), detached);
+    let unmounted = async {
+        context.node.release_driver_volumes(&dir).await?;
+        volumes::blocking(move || volumes::unmount(&dir)).await
+    };
+    let (unmounted, detached) = futures::join!(unmounted, detached);
     context.node.objects.release(&context.uid);
     let detached = detached.map_err(|error| error.to_string());
     match unmounted.and(detached) {
@@ -298,13 +302,17 @@ async fn forget(context: &Context, sandboxes: &[String]) -> Outcome {
     let (name, namespace, uid) = spec::identity(&context.pod);
     let config = &context.node.config;
     let (dir, logs) = (config.pod_dir(uid), config.pod_log_dir(namespace, name, uid));
-    let removed = volumes::blocking(move || {
-        volumes::unmount(&dir)?;
-        for path in [dir, logs] {
-            volumes::remove_tree(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        }
-        Ok(())
-    });
+    let removed = async {
+        context.node.release_driver_volumes(&dir).await?;
+        let remove = move || {
+            volumes::unmount(&dir)?;
+            for path in [dir, logs] {
+                volumes::remove_tree(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            }
+            Ok(())
+        };
+        volumes::blocking(remove).await
+    };
     match removed.await {
         Ok(()) => Outcome::Ok,
         Err(cause) => {

@@ -11,6 +11,7 @@ mod addresses;
 mod config;
 mod container;
 mod context;
+mod csi;
 mod downward;
 mod env;
 mod execute;
@@ -90,6 +91,7 @@ pub struct Node {
     pub(crate) images: tokio::sync::Mutex<()>,
     /// Pod uid by the name of a volume that only one pod may have.
     pub(crate) sole_users: Mutex<HashMap<String, String>>,
+    pub(crate) drivers: csi::Drivers,
     pub(crate) capacity: Capacity,
     pub(crate) pods: Pods,
     /// Pod uid by sandbox id.
@@ -135,6 +137,7 @@ impl Node {
             storage: storage.clone(),
             images: tokio::sync::Mutex::default(),
             sole_users: Mutex::default(),
+            drivers: csi::Drivers::new(storage),
             capacity: system::capacity(&config),
             pods: Pods::default(),
             owners: Mutex::default(),
@@ -169,7 +172,8 @@ impl Node {
                 tasks,
                 self.clone().keep_registered(),
                 self.clone().renew_lease(),
-                self.clone().reclaim_volumes()
+                self.clone().reclaim_volumes(),
+                self.clone().follow_drivers()
             )
         };
         self.stop.run_until_cancelled(all).await;

@@ -243,10 +243,15 @@ impl Node {
             let uid = dir.file_name().to_string_lossy().into_owned();
             if is_stray(&uid) {
                 let path = dir.path();
-                let removed = crate::volumes::blocking(move || {
-                    crate::volumes::unmount(&path)?;
-                    crate::volumes::remove_tree(&path).map_err(|error| error.to_string())
-                });
+                // A driver may come later than this: its volumes are left to the next start then.
+                let removed = async {
+                    self.release_driver_volumes(&path).await?;
+                    let remove = move || {
+                        crate::volumes::unmount(&path)?;
+                        crate::volumes::remove_tree(&path).map_err(|error| error.to_string())
+                    };
+                    crate::volumes::blocking(remove).await
+                };
                 if let Err(cause) = removed.await {
                     tracing::warn!(uid, cause, "cannot remove the files of a pod that is gone");
                 }

@@ -40,8 +40,22 @@ impl Node {
         }
     }
 
-    /// Grows an image volume that is mounted here, and says so in its claim.
-    async fn grow(&self, volume: &PersistentVolume) {
+    /// Grows a volume that is mounted here, and says so in its claim.
+    async fn grow(self: &Arc<Self>, volume: &Arc<PersistentVolume>) {
+        if volume.spec.as_ref().is_some_and(|spec| spec.csi.is_some()) {
+            // A driver may take its time; other volumes do not wait for it.
+            if !self.users(volume).is_empty() {
+                let (node, volume) = (self.clone(), volume.clone());
+                tokio::spawn(async move {
+                    match node.claim_of(&volume).await {
+                        Ok(Some(claim)) => node.grow_driver_volume(&claim, &volume).await,
+                        Ok(None) => {}
+                        Err(cause) => tracing::warn!(cause, "cannot look up the claim of a volume that has grown"),
+                    }
+                });
+            }
+            return;
+        }
         let Some((path, bytes)) = image_of(volume).filter(|_| self.is_here(volume)) else { return };
         let grown = {
             let _turn = self.images.lock().await;
@@ -54,17 +68,24 @@ impl Node {
             Err(cause) => Err(cause),
         };
         if let Err(cause) = told {
-            self.recorder.event(volume, Severity::Warning, "FileSystemResizeFailed", cause);
+            self.recorder.event(&**volume, Severity::Warning, "FileSystemResizeFailed", cause);
         }
     }
 
     async fn tell_claim(&self, volume: &PersistentVolume) -> Result<(), String> {
+        match self.claim_of(volume).await? {
+            Some(claim) => has_grown(self, &claim, volume).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The claim that the volume is bound to, as the API has it now.
+    async fn claim_of(&self, volume: &PersistentVolume) -> Result<Option<PersistentVolumeClaim>, String> {
         let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.clone()).unwrap_or_default();
         let (namespace, name) = (reference.namespace.unwrap_or_default(), reference.name.unwrap_or_default());
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
         match claims.get_opt(&name).await {
-            Ok(Some(claim)) if claim.metadata.uid == reference.uid => has_grown(self, &claim, volume).await,
-            Ok(_) => Ok(()),
+            Ok(claim) => Ok(claim.filter(|claim| claim.metadata.uid == reference.uid)),
             Err(error) => Err(stead_client::message(&error)),
         }
     }

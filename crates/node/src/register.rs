@@ -186,6 +186,9 @@ impl Node {
         let (capacity, allocatable) = self.amounts();
         let addresses = [("InternalIP", self.config.node_ip.to_string()), ("Hostname", self.config.name.clone())];
         let info = system::info();
+        // An empty list takes away what was there; a node that never had one says nothing.
+        let had = known.is_some_and(|known| known.volumes_in_use.is_some());
+        let in_use = Some(self.volumes_in_use()).filter(|volumes| had || !volumes.is_empty());
         NodeStatus {
             addresses: Some(
                 addresses
@@ -200,6 +203,7 @@ impl Node {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.config.server_port) }),
             }),
             images: Some(self.images().await),
+            volumes_in_use: in_use,
             node_info: Some(NodeSystemInfo {
                 architecture: info.architecture,
                 boot_id: info.boot_id,

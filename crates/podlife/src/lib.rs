@@ -11,6 +11,7 @@
 pub mod backoff;
 pub mod cgroup;
 pub mod conditions;
+pub mod csi;
 pub mod memory;
 pub mod phase;
 pub mod plan;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod csi_driver;
 pub mod images;
 pub mod kubectl;
 pub mod machines;

@@ -6,8 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attachments;
 pub mod claims;
 pub mod cronjob;
+pub mod csi;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;

@@ -432,7 +432,20 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     // Ours: the class and the directories of local volumes.
-    ("local-provisioner", &[("create", "storage.k8s.io", "storageclasses"), EVENTS]),
+    (
+        "local-provisioner",
+        &[
+            ("create", "storage.k8s.io", "storageclasses,csidrivers"),
+            // What the side-cars of storage drivers may do upstream.
+            (READ, "-", "nodes"),
+            ("patch,update", "-", "persistentvolumes"),
+            ("patch,update", "-", "persistentvolumeclaims/status"),
+            (READ, "storage.k8s.io", "csidrivers,csinodes"),
+            ("get,list,patch,update,watch", "storage.k8s.io", "volumeattachments"),
+            ("patch,update", "storage.k8s.io", "volumeattachments/status"),
+            EVENTS,
+        ],
+    ),
     ("ttl-after-finished-controller", &[("delete,get,list,watch", "batch", "jobs"), EVENTS]),
     ("ttl-controller", &[("list,patch,update,watch", "-", "nodes"), EVENTS]),
 ];

@@ -6,6 +6,8 @@
 mod execute;
 mod observe;
 
+pub(crate) use observe::is_open;
+
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
@@ -104,7 +106,7 @@ impl Inner {
         let claims = self.claims.clone();
         sources::wake(&self.nodes, &self.queue, move |change| {
             // Only a node that comes, or is ready now, can help a claim.
-            let ready = |node: Option<&Arc<Node>>| node.is_some_and(|node| observe::is_open(node));
+            let ready = |node: Option<&Arc<Node>>| node.is_some_and(|node| is_open(node));
             let helps = ready(change.new.as_ref()) && !ready(change.old.as_ref());
             if helps { unbound(&claims) } else { Vec::new() }
         });

@@ -112,7 +112,7 @@ fn uid_in(volume: &PersistentVolume) -> Option<String> {
 }
 
 /// Ready, and not closed to new pods.
-pub(super) fn is_open(node: &Node) -> bool {
+pub(crate) fn is_open(node: &Node) -> bool {
     let closed = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     !closed && conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")

@@ -11,6 +11,7 @@ use stead_podlife::{cgroup, spec};
 
 use super::{MountError, Request, blocking, disk, fs_group, image};
 use crate::Node;
+use crate::csi;
 
 /// Annotation that names a volume's provisioner.
 pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
@@ -23,7 +24,11 @@ const FORM: &str = "stead.dev/volume-type";
 /// Upstream's condition of a claim whose file system is still to be grown.
 const RESIZE_PENDING: &str = "FileSystemResizePending";
 
-pub(super) async fn mount(request: &Request<'_>, volume: &Volume, claim: &str) -> Result<PathBuf, MountError> {
+pub(super) async fn mount(
+    request: &Request<'_>,
+    (volume, read_only): (&Volume, bool),
+    claim: &str,
+) -> Result<PathBuf, MountError> {
     let (claim, bound) =
         bound_volume(request, claim).await.map_err(|cause| unattached(request, volume, claim, &cause))?;
     let name = bound.metadata.name.clone().unwrap_or_default();
@@ -33,6 +38,9 @@ pub(super) async fn mount(request: &Request<'_>, volume: &Volume, claim: &str) -
         return Err(MountError(format!("MapVolume.SetUpDevice failed for volume \"{name}\" : {cause}")));
     }
     take_sole_use(request, &bound).map_err(|cause| MountError::set_up(&name, cause))?;
+    if let Some(source) = &spec.csi {
+        return csi::mount(request, (&volume.name, read_only), &claim, &bound, source).await;
+    }
     if let Some((path, bytes)) = image_of(&bound) {
         let failed = |cause| MountError::set_up(&name, cause);
         let growth = mount_image(request, &bound, path, bytes).await.map_err(failed)?;

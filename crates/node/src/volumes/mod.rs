@@ -29,7 +29,8 @@ use payload::{Found, TokenWish};
 
 pub use claim::{PROVISIONED_BY, PROVISIONER_LOCAL};
 pub(crate) use claim::{has_grown, image_of, is_ours, is_shared, marker_of};
-pub(crate) use disk::{remove_tree, unmount_below};
+pub(crate) use disk::{give_to_group, make_dir, remove_tree, unmount_below};
+pub(crate) use image::is_mounted;
 pub(crate) use subpath::mount as mount_subpath;
 
 /// Longest time for which a token is used before a new one is asked for.
@@ -133,7 +134,7 @@ impl Request<'_> {
         let group = fs_group(self.pod);
         let stamp = (self.node.clock)().strftime("%Y_%m_%d_%H_%M_%S.%f").to_string();
         blocking(move || {
-            disk::make_dir(&dir, 0o755).map_err(|error| error.to_string())?;
+            make_dir(&dir, 0o755).map_err(|error| error.to_string())?;
             if in_memory {
                 disk::ensure_tmpfs(&dir, None)?;
             }
@@ -201,11 +202,11 @@ impl Request<'_> {
             return blocking(move || disk::host_path(&path, &kind).map(|()| path)).await.map_err(failed);
         }
         if let Some(claim) = &volume.persistent_volume_claim {
-            return claim::mount(self, volume, &claim.claim_name).await;
+            return claim::mount(self, (volume, claim.read_only.unwrap_or(false)), &claim.claim_name).await;
         }
         if volume.ephemeral.is_some() {
             let (name, _, _) = spec::identity(self.pod);
-            return claim::mount(self, volume, &format!("{name}-{}", volume.name)).await;
+            return claim::mount(self, (volume, false), &format!("{name}-{}", volume.name)).await;
         }
         if volume.nfs.is_some() {
             return Err(failed("nfs volumes are not offered by this node".to_owned()));
@@ -233,12 +234,12 @@ impl Request<'_> {
         let path = dir.clone();
         blocking(move || {
             let is_new = !dir.exists();
-            disk::make_dir(&dir, mode).map_err(|error| error.to_string())?;
+            make_dir(&dir, mode).map_err(|error| error.to_string())?;
             if in_memory {
                 disk::ensure_tmpfs(&dir, bytes)?;
             }
             match group.filter(|_| is_new) {
-                Some(group) => disk::give_to_group(&dir, group).map_err(|error| error.to_string()),
+                Some(group) => give_to_group(&dir, group).map_err(|error| error.to_string()),
                 None => Ok(()),
             }
         })
@@ -248,7 +249,7 @@ impl Request<'_> {
 }
 
 /// The group that owns a pod's volumes.
-fn fs_group(pod: &Pod) -> Option<u32> {
+pub(crate) fn fs_group(pod: &Pod) -> Option<u32> {
     let group = spec::pod_spec(pod).security_context.as_ref()?.fs_group?;
     u32::try_from(group).ok()
 }

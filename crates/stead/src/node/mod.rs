@@ -107,6 +107,16 @@ impl Machine {
             stead_proxy::run(config, rules, caches, token).await;
             Ok(())
         });
+        let config = stead_controllers::sidecars::SidecarConfig {
+            dir: self.settings.data_dir.join("agent/csi"),
+            node: self.settings.name.clone(),
+            clock: system_clock(),
+        };
+        let (caches, token) = (access.storage.clone(), stop.clone());
+        tasks.spawn(async move {
+            stead_controllers::sidecars::run(config, caches, token).await;
+            Ok(())
+        });
         let (caches, token, name) = (access.proxy, stop.clone(), self.settings.name.clone());
         tasks.spawn(async move {
             peers::follow(&name, network, &caches, &token).await;

@@ -237,3 +237,19 @@ fn acceptance_2_8_a_volume_without_the_access_mode_is_not_bound() {
     kubectl.apply(&claim("read", "").replace("ReadWriteMany", "ReadOnlyMany"));
     kubectl.eventually("get pvc read -o jsonpath='{.status.phase} {.spec.volumeName}'", |seen| seen == "Bound once");
 }
+
+#[test]
+fn the_examples_of_the_storage_page_are_taken() {
+    let (_cluster, kubectl) = cluster();
+    let page = std::fs::read_to_string(crate::support::root().join("docs/storage.md")).unwrap();
+    let blocks: Vec<&str> =
+        page.split("```yaml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block).collect();
+    assert!(blocks.len() >= 3, "{page}");
+    for block in blocks {
+        kubectl.apply(block);
+    }
+    let classes = kubectl.ok("get storageclass -o name");
+    for class in ["standard", "fast-ssd", "nfs-client", "linstor-r2"] {
+        assert!(classes.contains(class), "{classes}");
+    }
+}

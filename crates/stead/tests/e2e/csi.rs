@@ -1,0 +1,203 @@
+//! ACCEPTANCE 2.9: a class of a real storage system, through the Container Storage Interface. The driver is a small one of the
+//! tests' own, with real mounts.
+
+use std::path::{Path, PathBuf};
+
+use stead_csi::Code;
+use stead_testkit::cluster::Cluster;
+use stead_testkit::csi_driver::{Driver, Options};
+use stead_testkit::kubectl::Kubectl;
+
+use crate::support::cluster;
+
+const NAME: &str = "linstor.csi.linbit.com";
+
+fn options(cluster: &Cluster, attach: bool) -> Options {
+    Options {
+        name: NAME.to_owned(),
+        socket: cluster.data_dir().join("agent/csi/linstor.sock"),
+        pool: cluster.directory().join("pool"),
+        pool_bytes: 256 << 20,
+        attach,
+    }
+}
+
+/// The class of the document, and a set of Redis on it.
+fn redis(replicas: u32, size: &str, more: &str) -> String {
+    format!(
+        r#"
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {{name: linstor-r2}}
+provisioner: {NAME}
+parameters: {{replicas: "2", csi.storage.k8s.io/fstype: ext4}}
+volumeBindingMode: WaitForFirstConsumer
+allowVolumeExpansion: true
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: redis}}
+spec:
+  serviceName: redis
+  replicas: {replicas}
+{more}
+  selector:
+    matchLabels: {{app: redis}}
+  template:
+    metadata:
+      labels: {{app: redis}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      containers:
+      - name: redis
+        image: redis
+        args: [--appendonly, "yes", --appendfsync, always]
+        volumeMounts: [{{name: data, mountPath: /data}}]
+  volumeClaimTemplates:
+  - metadata: {{name: data}}
+    spec:
+      accessModes: [ReadWriteOnce]
+      storageClassName: linstor-r2
+      resources: {{requests: {{storage: {size}}}}}
+"#
+    )
+}
+
+fn ready(kubectl: &Kubectl, wanted: &str) {
+    kubectl.eventually("get sts redis -o jsonpath={.status.readyReplicas}", |ready| ready == wanted);
+}
+
+fn replaced(kubectl: &Kubectl, pod: &str) {
+    let uid = kubectl.ok(&format!("get pod {pod} -o jsonpath={{.metadata.uid}}"));
+    let _ = kubectl.ok(&format!("delete pod {pod}"));
+    let seen = format!("get pod {pod} -o jsonpath='{{.metadata.uid}} {{.status.containerStatuses[0].ready}}'");
+    kubectl.eventually(&seen, |seen| !seen.starts_with(&uid) && seen.ends_with("true"));
+}
+
+/// Mount points below a directory.
+fn mounts_below(dir: &Path) -> Vec<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    points.filter(|point| point.starts_with(dir)).collect()
+}
+
+#[test]
+fn acceptance_2_9_a_class_served_by_a_csi_driver_behaves_like_the_others() {
+    let (mut cluster, kubectl) = cluster();
+    let driver = Driver::start(options(&cluster, true)).unwrap();
+    kubectl.eventually("get csinodes -o jsonpath={.items[*].spec.drivers[*].name}", |names| names == NAME);
+    assert_eq!(kubectl.ok(&format!("get csidriver {NAME} -o jsonpath={{.spec.attachRequired}}")), "true");
+
+    kubectl.apply(&redis(2, "32Mi", ""));
+    ready(&kubectl, "2");
+    assert_eq!(driver.volumes().len(), 2);
+    let first = kubectl.ok("get pvc data-redis-0 -o jsonpath={.spec.volumeName}");
+    assert_eq!(
+        kubectl.ok(&format!(
+            "get pv {first} -o jsonpath='{{.spec.csi.driver}} {{.spec.csi.fsType}} {{.spec.csi.volumeAttributes.replicas}} {{.spec.capacity.storage}}'"
+        )),
+        format!("{NAME} ext4 2 32Mi")
+    );
+    kubectl.eventually("get volumeattachments -o jsonpath={.items[*].status.attached}", |seen| seen == "true true");
+
+    // The data are the pod's own, and survive its replacement, the driver's and the server's restart.
+    let _ = kubectl.ok("exec redis-0 -- redis-cli set key zero");
+    let _ = kubectl.ok("exec redis-1 -- redis-cli set key one");
+    replaced(&kubectl, "redis-0");
+    assert_eq!(kubectl.ok("exec redis-0 -- redis-cli get key").trim(), "zero");
+    drop(driver);
+    cluster.kill_server().unwrap();
+    cluster.start_server().unwrap();
+    let driver = Driver::start(options(&cluster, true)).unwrap();
+    kubectl.eventually("get csinodes -o jsonpath={.items[*].spec.drivers[*].name}", |names| names == NAME);
+    assert_eq!(kubectl.ok("exec redis-1 -- redis-cli get key").trim(), "one");
+    replaced(&kubectl, "redis-1");
+    assert_eq!(kubectl.ok("exec redis-1 -- redis-cli get key").trim(), "one");
+
+    // Its size is enforced, and grows; where the kernel does not let the driver do so at once, when the pod comes again.
+    let fill = "exec redis-0 -- dd if=/dev/zero of=/data/big bs=1M count=36";
+    let full = kubectl.run(fill);
+    assert!(full.stderr.contains("No space left on device"), "{}", full.stderr);
+    let _ = kubectl.ok("exec redis-0 -- rm /data/big");
+    let _ = kubectl.ok(r#"patch pvc data-redis-0 -p '{"spec":{"resources":{"requests":{"storage":"64Mi"}}}}'"#);
+    let size = "get pvc data-redis-0 -o jsonpath='{.status.capacity.storage} {.status.conditions[*].type}'";
+    let seen = kubectl.eventually(size, |seen| seen == "64Mi " || seen == "32Mi FileSystemResizePending");
+    if seen != "64Mi " {
+        replaced(&kubectl, "redis-0");
+    }
+    kubectl.eventually(size, |seen| seen == "64Mi ");
+    let _ = kubectl.ok(fill);
+    let _ = kubectl.ok("exec redis-0 -- rm /data/big");
+
+    // Fewer pods keep the claims; then everything goes, from the pool too.
+    let _ = kubectl.ok("scale sts redis --replicas=1");
+    kubectl.eventually("get pods -o name", |names| names == "pod/redis-0\n");
+    kubectl.eventually("get volumeattachments -o name", |names| names.lines().count() == 1);
+    assert_eq!(driver.volumes().len(), 2);
+    let _ = kubectl.ok("scale sts redis --replicas=2");
+    ready(&kubectl, "2");
+    assert_eq!(kubectl.ok("exec redis-1 -- redis-cli get key").trim(), "one");
+    let _ = kubectl.ok("delete sts redis");
+    let _ = kubectl.ok("delete pvc --all");
+    kubectl.eventually("get pv,volumeattachments -o name", str::is_empty);
+    assert!(driver.volumes().is_empty(), "{:?}", driver.volumes());
+    assert_eq!(mounts_below(&cluster.data_dir().join("agent/plugins")), [PathBuf::new(); 0]);
+}
+
+#[test]
+fn acceptance_2_9_a_failing_driver_is_told_of_and_recovers() {
+    let (cluster, kubectl) = cluster();
+    let driver = Driver::start(options(&cluster, true)).unwrap();
+    let told = |name: &str| {
+        format!(
+            "get events --field-selector involvedObject.name={name} -o jsonpath='{{range .items[*]}}{{.reason}} {{.message}};{{end}}'"
+        )
+    };
+    let fails = |call: &str, object: &str, text: &str| {
+        driver.fail(call, Code::Internal, "the storage is on fire");
+        kubectl.eventually(&told(object), |seen| seen.contains(text));
+        driver.heal();
+    };
+    driver.fail("CreateVolume", Code::Internal, "the storage is on fire");
+    let policy = "  persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete, whenScaled: Retain}";
+    kubectl.apply(&redis(1, "16Mi", policy));
+    kubectl.eventually(&told("data-redis-0"), |seen| {
+        seen.contains("ProvisioningFailed failed to provision volume with StorageClass \"linstor-r2\": rpc error: code = Internal desc = the storage is on fire")
+    });
+    driver.fail("ControllerPublishVolume", Code::Internal, "no path to the node");
+    driver.fail("NodeStageVolume", Code::Internal, "no such device");
+    driver.fail("NodePublishVolume", Code::Internal, "not here");
+    driver.heal_one("CreateVolume");
+    kubectl.eventually(&told("redis-0"), |seen| {
+        seen.contains("FailedAttachVolume AttachVolume.Attach failed for volume")
+            && seen.contains("rpc error: code = Internal desc = no path to the node")
+    });
+    driver.heal_one("ControllerPublishVolume");
+    kubectl.eventually(&told("redis-0"), |seen| {
+        seen.contains("FailedMount MountVolume.MountDevice failed for volume")
+            && seen.contains("rpc error: code = Internal desc = no such device")
+            && seen.contains("SuccessfulAttachVolume AttachVolume.Attach succeeded for volume")
+    });
+    driver.heal_one("NodeStageVolume");
+    kubectl.eventually(&told("redis-0"), |seen| {
+        seen.contains("FailedMount MountVolume.SetUp failed for volume")
+            && seen.contains("rpc error: code = Internal desc = not here")
+    });
+    driver.heal();
+    ready(&kubectl, "1");
+
+    // More than the pool holds: the claim says so, and keeps what it has.
+    let volume = kubectl.ok("get pvc data-redis-0 -o jsonpath={.spec.volumeName}");
+    let _ = kubectl.ok(r#"patch pvc data-redis-0 -p '{"spec":{"resources":{"requests":{"storage":"1Gi"}}}}'"#);
+    kubectl.eventually(&told("data-redis-0"), |seen| {
+        seen.contains("VolumeResizeFailed resize volume")
+            && seen.contains("rpc error: code = ResourceExhausted desc = the pool has")
+    });
+    assert_eq!(kubectl.ok("get pvc data-redis-0 -o jsonpath={.status.capacity.storage}"), "16Mi");
+    driver.fail("DeleteVolume", Code::Internal, "the storage is on fire");
+    let _ = kubectl.ok("delete sts redis");
+    kubectl.eventually("get pvc -o name", str::is_empty);
+    fails("DeleteVolume", &volume, "VolumeFailedDelete rpc error: code = Internal desc = the storage is on fire");
+    kubectl.eventually("get pv -o name", str::is_empty);
+    assert!(driver.volumes().is_empty());
+}
