@@ -92,9 +92,11 @@ impl Peer {
     }
 }
 
-/// A part of stead that is refused something lacks a right: that is a fault of ours, and nobody may miss it.
+/// A part of stead that is refused something lacks a right: that is a fault of ours, and nobody may miss it. A namespace that
+/// ends takes nothing new from anybody, which is no such fault.
 fn refused(server: &ApiServer, peer: &Peer, error: &ApiError) {
-    if let Some(user) = peer.user().filter(|_| peer.is_component()) {
+    let ending = error.details["causes"][0]["reason"] == "NamespaceTerminating";
+    if let Some(user) = peer.user().filter(|_| peer.is_component() && !ending) {
         server.0.metrics.refused.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(user = user.name, error = error.message, "{REFUSED}");
     }

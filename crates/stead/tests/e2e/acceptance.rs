@@ -1,49 +1,6 @@
 //! Statements of ACCEPTANCE that no document's own exercise shows, each under its number.
 
-use stead_testkit::kubectl::Kubectl;
-
-use crate::support::{cluster, in_busybox, position, with_each_kubectl};
-
-/// A set of busybox pods; `extra` goes into the set's spec, `container` into the container.
-fn set(name: &str, replicas: u32, extra: &str, container: &str) -> String {
-    format!(
-        r#"
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {{name: {name}}}
-spec:
-  serviceName: {name}
-  replicas: {replicas}
-{extra}
-  selector:
-    matchLabels: {{app: {name}}}
-  template:
-    metadata:
-      labels: {{app: {name}}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: main
-        image: busybox
-{container}
-"#
-    )
-}
-
-const IDLE: &str = r#"        command: [sh, -c, "trap exit TERM; while :; do sleep 0.1; done"]"#;
-const CLAIMS: &str = "  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}";
-
-fn service(name: &str, address: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{{address}selector: {{app: {name}}}, ports: [{{port: 80}}]}}\n"
-    )
-}
-
-fn ready(kubectl: &Kubectl, set: &str, wanted: &str) {
-    kubectl.eventually(&format!("get sts {set} -o jsonpath={{.status.readyReplicas}}"), |ready| ready == wanted);
-}
+use crate::support::{CLAIMS, IDLE, cluster, in_busybox, position, ready, service, set, with_each_kubectl};
 
 #[test]
 fn acceptance_1_6_a_cluster_ip_service_gives_names_to_pods() {

@@ -19,6 +19,7 @@ mod seed_000;
 mod seed_001;
 mod seed_002;
 mod seed_004;
+mod statements;
 mod states;
 mod storage;
 mod support;

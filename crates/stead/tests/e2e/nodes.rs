@@ -137,7 +137,7 @@ impl Drop for World {
 }
 
 #[test]
-fn three_nodes_share_an_ordered_set_and_survive_their_agents_and_their_server() {
+fn acceptance_6_3_three_nodes_share_an_ordered_set_and_survive_their_agents_and_their_server() {
     let mut world = World::new();
     let kubectl = world.kubectl.clone();
     let nodes = kubectl.ok("get nodes -o 'jsonpath={range .items[*]}{.metadata.name}={.spec.podCIDR}{\"\\n\"}{end}'");

@@ -1,7 +1,7 @@
 //! One registry for all tests, one server for each.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use stead_testkit::cluster::{Cluster, Options};
 use stead_testkit::images;
@@ -21,6 +21,27 @@ pub(crate) fn with_each_kubectl(exercise: impl Fn(&Cluster, &Kubectl)) {
 pub(crate) fn cluster() -> (Cluster, Kubectl) {
     let cluster = start(&[]);
     let kubectl = cluster.kubectl(&programs()[0]);
+    (cluster, kubectl)
+}
+
+/// A namespace of its own on a server that tests share which run at the same time. For tests that neither stop the server nor
+/// look at what belongs to no namespace.
+pub(crate) fn namespace(name: &str) -> (Arc<Cluster>, Kubectl) {
+    static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+    let cluster = {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let cluster = Arc::new(start(&[]));
+            *shared = Arc::downgrade(&cluster);
+            cluster
+        })
+    };
+    let everywhere = cluster.kubectl(&programs()[0]);
+    let _ = everywhere.ok(&format!("create namespace {name}"));
+    let kubeconfig = cluster.directory().join(format!("{name}.yaml"));
+    std::fs::copy(cluster.kubeconfig(), &kubeconfig).unwrap();
+    let kubectl = Kubectl { kubeconfig, ..everywhere };
+    let _ = kubectl.ok(&format!("config set-context --current --namespace={name}"));
     (cluster, kubectl)
 }
 
@@ -98,4 +119,50 @@ pub(crate) fn assert_came_up_in_order(lines: &[String], names: &[&str]) {
 #[track_caller]
 pub(crate) fn in_busybox(kubectl: &Kubectl, command: &str) -> String {
     kubectl.ok(&format!("run asking --image=busybox --rm -i --restart=Never -- {command}"))
+}
+
+/// A set of busybox pods; `extra` goes into the set's spec, `container` into the container.
+pub(crate) fn set(name: &str, replicas: u32, extra: &str, container: &str) -> String {
+    format!(
+        r#"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: {name}}}
+spec:
+  serviceName: {name}
+  replicas: {replicas}
+{extra}
+  selector:
+    matchLabels: {{app: {name}}}
+  template:
+    metadata:
+      labels: {{app: {name}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: busybox
+{container}
+"#
+    )
+}
+
+/// A container that ends at once when it is told to.
+pub(crate) const IDLE: &str = r#"        command: [sh, -c, "trap exit TERM; while :; do sleep 0.1; done"]"#;
+/// A claim template `data`.
+pub(crate) const CLAIMS: &str = "  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}";
+
+/// A Service for the set of that name; `address` is a field of its spec, with a comma.
+pub(crate) fn service(name: &str, address: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{{address}selector: {{app: {name}}}, ports: [{{port: 80}}]}}\n"
+    )
+}
+
+/// Waits for so many ready pods.
+#[track_caller]
+pub(crate) fn ready(kubectl: &Kubectl, set: &str, wanted: &str) {
+    kubectl.eventually(&format!("get sts {set} -o jsonpath={{.status.readyReplicas}}"), |ready| ready == wanted);
 }
