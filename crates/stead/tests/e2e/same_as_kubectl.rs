@@ -375,7 +375,7 @@ fn acceptance_7_our_command_line_answers_as_kubectl_does() {
 }
 
 #[test]
-fn acceptance_7_and_4_5_our_command_line_changes_as_kubectl_does() {
+fn acceptance_7_our_command_line_changes_as_kubectl_does() {
     let (cluster, kubectl) = cluster();
     let Some((stock, ours)) = programs(&cluster, &kubectl) else { return };
     let _ = kubectl.ok("create namespace side-a");

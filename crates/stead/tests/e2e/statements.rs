@@ -264,6 +264,33 @@ fn acceptance_4_4_history_undo_restart_and_set_image() {
 }
 
 #[test]
+fn acceptance_4_5_a_roll_out_is_paused_and_resumed() {
+    let (_cluster, kubectl) = namespace("a-4-5");
+    let ours = our_own(&kubectl);
+    kubectl.apply(&set("app", 2, "", IDLE));
+    ready(&kubectl, "app", "2");
+    assert_eq!(ours.ok("rollout pause sts/app"), "statefulset.apps/app paused\n");
+    colour(&kubectl, "app", "green");
+    // A pod that is lost while the roll-out is paused comes back as it was; scaling goes on.
+    let before = revisions(&kubectl, "app");
+    replace(&kubectl, "app-1");
+    let _ = kubectl.ok("scale sts app --replicas=3");
+    ready(&kubectl, "app", "3");
+    assert_eq!(&revisions(&kubectl, "app")[..2], &before[..]);
+    assert_eq!(ours.ok("rollout resume sts/app"), "statefulset.apps/app resumed\n");
+    let _ = rolled_out(&kubectl, "app");
+    assert_eq!(colours(&kubectl, "app"), "green green green");
+}
+
+/// Our own command line, under the name that people type.
+fn our_own(kubectl: &Kubectl) -> Kubectl {
+    let program = kubectl.kubeconfig.with_extension("bin").join("kubectl");
+    std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stead"), &program).unwrap();
+    Kubectl { program, kubeconfig: kubectl.kubeconfig.clone() }
+}
+
+#[test]
 fn acceptance_4_6_every_way_to_change_a_set_does_the_same() {
     let (_cluster, kubectl) = namespace("a-4-6");
     kubectl.apply(&set("app", 1, "", IDLE));
