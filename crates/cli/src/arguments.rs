@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
     annotate, api_resources, apply, attach, cluster_info, completion, config, cordon, cp, create, delete, describe,
-    drain, edit, events, exec, explain, get, label, logs, patch, port_forward, replace, rollout, run, scale, set,
+    drain, edit, events, exec, explain, get, label, logs, patch, plan, port_forward, replace, rollout, run, scale, set,
     timeline, version, wait,
 };
 
@@ -116,6 +116,8 @@ pub(crate) enum Command {
     ApiVersions,
     /// Documentation of a resource's fields (TYPE); why an object is not as wanted, and the mend (TYPE/NAME).
     Explain(explain::Flags),
+    /// What apply, scale or set image would do, pod by pod, before it is done.
+    Plan(plan::Flags),
     /// What happened to an object and what belongs to it, in order.
     Timeline(timeline::Flags),
     /// Versions of client and server.

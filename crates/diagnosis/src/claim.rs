@@ -204,7 +204,7 @@ fn classless(snapshot: &Snapshot, claim: &PersistentVolumeClaim) -> Finding {
         Finding::new("NoClass", word(name(&claim.metadata)), "no storage class is set, and none is the default")
             .seen("spec.storageClassName", "(none)")
             .with(snapshot.event("PersistentVolumeClaim", &claim.metadata, "FailedBinding"));
-    let finding = match snapshot.classes.names().next() {
+    let finding = match likeliest(snapshot).map(|class| name(&class.metadata)) {
         Some(class) => {
             let patch = json!({"metadata": {"annotations": {DEFAULT: "true"}}});
             let all: Vec<&str> = snapshot.classes.names().collect();
@@ -228,10 +228,7 @@ fn class_missing(snapshot: &Snapshot, claim: &PersistentVolumeClaim, class: &str
     .seen("spec.storageClassName", class)
     .with(snapshot.event("PersistentVolumeClaim", &claim.metadata, "ProvisioningFailed"));
     let known: Vec<&str> = snapshot.classes.names().collect();
-    let is_default = |class: &&StorageClass| {
-        class.metadata.annotations.as_ref().and_then(|a| a.get(DEFAULT)).is_some_and(|value| value == "true")
-    };
-    let like = snapshot.classes.values().find(is_default).or_else(|| snapshot.classes.values().next());
+    let like = likeliest(snapshot);
     let finding = finding.seen("storage classes", if known.is_empty() { "none".to_owned() } else { known.join(", ") });
     match like {
         Some(like) => finding.mended_by(
@@ -243,6 +240,24 @@ fn class_missing(snapshot: &Snapshot, claim: &PersistentVolumeClaim, class: &str
         ),
         None => finding.advice("create it, with a provisioner that the cluster has"),
     }
+}
+
+/// The class that most likely works: the default one, one that was it, one that has made volumes; none that makes none.
+fn likeliest(snapshot: &Snapshot) -> Option<&StorageClass> {
+    let serves = |class: &StorageClass| {
+        let of_class = |volume: &PersistentVolume| {
+            volume.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref()) == class.metadata.name.as_ref()
+        };
+        snapshot.volumes.values().any(of_class)
+    };
+    let rank = |class: &&StorageClass| {
+        let default = class.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DEFAULT));
+        (default.is_some_and(|value| value == "true"), default.is_some(), serves(class))
+    };
+    let makes = |class: &&StorageClass| class.provisioner != BY_HAND;
+    // The last of equals would win: the first in the alphabet is to.
+    let classes: Vec<&StorageClass> = snapshot.classes.values().filter(makes).collect();
+    classes.into_iter().rev().max_by_key(rank)
 }
 
 /// A class of another name that does the same.

@@ -194,7 +194,7 @@ fn config(snapshot: &Snapshot, pod: &Pod, container: &ContainerStatus, message: 
             what: format!("container {} cannot be made: something that it is given does not exist", container.name),
             ..finding
         }
-        .from_cause(Some(missing));
+        .because(Some(missing));
     }
     let owner = Owner::of(snapshot, pod);
     let command = format!("{} edit {}", snapshot.kubectl(), owner.word);

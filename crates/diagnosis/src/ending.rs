@@ -20,7 +20,7 @@ pub(crate) fn state(snapshot: &Snapshot, pod: &Pod) -> Finding {
             what: "it is ending, but nobody can say that it has: a pod of that name may still run".to_owned(),
             ..finding
         }
-        .from_cause(Some(lost));
+        .because(Some(lost));
     }
     if left >= 0 {
         let what =

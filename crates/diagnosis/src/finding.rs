@@ -116,20 +116,20 @@ impl Finding {
     }
 
     #[must_use]
-    pub(crate) fn from_cause(mut self, cause: Option<Finding>) -> Self {
+    pub(crate) fn because(mut self, cause: Option<Finding>) -> Self {
         self.causes.extend(cause);
         self
     }
 
     #[must_use]
-    pub(crate) fn from_causes(mut self, causes: Vec<Finding>) -> Self {
+    pub(crate) fn because_all(mut self, causes: Vec<Finding>) -> Self {
         self.causes.extend(causes);
         self
     }
 
     /// No worse than what it comes from: who waits for something that goes its normal way is on it as well.
     #[must_use]
-    pub(crate) fn as_bad_as_its_causes(mut self) -> Self {
+    pub(crate) fn weighed(mut self) -> Self {
         if let Some(worst) = self.causes.iter().map(|cause| cause.severity).max() {
             self.severity = worst.max(Severity::Waiting);
         }

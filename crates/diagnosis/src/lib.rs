@@ -16,6 +16,7 @@ mod container;
 mod ending;
 mod finding;
 mod mend;
+pub mod outlook;
 mod place;
 mod pod;
 mod roll_out;

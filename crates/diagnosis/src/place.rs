@@ -63,7 +63,7 @@ pub(crate) fn state(snapshot: &Snapshot, pod: &Pod, message: &str) -> Finding {
             format!("{} describe pod {}", snapshot.kubectl(), name(&pod.metadata)),
         );
     }
-    finding.from_causes(causes)
+    finding.because_all(causes)
 }
 
 /// The reasons in `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable. preemption: ...`.

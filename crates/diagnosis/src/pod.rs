@@ -66,7 +66,7 @@ fn not_made(snapshot: &Snapshot, object: &str, own: &str, there: usize, wanted: 
     match told {
         Some(event) => {
             let cause = refusal(snapshot, event.message.as_deref().unwrap_or_default());
-            finding.with([snapshot.shown(event)]).from_cause(cause)
+            finding.with([snapshot.shown(event)]).because(cause)
         }
         None => finding.waiting(),
     }
@@ -124,7 +124,7 @@ pub(crate) fn state(snapshot: &Snapshot, pod: &Pod) -> Option<Finding> {
     let placed = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
     if !placed {
         let what = "it is about to be placed on a node";
-        let finding = Finding::new("Placing", word(pod), what).from_causes(crate::claim::of_pod(snapshot, pod));
+        let finding = Finding::new("Placing", word(pod), what).because_all(crate::claim::of_pod(snapshot, pod));
         let late = age(snapshot, pod.metadata.creation_timestamp.as_ref().map(|t| t.0)) > PATIENCE_SECONDS;
         return Some(match late {
             true if finding.causes.is_empty() => {
@@ -132,7 +132,7 @@ pub(crate) fn state(snapshot: &Snapshot, pod: &Pod) -> Option<Finding> {
                     .seen("spec.schedulerName", scheduler(pod))
                     .advice("a scheduler of that name has to run")
             }
-            _ => finding.as_bad_as_its_causes(),
+            _ => finding.weighed(),
         });
     }
     Some(mounts(snapshot, pod).or_else(|| container::state(snapshot, pod)).unwrap_or_else(|| gates(snapshot, pod)))
@@ -211,7 +211,7 @@ fn mounts(snapshot: &Snapshot, pod: &Pod) -> Option<Finding> {
     if claims.is_empty() && missing.is_none() {
         return Some(finding.advice("mend what the event says; the node tries again by itself"));
     }
-    Some(finding.from_causes(claims).from_cause(missing))
+    Some(finding.because_all(claims).because(missing))
 }
 
 /// The ConfigMap or Secret that a message says is not there.

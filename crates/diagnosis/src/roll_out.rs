@@ -44,7 +44,7 @@ pub(crate) fn state(set: &mut Set<'_>) -> Option<Finding> {
         let of = if newest { "it has the new revision" } else { "it has an old revision" };
         let what = format!("roll-out of {update}: {done} of {total} pods are of it; it is stuck on {name} ({of})");
         let cause = set.fault(ordinal);
-        return Some(Finding { rule: "RollOutStuck", what, ..finding }.from_cause(cause).as_bad_as_its_causes());
+        return Some(Finding { rule: "RollOutStuck", what, ..finding }.because(cause).weighed());
     }
     held(set, &finding, &outdated).or_else(|| Some(going_on(set, finding)))
 }
@@ -102,19 +102,19 @@ fn going_on(set: &mut Set<'_>, finding: Finding) -> Finding {
     match set.plan.wait {
         Some(Wait::ToBeReady(ordinal)) => {
             let name = set.pod_name(ordinal);
-            with(format!("it waits for {name} to be Running and Ready")).from_cause(set.fault(ordinal))
+            with(format!("it waits for {name} to be Running and Ready")).because(set.fault(ordinal))
         }
         Some(Wait::ToBeAvailable(ordinal)) => {
             with(format!("it waits for {} to be Ready for minReadySeconds", set.pod_name(ordinal)))
         }
         Some(Wait::ToBeGone(ordinal)) => {
             let name = set.pod_name(ordinal);
-            with(format!("it waits for {name} to be gone")).from_cause(set.fault(ordinal)).as_bad_as_its_causes()
+            with(format!("it waits for {name} to be gone")).because(set.fault(ordinal)).weighed()
         }
         Some(Wait::ForBudget) => {
             let first = set.faults.keys().next_back().copied();
             with("as many pods are unavailable as maxUnavailable allows".to_owned())
-                .from_cause(first.and_then(|ordinal| set.fault(ordinal)))
+                .because(first.and_then(|ordinal| set.fault(ordinal)))
         }
         Some(Wait::BeforeRemoving(_) | Wait::ForOldClaim(_) | Wait::ForOthers) | None => finding.waiting(),
     }

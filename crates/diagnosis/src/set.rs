@@ -27,7 +27,7 @@ pub(crate) struct Set<'a> {
 }
 
 /// The annotation that takes healing away, which only a stead has.
-fn as_the_cluster_sees_it(snapshot: &Snapshot, set: &StatefulSet) -> StatefulSet {
+pub(crate) fn as_the_cluster_sees_it(snapshot: &Snapshot, set: &StatefulSet) -> StatefulSet {
     let mut set = set.clone();
     if !snapshot.heals {
         set.metadata.annotations.get_or_insert_default().insert(wishes::HEAL.to_owned(), "false".to_owned());
@@ -87,7 +87,7 @@ impl<'a> Set<'a> {
 }
 
 /// The sets that have to be ready before the first pod of this one.
-fn waited_for<'a>(snapshot: &'a Snapshot, set: &'a StatefulSet) -> impl Iterator<Item = &'a str> {
+pub(crate) fn waited_for<'a>(snapshot: &'a Snapshot, set: &'a StatefulSet) -> impl Iterator<Item = &'a str> {
     wishes::depends_on(set).filter(|other| match snapshot.sets.get(other) {
         Lookup::Found(found) => !wishes::is_ready(found),
         Lookup::Absent => true,
@@ -169,7 +169,7 @@ fn missing(set: &mut Set<'_>) -> Vec<Finding> {
     if !others.is_empty() && set.is_ordered() {
         let what = format!("{} {} for {next} (OrderedReady)", listed(&others), waits(others.len()));
         let cause = findings.pop();
-        findings.push(Finding::new("OrderedGate", set.word(), what).from_cause(cause).as_bad_as_its_causes());
+        findings.push(Finding::new("OrderedGate", set.word(), what).because(cause).weighed());
     }
     findings
 }
@@ -198,7 +198,7 @@ fn gate(set: &mut Set<'_>, all: &str, count: usize, first: u32) -> Option<Findin
         Wait::ToBeReady(ordinal) if set.is_ordered() || ordinal == first => {
             let what = format!("{all} {waits} for {} to be Running and Ready (OrderedReady)", set.pod_name(ordinal));
             let gate = finding("OrderedGate", what);
-            gate.from_cause(set.fault(ordinal)).as_bad_as_its_causes()
+            gate.because(set.fault(ordinal)).weighed()
         }
         Wait::ToBeAvailable(ordinal) if set.is_ordered() => {
             let min_ready = set.set.spec.min_ready_seconds.unwrap_or(0);
@@ -216,7 +216,7 @@ fn gate(set: &mut Set<'_>, all: &str, count: usize, first: u32) -> Option<Findin
         Wait::ToBeGone(ordinal) if set.is_ordered() || ordinal == first => {
             let what = format!("{all} {waits} for the old {} to be gone", set.pod_name(ordinal));
             let gate = finding("OrderedGate", what);
-            gate.from_cause(set.fault(ordinal)).as_bad_as_its_causes()
+            gate.because(set.fault(ordinal)).weighed()
         }
         Wait::ForOldClaim(ordinal) => {
             let claims = identity::claim_templates(set.set)
@@ -237,8 +237,8 @@ fn gate(set: &mut Set<'_>, all: &str, count: usize, first: u32) -> Option<Findin
                         let report = report(set.snapshot, found);
                         let bad = report.findings.into_iter().filter(|f| f.severity > crate::Severity::Note).collect();
                         Finding::new("Dependency", format!("statefulset/{other}"), report.headline)
-                            .from_causes(bad)
-                            .as_bad_as_its_causes()
+                            .because_all(bad)
+                            .weighed()
                             .or_waiting()
                     }
                     Lookup::Absent | Lookup::Unknown => {
@@ -252,8 +252,8 @@ fn gate(set: &mut Set<'_>, all: &str, count: usize, first: u32) -> Option<Findin
                     format!("metadata.annotations[{}]", wishes::DEPENDS_ON),
                     wishes::depends_on(set.set).collect::<Vec<_>>().join(","),
                 )
-                .from_causes(causes)
-                .as_bad_as_its_causes()
+                .because_all(causes)
+                .weighed()
         }
         Wait::ToBeReady(_) | Wait::ToBeAvailable(_) | Wait::ToBeGone(_) | Wait::BeforeRemoving(_) | Wait::ForBudget => {
             return None;
@@ -301,7 +301,7 @@ fn refused(set: &Set<'_>, pod_name: &str) -> Option<Finding> {
         .with([snapshot.shown(newest)]);
     if let Some(quota) = pod::refusal(snapshot, message) {
         return Some(
-            Finding { what: "it cannot be made: a quota forbids it".to_owned(), ..finding }.from_cause(Some(quota)),
+            Finding { what: "it cannot be made: a quota forbids it".to_owned(), ..finding }.because(Some(quota)),
         );
     }
     let claims = identity::claim_templates(set.set).iter().filter_map(|template| {
@@ -312,7 +312,7 @@ fn refused(set: &Set<'_>, pod_name: &str) -> Option<Finding> {
     if !claims.is_empty() {
         return Some(
             Finding { what: "it cannot be made: a claim of its name is being deleted".to_owned(), ..finding }
-                .from_causes(claims),
+                .because_all(claims),
         );
     }
     Some(finding.mended_by("correct what the server refuses", format!("{} edit {}", snapshot.kubectl(), set.word())))
@@ -344,7 +344,7 @@ fn shrinking(set: &mut Set<'_>) -> Option<Finding> {
     );
     let finding = Finding::new("ScaleDown", set.word(), what);
     Some(match set.plan.wait {
-        Some(Wait::ToBeGone(ordinal)) => finding.from_cause(set.fault(ordinal)).as_bad_as_its_causes().or_waiting(),
+        Some(Wait::ToBeGone(ordinal)) => finding.because(set.fault(ordinal)).weighed().or_waiting(),
         Some(Wait::ToBeReady(ordinal)) => {
             let what = format!(
                 "{} {} no longer wanted, but none is removed before {} is Running and Ready",
@@ -352,10 +352,7 @@ fn shrinking(set: &mut Set<'_>) -> Option<Finding> {
                 are(names.len()),
                 set.pod_name(ordinal)
             );
-            Finding { rule: "ScaleDownHeld", what, ..finding }
-                .from_cause(set.fault(ordinal))
-                .as_bad_as_its_causes()
-                .or_waiting()
+            Finding { rule: "ScaleDownHeld", what, ..finding }.because(set.fault(ordinal)).weighed().or_waiting()
         }
         Some(Wait::BeforeRemoving(above)) => {
             let sick =
@@ -368,7 +365,7 @@ fn shrinking(set: &mut Set<'_>) -> Option<Finding> {
                 set.pod_name(above)
             );
             let cause = sick.and_then(|ordinal| set.fault(ordinal));
-            Finding { rule: "ScaleDownHeld", what, ..finding }.from_cause(cause).as_bad_as_its_causes().or_waiting()
+            Finding { rule: "ScaleDownHeld", what, ..finding }.because(cause).weighed().or_waiting()
         }
         _ => finding.waiting(),
     })

@@ -22,6 +22,9 @@ pub struct Entry {
     /// When it was seen first, when it was seen more than once.
     #[serde(serialize_with = "as_text_option", skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// Where it belongs within its second: the version of the event that tells of it, and whether before or after that.
+    #[serde(skip)]
+    order: (u64, u8),
 }
 
 fn as_text<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
@@ -87,7 +90,7 @@ pub fn of_set(snapshot: &Snapshot, set_name: &str) -> Vec<Entry> {
         }
     };
     entries.extend(snapshot.events.iter().filter(fits).filter_map(event));
-    ordered(entries)
+    ordered(placed(snapshot, entries))
 }
 
 /// The history of one pod and its claims.
@@ -111,7 +114,7 @@ pub fn of_pod(snapshot: &Snapshot, pod_name: &str) -> Vec<Entry> {
         }
     };
     entries.extend(snapshot.events.iter().filter(fits).filter_map(event));
-    ordered(entries)
+    ordered(placed(snapshot, entries))
 }
 
 /// The history of any other object: its own times, and its events.
@@ -122,7 +125,7 @@ pub fn of_any(snapshot: &Snapshot, kind: &str, meta: &ObjectMeta) -> Vec<Entry> 
     let fits =
         |event: &&Event| event.involved_object.kind.as_deref() == Some(kind) && event.involved_object.name == meta.name;
     entries.extend(snapshot.events.iter().filter(fits).filter_map(event));
-    ordered(entries)
+    ordered(placed(snapshot, entries))
 }
 
 fn state_of(kind: Option<&str>, status: Option<&str>) -> String {
@@ -143,7 +146,7 @@ fn is_owned(meta: &ObjectMeta, uid: Option<&String>) -> bool {
 
 fn push(entries: &mut Vec<Entry>, at: Option<Timestamp>, object: String, what: String, text: &str) {
     if let Some(at) = at {
-        entries.push(Entry { at, object, what, text: text.trim().to_owned(), count: 1, since: None });
+        entries.push(Entry { at, object, what, text: text.trim().to_owned(), count: 1, since: None, order: (0, 0) });
     }
 }
 
@@ -225,12 +228,56 @@ fn event(event: &Event) -> Option<Entry> {
         text: event.message.as_deref().unwrap_or_default().trim().to_owned(),
         count,
         since: first.filter(|_| count > 1),
+        order: (version(event), TOLD),
     })
+}
+
+/// The minor part of an order: what an event tells of comes before the event, what follows from it after.
+const BEFORE: u8 = 0;
+const TOLD: u8 = 1;
+const AFTER: u8 = 2;
+
+/// Versions only grow, so they put events of one second in order.
+fn version(event: &Event) -> u64 {
+    event.metadata.resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+/// Puts what has times of whole seconds only where the events say that it belongs.
+fn placed(snapshot: &Snapshot, mut entries: Vec<Entry>) -> Vec<Entry> {
+    let said = |entry: &Entry, reasons: &[&str], by_name: bool| {
+        let own = entry.object.split_once('/').map_or("", |(_, own)| own);
+        let about = |event: &&Event| match by_name {
+            true => event.message.as_deref().is_some_and(|text| text.split(' ').any(|word| word == own)),
+            false => event.involved_object.name.as_deref() == Some(own),
+        };
+        let told =
+            snapshot.events.iter().filter(|event| reasons.contains(&event.reason.as_deref().unwrap_or_default()));
+        let same_second = |event: &&Event| event_time(event).is_some_and(|at| at.as_second() == entry.at.as_second());
+        told.filter(about).filter(same_second).map(version).max()
+    };
+    for entry in &mut entries {
+        let (version, minor) = match entry.what.as_str() {
+            "Created" if entry.object.starts_with("pod/") || entry.object.starts_with("persistentvolumeclaim/") => {
+                (said(entry, &["SuccessfulCreate"], true), BEFORE)
+            }
+            "Created" | "Changed" => (Some(0), BEFORE),
+            "Deleted" => (said(entry, &["SuccessfulDelete"], true), BEFORE),
+            "Running" => (said(entry, &["Started"], false), BEFORE),
+            "Ended" => (said(entry, &["Started"], false), AFTER),
+            what if what.starts_with("PodScheduled=") => {
+                (said(entry, &["Scheduled", "FailedScheduling"], false), BEFORE)
+            }
+            _ if entry.order.1 == TOLD => continue,
+            _ => (None, AFTER),
+        };
+        entry.order = (version.unwrap_or(u64::MAX), minor);
+    }
+    entries
 }
 
 /// Oldest first; what is told twice in the same words becomes one entry with a count.
 fn ordered(mut entries: Vec<Entry>) -> Vec<Entry> {
-    entries.sort_by(|a, b| (a.at, &a.object).cmp(&(b.at, &b.object)));
+    entries.sort_by_key(|entry| (entry.at.as_second(), entry.order));
     let mut folded: Vec<Entry> = Vec::with_capacity(entries.len());
     for entry in entries {
         let same = folded

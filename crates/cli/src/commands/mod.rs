@@ -23,6 +23,7 @@ pub(crate) mod get;
 pub(crate) mod label;
 pub(crate) mod logs;
 pub(crate) mod patch;
+pub(crate) mod plan;
 pub(crate) mod pods;
 pub(crate) mod port_forward;
 pub(crate) mod replace;
@@ -65,6 +66,7 @@ pub(crate) async fn run(session: &Session, command: Command) -> Result {
         Command::ApiResources(flags) => api_resources::run(session, flags).await,
         Command::ApiVersions => api_resources::versions(session).await,
         Command::Explain(flags) => explain::run(session, flags).await,
+        Command::Plan(flags) => plan::run(session, flags).await,
         Command::Timeline(flags) => timeline::run(session, flags).await,
         Command::Version(flags) => version::run(session, flags).await,
         Command::Cordon(flags) => cordon::run(session, flags, true).await,

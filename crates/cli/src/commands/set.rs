@@ -168,7 +168,7 @@ fn refused(failure: Failure, done: &str) -> Failure {
 }
 
 /// The patch of a pod spec that sets images; none when they are so already.
-fn image_patch(spec: &Value, images: &[String]) -> Result<Option<Value>> {
+pub(crate) fn image_patch(spec: &Value, images: &[String]) -> Result<Option<Value>> {
     let mut patch = Map::new();
     let mut unknown: Vec<&str> = Vec::new();
     for image in images {

@@ -12,6 +12,7 @@ mod healing;
 mod neighbours;
 mod nodes;
 mod order;
+mod plan;
 mod quickstart;
 mod restart;
 mod same_as_kubectl;

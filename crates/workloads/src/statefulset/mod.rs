@@ -11,6 +11,7 @@
 //! - when the nodes behave, the set settles.
 
 pub mod claims;
+mod forecast;
 pub mod identity;
 mod plan;
 mod progress;
@@ -26,6 +27,7 @@ mod stories;
 #[cfg(test)]
 mod world;
 
+pub use forecast::{End, Forecast, Step, forecast};
 pub use plan::{Action, Plan, Wait, Why, plan};
 pub use progress::Progress;
 pub use snapshot::{Claims, Deletion, GiveUp, Observed, Pod, Policy, Revision, Slot, Snapshot, Strategy};
