@@ -201,3 +201,16 @@ fn assert_serve(kubectl: &Kubectl, connections: u32) {
     let sql = r#"-ppassword shop -N -e "SELECT GROUP_CONCAT(id), @@max_connections FROM orders""#;
     assert_eq!(kubectl.ok(&format!("exec mysql-1 -- mysql -h mysql-0.mysql {sql}")), format!("41,42\t{connections}\n"));
 }
+
+#[test]
+fn acceptance_10_the_server_accepts_the_further_examples() {
+    let (_cluster, kubectl) = cluster();
+    for name in ["cassandra", "elasticsearch", "kafka", "mongodb", "postgresql", "rabbitmq"] {
+        let done = kubectl.run_with_input("apply --dry-run=server -f -", &example(&format!("more/{name}")));
+        assert_eq!(done.code, 0, "{name}: {}{}", done.stdout, done.stderr);
+        assert!(!done.stderr.contains("unknown field"), "{name}: {}", done.stderr);
+        assert!(done.stdout.contains("statefulset.apps/"), "{name}: {}", done.stdout);
+        assert!(done.stdout.lines().all(|line| line.ends_with(" created (server dry run)")), "{name}: {}", done.stdout);
+    }
+    assert_eq!(kubectl.ok("get statefulsets,pdb -A -o name"), "", "nothing was made");
+}

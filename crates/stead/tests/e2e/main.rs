@@ -8,6 +8,7 @@ mod applications;
 mod bad_input;
 mod check;
 mod csi;
+mod documents;
 mod healing;
 mod neighbours;
 mod nodes;
