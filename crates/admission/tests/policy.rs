@@ -284,8 +284,9 @@ fn world_of_nodes() -> World {
     elsewhere["spec"]["volumes"] = json!([{"name": "s", "secret": {"secretName": "other"}}]);
     world.add(elsewhere);
     let volume = |name: &str, claim: &str| {
+        let key = json!({"namespace": "vault", "name": format!("key-of-{name}")});
         json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
-            "spec": {"claimRef": {"namespace": "obj", "name": claim}}})
+            "spec": {"claimRef": {"namespace": "obj", "name": claim}, "csi": {"nodeStageSecretRef": key}}})
     };
     world.add(volume("pv", "data"));
     world.add(volume("pv2", "foreign"));
@@ -311,6 +312,10 @@ fn a_node_sees_what_its_pods_need() {
         ("get secrets obj/mine", true),
         ("watch secrets obj/mine", true),
         ("get secrets obj/pull", true),
+        ("get secrets vault/key-of-pv", true),
+        ("watch secrets vault/key-of-pv", false),
+        ("get secrets obj/key-of-pv", false),
+        ("get secrets vault/key-of-pv2", false),
         ("get secrets obj/other", false),
         ("get secrets err/mine", false),
         ("update secrets obj/mine", false),

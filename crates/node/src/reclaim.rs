@@ -83,7 +83,8 @@ impl Node {
     async fn claim_of(&self, volume: &PersistentVolume) -> Result<Option<PersistentVolumeClaim>, String> {
         let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.clone()).unwrap_or_default();
         let (namespace, name) = (reference.namespace.unwrap_or_default(), reference.name.unwrap_or_default());
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
+        // Not in the node's own name: it may read it only while its pod is there.
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.storage.client().clone(), &namespace);
         match claims.get_opt(&name).await {
             Ok(claim) => Ok(claim.filter(|claim| claim.metadata.uid == reference.uid)),
             Err(error) => Err(stead_client::message(&error)),

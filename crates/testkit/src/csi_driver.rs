@@ -61,6 +61,8 @@ struct State {
     failing: BTreeMap<String, Status>,
     /// Names of the calls so far.
     calls: Vec<String>,
+    /// What came with the last volume that was staged.
+    secrets: BTreeMap<String, String>,
 }
 
 impl Driver {
@@ -98,10 +100,24 @@ impl Driver {
         self.pool.state().failing.clear();
     }
 
+    /// Makes a volume past the interface.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn make(&self, id: &str, bytes: u64) -> Result<()> {
+        Ok(fs::File::create(self.pool.file(id))?.set_len(bytes)?)
+    }
+
     /// How often a call of this name has come.
     #[must_use]
     pub fn calls(&self, call: &str) -> usize {
         self.pool.state().calls.iter().filter(|name| *name == call).count()
+    }
+
+    /// The secrets that came with the last volume that was staged.
+    #[must_use]
+    pub fn secrets(&self) -> BTreeMap<String, String> {
+        self.pool.state().secrets.clone()
     }
 
     /// The volumes that there are.
@@ -318,6 +334,7 @@ impl Pool {
     }
 
     fn stage(&self, request: &NodeStageVolumeRequest) -> Result<NodeStageVolumeResponse, Status> {
+        self.state().secrets.clone_from(&request.secrets);
         let bytes = self.size(&request.volume_id)?;
         let (file, at) = (self.file(&request.volume_id), Path::new(&request.staging_target_path));
         if self.options.attach && !request.publish_context.contains_key("attached") {

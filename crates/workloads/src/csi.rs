@@ -65,7 +65,6 @@ pub struct Wish {
     pub bytes: i64,
     /// Kubernetes' names.
     pub access_modes: Vec<String>,
-    pub block: bool,
     pub fs_type: String,
     pub mount_options: Vec<String>,
     /// For the driver.
@@ -106,6 +105,9 @@ fn wish(claim: &PersistentVolumeClaim, class: &StorageClass, node: Option<String
     if spec.selector.is_some() {
         return Err("claim Selector is not supported".to_owned());
     }
+    if spec.volume_mode.as_deref() == Some("Block") {
+        return Err("volumes of mode Block are not offered".to_owned());
+    }
     if spec.data_source_ref.is_some() || spec.data_source.is_some() {
         return Err("volumes with content from elsewhere are not offered: remove dataSource from the claim".to_owned());
     }
@@ -122,7 +124,6 @@ fn wish(claim: &PersistentVolumeClaim, class: &StorageClass, node: Option<String
         name: format!("pvc-{}", claim.metadata.uid.as_deref().unwrap_or_default()),
         bytes: matching::requested(claim).value(),
         access_modes: spec.access_modes.unwrap_or_default(),
-        block: spec.volume_mode.as_deref() == Some("Block"),
         fs_type,
         mount_options: class.mount_options.clone().unwrap_or_default(),
         parameters: all.into_iter().filter(|(key, _)| !key.starts_with(RESERVED)).collect(),
@@ -177,7 +178,7 @@ pub fn volume(
     let source = CSIPersistentVolumeSource {
         driver: driver.to_owned(),
         volume_handle: made.handle,
-        fs_type: (!wish.block).then(|| wish.fs_type.clone()),
+        fs_type: Some(wish.fs_type.clone()),
         volume_attributes: Some(made.context).filter(|context| !context.is_empty()),
         node_stage_secret_ref: secret(&parameters, "node-stage")?,
         node_publish_secret_ref: secret(&parameters, "node-publish")?,
@@ -195,7 +196,7 @@ pub fn volume(
             node_affinity: affinity(&made.topologies),
             persistent_volume_reclaim_policy: Some(class.reclaim_policy.clone().unwrap_or_else(|| "Delete".to_owned())),
             storage_class_name: class.metadata.name.clone(),
-            volume_mode: Some(if wish.block { "Block" } else { "Filesystem" }.to_owned()),
+            volume_mode: Some("Filesystem".to_owned()),
             ..PersistentVolumeSpec::default()
         }),
         status: None,

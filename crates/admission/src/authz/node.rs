@@ -37,7 +37,9 @@ pub(super) fn authorize(attributes: &Attributes<'_>, lookup: &dyn Lookup) -> Opt
     let reads = matches!(verb, "get" | "list" | "watch");
     let needs = |what| !resource.name.is_empty() && lookup.node_needs(node, resource.namespace, what, resource.name);
     let related = match (resource.group, resource.resource, resource.subresource) {
-        ("", "secrets", "") if reads => needs(Referent::Secret),
+        ("", "secrets", "") if reads => {
+            needs(Referent::Secret) || (verb == "get" && opens_volume(&resource, node, lookup))
+        }
         ("", "configmaps", "") if reads => needs(Referent::ConfigMap),
         ("", "persistentvolumeclaims", "") if verb == "get" => needs(Referent::Claim),
         ("", "persistentvolumeclaims", "status") if matches!(verb, "get" | "patch" | "update") => {
@@ -93,6 +95,20 @@ fn holds_volume(name: &str, node: &str, lookup: &dyn Lookup) -> bool {
         let (namespace, claim) = (volume.text("spec.claimRef.namespace"), volume.text("spec.claimRef.name"));
         !claim.is_empty() && lookup.node_needs(node, namespace, Referent::Claim, claim)
     })
+}
+
+/// Whether a storage driver on the node has to be given the secret for a volume of one of the node's pods.
+fn opens_volume(secret: &Resource<'_>, node: &str, lookup: &dyn Lookup) -> bool {
+    const CALLS: [&str; 3] = ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"];
+    let named = |volume: &Value| {
+        CALLS.iter().any(|call| {
+            volume.text(&format!("spec.csi.{call}.name")) == secret.name
+                && volume.text(&format!("spec.csi.{call}.namespace")) == secret.namespace
+        })
+    };
+    let volumes = lookup.list("", "persistentvolumes", None);
+    !secret.name.is_empty()
+        && volumes.iter().any(|volume| named(volume) && holds_volume(volume.text("metadata.name"), node, lookup))
 }
 
 /// Looks through all pods of a namespace: [`Lookup::node_needs`] without a graph.

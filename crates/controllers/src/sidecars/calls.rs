@@ -19,7 +19,7 @@ impl Sidecars {
     }
 
     pub(super) fn create_request(&self, wish: &Wish) -> CreateVolumeRequest {
-        let capability = |mode: &String| self.capability(mode, wish.block, &wish.fs_type, &wish.mount_options);
+        let capability = |mode: &String| self.capability(mode, false, &wish.fs_type, &wish.mount_options);
         CreateVolumeRequest {
             name: wish.name.clone(),
             capacity_range: Some(CapacityRange { required_bytes: wish.bytes, limit_bytes: 0 }),

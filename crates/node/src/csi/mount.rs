@@ -208,10 +208,7 @@ impl Mounting<'_> {
         let api: Api<Secret> = Api::namespaced(self.node.client.clone(), namespace.unwrap_or_default());
         let secret = api.get(name).await.map_err(|error| {
             let cause = stead_client::message(&error);
-            self.failed(
-                what,
-                format!("fetching NodeStageSecretRef {}/{name} failed: {cause}", namespace.unwrap_or_default()),
-            )
+            self.failed(what, format!("fetching secret {}/{name} failed: {cause}", namespace.unwrap_or_default()))
         })?;
         let data = secret.data.unwrap_or_default().into_iter();
         Ok(data.map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned())).collect())
@@ -282,7 +279,16 @@ impl Mounting<'_> {
     async fn expand(&self, driver: &Driver) -> Result<(), MountError> {
         let staged = if driver.abilities.stages { self.staged_at() } else { String::new() };
         let at = self.target.join("mount").to_string_lossy().into_owned();
-        let request = expand_request(self.volume, self.source, at, staged, self.capability(driver));
+        let secrets = self.secret("NodeExpandVolume", self.source.node_expand_secret_ref.as_ref()).await?;
+        let capability = Some(self.capability(driver));
+        let request = NodeExpandVolumeRequest {
+            volume_id: self.source.volume_handle.clone(),
+            volume_path: at,
+            capacity_range: Some(CapacityRange { required_bytes: bytes_of(self.volume), limit_bytes: 0 }),
+            staging_target_path: staged,
+            volume_capability: capability,
+            secrets,
+        };
         match driver.call(&request).await {
             Ok(_) => {
                 let told = has_grown(self.node, self.claim, self.volume).await;
@@ -316,23 +322,10 @@ impl Mounting<'_> {
     }
 }
 
-fn expand_request(
-    volume: &PersistentVolume,
-    source: &CSIPersistentVolumeSource,
-    volume_path: String,
-    staging_target_path: String,
-    capability: VolumeCapability,
-) -> NodeExpandVolumeRequest {
+/// What the volume holds.
+fn bytes_of(volume: &PersistentVolume) -> i64 {
     let size = volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()?.get("storage"));
-    let bytes = size.and_then(|size| i64::try_from(cgroup::milli(size) / 1000).ok()).unwrap_or_default();
-    NodeExpandVolumeRequest {
-        volume_id: source.volume_handle.clone(),
-        volume_path,
-        capacity_range: Some(CapacityRange { required_bytes: bytes, limit_bytes: 0 }),
-        staging_target_path,
-        volume_capability: Some(capability),
-        secrets: BTreeMap::new(),
-    }
+    size.and_then(|size| i64::try_from(cgroup::milli(size) / 1000).ok()).unwrap_or_default()
 }
 
 impl Node {

@@ -41,6 +41,11 @@ pub(super) async fn mount(
     if let Some(source) = &spec.csi {
         return csi::mount(request, (&volume.name, read_only), &claim, &bound, source).await;
     }
+    if let Some(source) = &spec.nfs {
+        let options = spec.mount_options.as_deref().unwrap_or_default();
+        let mounted = request.nfs(&name, source, read_only, options).await;
+        return mounted.map_err(|cause| MountError::set_up(&name, cause));
+    }
     if let Some((path, bytes)) = image_of(&bound) {
         let failed = |cause| MountError::set_up(&name, cause);
         let growth = mount_image(request, &bound, path, bytes).await.map_err(failed)?;
@@ -52,9 +57,6 @@ pub(super) async fn mount(
     let source = match (&spec.local, &spec.host_path) {
         (Some(local), _) => Source::Local(PathBuf::from(&local.path)),
         (None, Some(host)) => Source::Host(PathBuf::from(&host.path), host.type_.clone().unwrap_or_default()),
-        (None, None) if spec.nfs.is_some() => {
-            return Err(MountError::set_up(&name, "nfs volumes are not offered by this node"));
-        }
         (None, None) => return Err(MountError::set_up(&name, "no volume plugin matched")),
     };
     let uid = bound.metadata.uid.clone().unwrap_or_default();

@@ -7,6 +7,7 @@ mod atomic;
 mod claim;
 mod disk;
 pub(crate) mod image;
+mod nfs;
 pub(crate) mod payload;
 mod subpath;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount, Volume};
+use k8s_openapi::api::core::v1::{NFSVolumeSource, Pod, ServiceAccount, Volume};
 use kube::Api;
 use kube::api::PostParams;
 use parking_lot::Mutex;
@@ -208,10 +209,28 @@ impl Request<'_> {
             let (name, _, _) = spec::identity(self.pod);
             return claim::mount(self, (volume, false), &format!("{name}-{}", volume.name)).await;
         }
-        if volume.nfs.is_some() {
-            return Err(failed("nfs volumes are not offered by this node".to_owned()));
+        if let Some(source) = &volume.nfs {
+            return self.nfs(&volume.name, source, false, &[]).await.map_err(failed);
         }
         Err(failed("no volume plugin matched".to_owned()))
+    }
+
+    /// Mounts a directory of another machine for this pod.
+    async fn nfs(
+        &self,
+        name: &str,
+        source: &NFSVolumeSource,
+        read_only: bool,
+        options: &[String],
+    ) -> Result<PathBuf, String> {
+        let export = nfs::Export {
+            server: source.server.clone(),
+            path: source.path.clone(),
+            read_only: read_only || source.read_only.unwrap_or(false),
+            options: options.to_vec(),
+        };
+        let dir = self.volume_dir("nfs", name);
+        blocking(move || nfs::mount(&export, &dir).map(|()| dir)).await
     }
 
     async fn empty_dir(

@@ -201,3 +201,72 @@ fn acceptance_2_9_a_failing_driver_is_told_of_and_recovers() {
     kubectl.eventually("get pv -o name", str::is_empty);
     assert!(driver.volumes().is_empty());
 }
+
+#[test]
+fn acceptance_2_9_a_driver_with_side_cars_of_its_own_is_served_as_by_a_kubelet() {
+    let (cluster, kubectl) = cluster();
+    let registry = cluster.data_dir().join("agent/plugins_registry/linstor-reg.sock");
+    let driver = Driver::start(Options { socket: registry, ..options(&cluster, false) }).unwrap();
+    driver.make("by-hand", 16 << 20).unwrap();
+    kubectl.eventually("get csinodes -o jsonpath={.items[*].spec.drivers[*].name}", |names| names == NAME);
+    assert_eq!(driver.calls("NotifyRegistrationStatus"), 1);
+    // What the side-cars and the makers of the driver bring with them.
+    kubectl.apply(&format!(
+        "apiVersion: storage.k8s.io/v1\nkind: CSIDriver\nmetadata: {{name: {NAME}}}\nspec: {{attachRequired: false}}\n"
+    ));
+    kubectl.apply(&format!(
+        r#"
+apiVersion: v1
+kind: Secret
+metadata: {{name: key, namespace: kube-system}}
+stringData: {{passphrase: open sesame}}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {{name: by-hand}}
+spec:
+  capacity: {{storage: 16Mi}}
+  accessModes: [ReadWriteOnce]
+  storageClassName: ""
+  persistentVolumeReclaimPolicy: Delete
+  csi: {{driver: {NAME}, volumeHandle: by-hand, fsType: ext4, nodeStageSecretRef: {{name: key, namespace: kube-system}}}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: by-hand}}
+spec: {{accessModes: [ReadWriteOnce], storageClassName: "", volumeName: by-hand, resources: {{requests: {{storage: 16Mi}}}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: user}}
+spec:
+  terminationGracePeriodSeconds: 1
+  securityContext: {{runAsUser: 1000, fsGroup: 2000}}
+  containers:
+  - {{name: main, image: busybox, command: [sleep, "100000"], volumeMounts: [{{name: data, mountPath: /data}}]}}
+  volumes:
+  - {{name: data, persistentVolumeClaim: {{claimName: by-hand}}}}
+"#
+    ));
+    let _ = kubectl.ok("wait pod/user --for=condition=Ready --timeout=120s");
+    assert_eq!(driver.secrets()["passphrase"], "open sesame");
+    let _ = kubectl.ok("exec user -- sh -c 'echo hello > /data/file'");
+    assert_eq!(kubectl.ok("exec user -- stat -c %g /data/file"), "2000\n");
+    assert_eq!(kubectl.ok("get volumeattachments -o name"), "");
+
+    // Nobody else does the work of its side-cars.
+    kubectl.apply(&redis(1, "16Mi", "").replace("WaitForFirstConsumer", "Immediate"));
+    kubectl.eventually(
+        "get events --field-selector involvedObject.name=data-redis-0 -o jsonpath={.items[*].message}",
+        |seen| {
+            seen.contains(&format!("Waiting for a volume to be created either by the external provisioner '{NAME}'"))
+        },
+    );
+    let _ = kubectl.ok("delete pod/user pvc/by-hand sts/redis");
+    kubectl.eventually("get pv by-hand -o jsonpath={.status.phase}", |phase| phase == "Released");
+    for call in ["CreateVolume", "DeleteVolume", "ControllerPublishVolume"] {
+        assert_eq!(driver.calls(call), 0, "{call}");
+    }
+    assert_eq!(driver.calls("NodeUnstageVolume"), 1);
+    assert_eq!(mounts_below(&cluster.data_dir().join("agent/plugins")), [PathBuf::new(); 0]);
+}

@@ -253,3 +253,19 @@ fn the_examples_of_the_storage_page_are_taken() {
         assert!(classes.contains(class), "{classes}");
     }
 }
+
+#[test]
+fn acceptance_2_8_an_nfs_volume_without_a_server_or_a_client_says_so() {
+    let (_cluster, kubectl) = cluster();
+    let pod = user("reader", "none", "");
+    // Nothing listens there: a kernel with a client is refused, one without says what to do.
+    let nfs = "nfs: {server: 127.0.0.1, path: /srv/export}";
+    kubectl.apply(&pod.replace("persistentVolumeClaim: {claimName: none}", nfs));
+    kubectl.eventually(&told("reader"), |text| {
+        text.contains("MountVolume.SetUp failed for volume \"data\" : mount failed: 127.0.0.1:/srv/export at ")
+            && (text.contains("this kernel has no NFS client")
+                || text.contains("refused")
+                || text.contains("timed out"))
+    });
+    let _ = kubectl.ok("delete pod reader");
+}
