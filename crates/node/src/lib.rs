@@ -36,7 +36,7 @@ mod tls;
 mod volumes;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -94,6 +94,8 @@ pub struct Node {
     pub(crate) drivers: csi::Drivers,
     pub(crate) capacity: Capacity,
     pub(crate) pods: Pods,
+    /// Containers whose output somebody has had by attaching.
+    pub(crate) attached: Mutex<HashSet<String>>,
     /// Pod uid by sandbox id.
     pub(crate) owners: Mutex<HashMap<String, String>>,
     /// Images have come or gone, or the node was silent: its status is looked at again.
@@ -140,6 +142,7 @@ impl Node {
             drivers: csi::Drivers::new(storage),
             capacity: system::capacity(&config),
             pods: Pods::default(),
+            attached: Mutex::default(),
             owners: Mutex::default(),
             look: Notify::new(),
             stop,

@@ -166,6 +166,23 @@ impl Reader {
     }
 }
 
+/// All that a log file holds of one stream. Output that was rotated away is not in it.
+///
+/// # Errors
+/// The file system's.
+pub(crate) fn whole(path: &Path, stream: &str) -> std::io::Result<Vec<u8>> {
+    let mut reader = Reader::open(path, None)?;
+    let mut formatter = Formatter::new(Wanted { stream: Some(stream.to_owned()), ..Wanted::default() });
+    let mut out = Vec::new();
+    loop {
+        let lines = reader.lines()?;
+        if lines.is_empty() {
+            return Ok(out);
+        }
+        lines.iter().for_each(|line| formatter.push(line, &mut out));
+    }
+}
+
 /// Where the last `lines` whole lines (as a reader counts them) begin.
 fn tail_offset(file: &mut File, lines: u64) -> std::io::Result<u64> {
     let size = file.seek(SeekFrom::End(0))?;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use k8s_openapi::api::core::v1::Pod;
 use stead_podlife::spec;
-use stead_runtime::{AttachConfig, ExecConfig, Session};
+use stead_runtime::{AttachConfig, Container, ContainerState, ExecConfig, Session};
 use stead_streaming::{
     Exit, ForwardedConnection, PortForward, RemoteCommand, StreamError, Wanted, port_forward, remote_command,
 };
@@ -15,7 +16,10 @@ use tokio::io::{AsyncWriteExt, copy, copy_bidirectional};
 use tokio::net::TcpStream;
 
 use super::{Body, Query, Refusal, internal};
-use crate::Node;
+use crate::{Node, logs};
+
+/// Ids of containers that are remembered as attached to.
+const ATTACHED_MAX: usize = 4096;
 
 impl Node {
     pub(super) async fn exec<B: Send + 'static>(
@@ -61,8 +65,9 @@ impl Node {
         query: &Query,
     ) -> Result<Response<Body>, Refusal> {
         let pod = self.pod_named(namespace, pod)?;
-        let found = self.running(&pod, container).await?;
-        let tty = spec::container(&pod, container).and_then(|one| one.tty).unwrap_or(false);
+        let stated = spec::container(&pod, container).unwrap_or_default();
+        let found = self.attachable(&pod, container, stated.stdin_once.unwrap_or(false)).await?;
+        let tty = stated.tty.unwrap_or(false);
         let wanted = Wanted { tty, ..streams(query)? };
         let (response, client) = remote_command(&mut request, wanted).map_err(refused)?;
         let node = self.clone();
@@ -75,10 +80,74 @@ impl Node {
             tracing::debug!(container = found.id, "attach: the client is connected");
             let session = node.engine.attach(&found.id, config).await;
             tracing::debug!(container = found.id, error = ?session.as_ref().err(), "attach: the container has answered");
-            join(client, session.map_err(|error| error.to_string())).await;
+            let late = if session.is_err() { node.ended_unseen(&pod, &found).await } else { None };
+            match late {
+                Some(code) => node.replay(client, &pod, &found, code).await,
+                None => {
+                    node.seen(&found.id);
+                    join(client, session.map_err(|error| error.to_string())).await;
+                }
+            }
             tracing::debug!(container = found.id, "attach: ended");
         });
         Ok(response.map(|body| body.map_err(|never| match never {}).boxed_unsync()))
+    }
+
+    /// The newest attempt of a container if it runs. For `once` also one that has ended before anybody was attached: `kubectl
+    /// run -i` of a quick command sees its pod run and comes too late by milliseconds, and still wants its output.
+    async fn attachable(&self, pod: &Pod, name: &str, once: bool) -> Result<Container, Refusal> {
+        let newest = self.attempts(pod, name).await?.pop();
+        let late =
+            newest.filter(|one| once && matches!(one.state, ContainerState::Exited(_)) && !self.was_seen(&one.id));
+        match late {
+            Some(ended) => Ok(ended),
+            None => self.running(pod, name).await,
+        }
+    }
+
+    /// The exit code of a container that has ended with output that nobody has had.
+    async fn ended_unseen(&self, pod: &Pod, found: &Container) -> Option<i32> {
+        let once = spec::container(pod, &found.name).and_then(|one| one.stdin_once).unwrap_or(false);
+        if !once || self.was_seen(&found.id) {
+            return None;
+        }
+        let attempts = self.attempts(pod, &found.name).await.ok()?;
+        attempts.into_iter().find(|one| one.id == found.id).and_then(|one| match one.state {
+            ContainerState::Exited(exit) => Some(exit.code),
+            _ => None,
+        })
+    }
+
+    /// Gives the client the whole output of an ended container, from its log, and how it ended.
+    async fn replay(&self, client: RemoteCommand, pod: &Pod, ended: &Container, code: i32) {
+        self.seen(&ended.id);
+        let (namespace, name, uid) = spec::identity(pod);
+        let path = self.config.pod_log_dir(namespace, name, uid).join(&ended.log_path);
+        let RemoteCommand { stdout, stderr, finish, .. } = client;
+        for (stream, to) in [("stdout", stdout), ("stderr", stderr)] {
+            let Some(mut to) = to else { continue };
+            let path = path.clone();
+            let read = tokio::task::spawn_blocking(move || logs::whole(&path, stream)).await;
+            if let Ok(Ok(output)) = read {
+                let _ = to.write_all(&output).await;
+            }
+            let _ = to.shutdown().await;
+        }
+        finish.send(Exit::Code(code)).await;
+    }
+
+    fn was_seen(&self, container: &str) -> bool {
+        self.attached.lock().contains(container)
+    }
+
+    /// Notes that somebody has had the output of a container by attaching to it.
+    fn seen(&self, container: &str) {
+        let mut attached = self.attached.lock();
+        if attached.len() >= ATTACHED_MAX {
+            // Forgetting means that a second one to attach to an ended container gets its output once more.
+            attached.clear();
+        }
+        attached.insert(container.to_owned());
     }
 
     pub(super) fn port_forward<B: Send + 'static>(
@@ -102,7 +171,7 @@ impl Node {
         Ok(response.map(|body| body.map_err(|never| match never {}).boxed_unsync()))
     }
 
-    async fn forward(self: Arc<Self>, mut client: PortForward, pod: &k8s_openapi::api::core::v1::Pod) {
+    async fn forward(self: Arc<Self>, mut client: PortForward, pod: &Pod) {
         let (_, _, uid) = spec::identity(pod);
         let host_network = spec::pod_spec(pod).host_network.unwrap_or(false);
         let links = if host_network { Vec::new() } else { self.network.attached().await.unwrap_or_default() };
