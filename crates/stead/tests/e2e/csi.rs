@@ -141,7 +141,7 @@ fn acceptance_2_9_a_class_served_by_a_csi_driver_behaves_like_the_others() {
     let _ = kubectl.ok("delete pvc --all");
     kubectl.eventually("get pv,volumeattachments -o name", str::is_empty);
     assert!(driver.volumes().is_empty(), "{:?}", driver.volumes());
-    assert_eq!(mounts_below(&cluster.data_dir().join("agent/plugins")), [PathBuf::new(); 0]);
+    assert_eq!(mounts_below(&cluster.data_dir().join("agent/plugins")), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -268,5 +268,5 @@ spec:
         assert_eq!(driver.calls(call), 0, "{call}");
     }
     assert_eq!(driver.calls("NodeUnstageVolume"), 1);
-    assert_eq!(mounts_below(&cluster.data_dir().join("agent/plugins")), [PathBuf::new(); 0]);
+    assert_eq!(mounts_below(&cluster.data_dir().join("agent/plugins")), Vec::<PathBuf>::new());
 }
