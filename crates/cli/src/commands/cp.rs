@@ -75,6 +75,10 @@ async fn container(session: &Session, flags: &Flags, place: &Place) -> Result<(S
         None => session.namespace().await?.to_owned(),
     };
     let pod = session.read("", "Pod", &namespace, &place.pod).await?;
+    let phase = pod["status"]["phase"].as_str().unwrap_or_default();
+    if matches!(phase, "Succeeded" | "Failed") {
+        return plain(format!("cannot exec into a container in a completed pod; current phase is {phase}"));
+    }
     let container = pods::container(session, &pod, flags.container.as_deref(), false)?;
     Ok((namespace, container))
 }

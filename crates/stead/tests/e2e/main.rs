@@ -25,3 +25,4 @@ mod statements;
 mod states;
 mod storage;
 mod support;
+mod wrong_use;
