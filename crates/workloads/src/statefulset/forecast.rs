@@ -138,6 +138,7 @@ impl World {
                     terminating: false,
                     revision,
                     damaged: false,
+                    last: false,
                     available_at: None,
                 };
                 self.stuck.remove(&ordinal);

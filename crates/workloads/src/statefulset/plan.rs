@@ -254,13 +254,15 @@ fn first_unhealthy(set: &Snapshot) -> Option<u32> {
     set.condemned.iter().rev().find(waited_for).map(|slot| slot.ordinal)
 }
 
-/// Replaces outdated pods, highest ordinal first, down to the partition.
+/// Replaces outdated pods, highest ordinal first, down to the partition; those that are to be last after all others.
 fn roll_out(set: &Snapshot, plan: &mut Plan) {
     let Strategy::RollingUpdate { partition, max_unavailable } = set.strategy else { return };
     if set.paused {
         return;
     }
-    let outdated: Vec<&Slot> = set.replicas.iter().skip(partition as usize).rev().filter(|s| is_outdated(s)).collect();
+    let mut outdated: Vec<&Slot> =
+        set.replicas.iter().skip(partition as usize).rev().filter(|slot| is_outdated(slot)).collect();
+    outdated.sort_by_key(|slot| slot.pod.is_some_and(|pod| pod.last));
     let sick = |slot: &&Slot| slot.pod.is_none_or(|pod| !pod.is_healthy());
     let mut budget = (max_unavailable as usize).saturating_sub(set.replicas.iter().filter(sick).count());
     for free in [true, false] {

@@ -143,6 +143,7 @@ mod tests {
             terminating: false,
             revision: if letter == 'o' { Revision::CURRENT } else { Revision::UPDATE },
             damaged: false,
+            last: false,
             available_at: None,
         };
         let slot =

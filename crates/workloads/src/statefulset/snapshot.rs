@@ -7,6 +7,8 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as PodObject};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use stead_machinery::selector::Selector;
+
 use super::{Progress, claims, identity, wishes};
 use crate::pod::{Health, Record, available_at, health, record};
 
@@ -73,6 +75,8 @@ pub struct Pod {
     pub revision: Revision,
     /// Its labels or volumes are not what the set asks for.
     pub damaged: bool,
+    /// A roll-out takes it after all others, see [`wishes::UPDATE_LAST`].
+    pub last: bool,
     /// When a pod that is `Ready` will be `Available`.
     pub available_at: Option<Timestamp>,
 }
@@ -162,10 +166,12 @@ impl Observed<'_> {
         let set = self.set;
         let mut replicas: Vec<Slot> = identity::ordinals(set).into_iter().map(|ordinal| self.slot(ordinal)).collect();
         let (current, update) = (identity::revision_label(self.current), identity::revision_label(self.update));
+        let last = wishes::updates_last(set);
         let mut condemned = Vec::new();
         for object in self.pods {
             let Some(ordinal) = identity::ordinal_of(set, object) else { continue };
-            let pod = self.pod(object, ordinal, (&current, &update));
+            let mut pod = self.pod(object, ordinal, (&current, &update));
+            pod.last = last.as_ref().is_some_and(|selector| selects(selector, object));
             match replicas.binary_search_by_key(&ordinal, |slot| slot.ordinal) {
                 Ok(at) => replicas[at].pod = Some(pod),
                 Err(_) => condemned.push(Slot { pod: Some(pod), ..self.slot(ordinal) }),
@@ -216,6 +222,7 @@ impl Observed<'_> {
             },
             damaged: !identity::matches(self.set, object, ordinal)
                 || !identity::storage_matches(self.set, object, ordinal),
+            last: false,
             available_at: available_at(object, min_ready).filter(|_| health == Health::Ready),
         }
     }
@@ -241,6 +248,10 @@ impl Observed<'_> {
             }
         }
     }
+}
+
+fn selects(selector: &Selector, pod: &PodObject) -> bool {
+    selector.matches(|key| pod.metadata.labels.as_ref()?.get(key).map(String::as_str))
 }
 
 fn policy(set: &StatefulSet) -> Policy {

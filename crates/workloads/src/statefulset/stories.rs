@@ -51,6 +51,7 @@ fn happen(world: &mut World, event: &str) {
         "others-ready" => world.waits_for_others = false,
         "reserve" => world.reserved.push(n),
         "unreserve" => world.reserved.clear(),
+        "lead" => world.leader = Some(n),
         "pause" => world.paused = true,
         "resume" => world.paused = false,
         "delete-set" if world.held => world.deletion = Deletion::InOrder,
@@ -578,6 +579,23 @@ mod ordered {
              ready 0          | R0 R1 R1 | settled
              evict 2, gone 2  | R0 R1    | create 2 new
              ready 2, resume  | R0 R1 R1 | delete 0 (outdated)",
+        );
+    }
+
+    #[test]
+    fn the_pod_that_is_to_be_last_is_updated_after_all_others_wherever_it_is() {
+        tell(
+            "scale 1          |          | create 0 new
+             ready 0, scale 2 | R0       | create 1 new
+             ready 1, scale 3 | R0 R0    | create 2 new
+             ready 2          | R0 R0 R0 | settled
+             lead 2, image 1  | R0 R0 R0 | delete 1 (outdated)
+             gone 1           | R0 . R0  | create 1 new
+             ready 1          | R0 R1 R0 | delete 0 (outdated)
+             gone 0           | . R1 R0  | create 0 new
+             ready 0, lead 0  | R1 R1 R0 | delete 2 (outdated)
+             gone 2           | R1 R1    | create 2 new
+             ready 2          | R1 R1 R1 | settled",
         );
     }
 

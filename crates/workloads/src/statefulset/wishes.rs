@@ -8,6 +8,7 @@
 //! | `stead.dev/ordered-delete` | `"true"` | takes the pods down in reverse order when the set is deleted |
 //! | `stead.dev/reserve-ordinals` | `"1,4-6"` | these ordinals get no pod |
 //! | `stead.dev/depends-on` | `"db,queue"` | the first pod starts when these sets are ready |
+//! | `stead.dev/update-last` | a label selector | pods with these labels are updated after all others |
 //! | `stead.dev/grow-claims` | `"true"` | claim templates may grow, and the claims grow with them |
 //!
 //! A value that cannot be understood counts as not given.
@@ -16,6 +17,7 @@ use std::ops::RangeInclusive;
 
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSet;
+use stead_machinery::selector::Selector;
 
 use super::Deletion;
 
@@ -35,6 +37,8 @@ pub const ORDERED_DELETE_FINALIZER: &str = "stead.dev/ordered-delete";
 pub const RESERVED: &str = "stead.dev/reserve-ordinals";
 /// Names of sets of the same namespace, separated by commas.
 pub const DEPENDS_ON: &str = "stead.dev/depends-on";
+/// A label selector, `role=leader` say: a roll-out takes the pods that it selects after all others.
+pub const UPDATE_LAST: &str = "stead.dev/update-last";
 /// `"true"` allows the storage requests of claim templates to grow.
 pub const GROW_CLAIMS: &str = "stead.dev/grow-claims";
 /// The finalizer of a deletion that is to leave the pods alone.
@@ -60,6 +64,12 @@ pub fn is_paused(set: &StatefulSet) -> bool {
 #[must_use]
 pub fn wants_ordered_delete(set: &StatefulSet) -> bool {
     is_true(set, ORDERED_DELETE)
+}
+
+/// Which pods are updated last; `None` when no order but that of the ordinals is asked for.
+#[must_use]
+pub fn updates_last(set: &StatefulSet) -> Option<Selector> {
+    Selector::parse(annotation(set, UPDATE_LAST)?).ok().filter(|selector| !selector.is_everything())
 }
 
 #[must_use]
