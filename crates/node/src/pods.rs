@@ -2,6 +2,7 @@
 //! nothing of the first is left.
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -228,7 +229,7 @@ impl Node {
     }
 
     /// Networks and directories without a sandbox.
-    async fn remove_strays(&self, listed: &HashSet<String>, page: &Page) {
+    async fn remove_strays(self: &Arc<Self>, listed: &HashSet<String>, page: &Page) {
         let is_stray = |uid: &str| !listed.contains(uid) && !page.sandboxes.contains_key(uid);
         for link in self.network.attached().await.unwrap_or_default() {
             if is_stray(&link.id) {
@@ -242,21 +243,41 @@ impl Node {
         for dir in entries.filter_map(Result::ok) {
             let uid = dir.file_name().to_string_lossy().into_owned();
             if is_stray(&uid) {
-                let path = dir.path();
-                // A driver may come later than this: its volumes are left to the next start then.
-                let removed = async {
-                    self.release_driver_volumes(&path).await?;
-                    let remove = move || {
-                        crate::volumes::unmount(&path)?;
-                        crate::volumes::remove_tree(&path).map_err(|error| error.to_string())
-                    };
-                    crate::volumes::blocking(remove).await
-                };
-                if let Err(cause) = removed.await {
-                    tracing::warn!(uid, cause, "cannot remove the files of a pod that is gone");
+                if !self.remove_stray(&dir.path()).await {
+                    tokio::spawn(self.clone().remove_stray_later(dir.path()));
                 }
             }
         }
+    }
+}
+
+impl Node {
+    /// Volumes of storage drivers wait for these, which may come later than this process.
+    async fn remove_stray_later(self: Arc<Self>, path: PathBuf) {
+        let mut changes = self.driver_changes();
+        while !self.remove_stray(&path).await {
+            if self.stop.run_until_cancelled(changes.next()).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Removes the files of a pod that is gone, if nothing keeps them.
+    async fn remove_stray(&self, path: &Path) -> bool {
+        let removed = async {
+            self.release_driver_volumes(path).await?;
+            let path = path.to_owned();
+            let remove = move || {
+                crate::volumes::unmount(&path)?;
+                crate::volumes::remove_tree(&path).map_err(|error| error.to_string())
+            };
+            crate::volumes::blocking(remove).await
+        };
+        let removed: Result<(), String> = removed.await;
+        if let Err(cause) = &removed {
+            tracing::warn!(path = %path.display(), cause, "cannot remove the files of a pod that is gone");
+        }
+        removed.is_ok()
     }
 }
 

@@ -84,7 +84,24 @@ impl Drivers {
     }
 }
 
+/// Tells when a driver of this node has come or gone.
+#[derive(Debug)]
+pub(crate) struct DriverChanges(watch::Receiver<BTreeMap<String, Driver>>);
+
+impl DriverChanges {
+    pub(crate) async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
 impl Node {
+    /// Changes of the drivers from now on.
+    pub(crate) fn driver_changes(&self) -> DriverChanges {
+        DriverChanges(self.drivers.known.subscribe())
+    }
+
     fn staging_root(&self) -> PathBuf {
         self.config.data_dir.join("plugins/kubernetes.io/csi")
     }

@@ -270,3 +270,26 @@ spec:
     assert_eq!(driver.calls("NodeUnstageVolume"), 1);
     assert_eq!(mounts_below(&cluster.data_dir().join("agent/plugins")), Vec::<PathBuf>::new());
 }
+
+#[test]
+fn acceptance_2_9_a_pod_lost_while_its_node_was_down_leaves_no_mount() {
+    let (mut cluster, kubectl) = cluster();
+    let driver = Driver::start(options(&cluster, true)).unwrap();
+    kubectl.apply(&redis(1, "16Mi", ""));
+    ready(&kubectl, "1");
+    let uid = kubectl.ok("get pod redis-0 -o jsonpath={.metadata.uid}");
+    let own = cluster.data_dir().join("agent/pods").join(&uid);
+    assert_eq!(mounts_below(&own.join("volumes/kubernetes.io~csi")).len(), 1);
+    // It is gone from the API at once; the node has no time to see it, and its driver comes back only later.
+    let _ = kubectl.ok("scale sts redis --replicas=0");
+    let _ = kubectl.run("delete pod redis-0 --grace-period=0 --force --wait=false");
+    cluster.kill_server().unwrap();
+    drop(driver);
+    cluster.start_server().unwrap();
+    let driver = Driver::start(options(&cluster, true)).unwrap();
+    kubectl.eventually("get pods,volumeattachments -o name", str::is_empty);
+    assert_eq!(mounts_below(&own), [PathBuf::new(); 0]);
+    assert!(driver.calls("NodeUnstageVolume") <= 1, "not twice");
+    let _ = kubectl.ok("scale sts redis --replicas=1");
+    ready(&kubectl, "1");
+}
