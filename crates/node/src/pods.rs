@@ -242,10 +242,8 @@ impl Node {
         let Ok(entries) = std::fs::read_dir(self.config.data_dir.join("pods")) else { return };
         for dir in entries.filter_map(Result::ok) {
             let uid = dir.file_name().to_string_lossy().into_owned();
-            if is_stray(&uid) {
-                if !self.remove_stray(&dir.path()).await {
-                    tokio::spawn(self.clone().remove_stray_later(dir.path()));
-                }
+            if is_stray(&uid) && !self.remove_stray(&dir.path()).await {
+                tokio::spawn(self.clone().remove_stray_later(dir.path()));
             }
         }
     }

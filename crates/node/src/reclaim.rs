@@ -47,10 +47,15 @@ impl Node {
             if !self.users(volume).is_empty() {
                 let (node, volume) = (self.clone(), volume.clone());
                 tokio::spawn(async move {
-                    match node.claim_of(&volume).await {
-                        Ok(Some(claim)) => node.grow_driver_volume(&claim, &volume).await,
-                        Ok(None) => {}
-                        Err(cause) => tracing::warn!(cause, "cannot look up the claim of a volume that has grown"),
+                    let mut pause = None;
+                    while !node.try_grow_driver_volume(&volume).await {
+                        let now = (node.clock)();
+                        let next = backoff::Backoff::next(pause, backoff::MOUNT, now, now);
+                        let waited = tokio::time::sleep(next.delay.unsigned_abs());
+                        if node.stop.run_until_cancelled(waited).await.is_none() {
+                            return;
+                        }
+                        pause = Some(next);
                     }
                 });
             }
@@ -69,6 +74,18 @@ impl Node {
         };
         if let Err(cause) = told {
             self.recorder.event(&**volume, Severity::Warning, "FileSystemResizeFailed", cause);
+        }
+    }
+
+    /// Grows a volume of a driver; whether nothing is left to be tried.
+    async fn try_grow_driver_volume(&self, volume: &PersistentVolume) -> bool {
+        match self.claim_of(volume).await {
+            Ok(Some(claim)) => self.grow_driver_volume(&claim, volume).await,
+            Ok(None) => true,
+            Err(cause) => {
+                tracing::warn!(cause, "cannot look up the claim of a volume that has grown");
+                false
+            }
         }
     }
 

@@ -334,16 +334,19 @@ impl Node {
         self.recorder.event(pod, Severity::Warning, "VolumeResizeFailed", text);
     }
 
-    /// Grows a volume of a driver that a pod of this node has, and says so in the claim.
-    pub(crate) async fn grow_driver_volume(&self, claim: &PersistentVolumeClaim, volume: &PersistentVolume) {
-        let Some(source) = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref()) else { return };
+    /// Grows a volume of a driver that a pod of this node has, and says so in the claim. Returns whether that is settled: it
+    /// was done, or is not to be tried again before the pod comes anew.
+    pub(crate) async fn grow_driver_volume(&self, claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> bool {
+        let Some(source) = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref()) else { return true };
         let name = volume.metadata.name.clone().unwrap_or_default();
         let _turn = self.drivers.turn(&name).lock_owned().await;
-        let Some(driver) = self.drivers.get(&source.driver).filter(|driver| driver.abilities.expands) else { return };
+        let Some(driver) = self.drivers.get(&source.driver).filter(|driver| driver.abilities.expands) else {
+            return true;
+        };
         let users = self.users(volume);
         let places = users.iter().map(|pod| (pod, self.config.pod_dir(spec::identity(pod).2).join(PLUGIN).join(&name)));
         let Some((pod, target)) = places.into_iter().find(|(_, target)| is_mounted(&target.join("mount"))) else {
-            return;
+            return true;
         };
         let mounting = Mounting {
             node: self,
@@ -357,10 +360,15 @@ impl Node {
             staging: self.staging_dir(&source.driver, &source.volume_handle),
             target,
         };
-        if mounting.is_behind()
-            && let Err(MountError(cause)) = mounting.expand(&driver).await
-        {
-            self.tell_not_grown(pod, &name, &cause);
+        if !mounting.is_behind() {
+            return true;
+        }
+        match mounting.expand(&driver).await {
+            Ok(()) => true,
+            Err(MountError(cause)) => {
+                self.tell_not_grown(pod, &name, &cause);
+                false
+            }
         }
     }
 }
