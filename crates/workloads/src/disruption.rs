@@ -186,7 +186,8 @@ impl Disrupted {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             let Some(since) = before.and_then(|pods| pods.get(name)) else { continue };
             let end = since.0.checked_add(DELETION_TIMEOUT).unwrap_or(Timestamp::MAX);
-            if end < observed.now {
+            // At its very end the time is over: a plan that is due when it is made would be made again and again.
+            if end <= observed.now {
                 disrupted.not_deleted.push(name.to_owned());
             } else {
                 disrupted.pods.insert(name.to_owned(), since.clone());
@@ -419,10 +420,10 @@ mod tests {
         let pods = pods("rr");
         let scale = |_: &OwnerReference| Ok(Some(("w".to_owned(), 2)));
         let look = |now| plan(&Observed { budget: &budget, pods: &pods, scale: &scale, now: at(now) });
-        let soon = look(120);
+        let soon = look(119);
         assert_eq!((soon.status.current_healthy, soon.wake_at), (Some(1), Some(at(120))));
         assert_eq!(soon.status.disrupted_pods.as_ref().map(BTreeMap::len), Some(1));
-        let late = look(121);
+        let late = look(120);
         assert_eq!((late.status.current_healthy, late.not_deleted), (Some(2), vec!["p0".to_owned()]));
         assert_eq!(late.status.disrupted_pods, None);
     }
