@@ -34,6 +34,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("stead", 6),
     ("stead-testkit", 9),
     ("stead-benches", 10),
+    ("stead-simulator", 10),
     ("xtask", 10),
 ];
 /// The highest layer that has no IO, clock or randomness.
@@ -50,8 +51,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rcgen", &["stead-apiserver"]),
     ("hickory-proto", &["stead-dns"]),
     ("tokio-tungstenite", &["stead-streaming"]),
-    ("clap", &["stead", "stead-cli", "xtask"]),
-    ("anyhow", &["stead", "stead-cli", "xtask", "stead-testkit", "stead-benches"]),
+    ("clap", &["stead", "stead-cli", "stead-simulator", "xtask"]),
+    ("anyhow", &["stead", "stead-cli", "xtask", "stead-testkit", "stead-benches", "stead-simulator"]),
 ];
 /// Crates in which `unsafe` may stand, each block with its SAFETY comment.
 const UNSAFE_CRATES: &[&str] = &["runtime", "wire", "node"];

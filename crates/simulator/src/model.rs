@@ -1,0 +1,417 @@
+//! What is stored, as the simulator sees it: kept beside the store, write by write, and judged by [`crate::rules`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::rules;
+use crate::world::{Actor, Part, World};
+
+/// The kinds that are followed, by their place in the store.
+const PODS: &str = "/registry/pods/default/";
+const SETS: &str = "/registry/statefulsets.apps/default/";
+const CLAIMS: &str = "/registry/persistentvolumeclaims/default/";
+const VOLUMES: &str = "/registry/persistentvolumes/";
+const BUDGETS: &str = "/registry/poddisruptionbudgets.policy/default/";
+
+/// Everything that rules look at.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) pods: BTreeMap<String, Pod>,
+    pub(crate) sets: BTreeMap<String, Set>,
+    pub(crate) claims: BTreeMap<String, Claim>,
+    pub(crate) volumes: BTreeMap<String, Arc<Value>>,
+    pub(crate) budgets: BTreeMap<String, Arc<Value>>,
+    /// Every set that ever was, by UID: its name, and when it went.
+    pub(crate) ever: BTreeMap<String, (String, Option<Instant>)>,
+    /// Containers that run, by the name of their pod: the UIDs, and on which node.
+    pub(crate) live: BTreeMap<String, BTreeMap<String, u8>>,
+    /// Pods that the user removed by force: their containers may run beside those of their successors.
+    pub(crate) forced: BTreeSet<String>,
+    /// Places that have no Ready pod, by set UID and ordinal.
+    pub(crate) down: BTreeMap<(String, u32), Down>,
+    /// Since when all ordinals below one were last all Ready, by set UID and ordinal.
+    pub(crate) prefix_ready: BTreeMap<(String, u32), Instant>,
+    /// Pods that were evicted and whose successors are not Ready yet: by name, the UID.
+    pub(crate) evicted: BTreeMap<String, String>,
+    written: BTreeSet<u64>,
+    pub(crate) writes: u64,
+    /// Writes of each part but for events and leases.
+    pub(crate) touched: BTreeMap<Part, u64>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Pod {
+    pub(crate) json: Arc<Value>,
+    pub(crate) uid: String,
+    /// UID of the controller.
+    pub(crate) owner: Option<String>,
+    pub(crate) owner_kind: String,
+    pub(crate) node: Option<String>,
+    pub(crate) terminating: bool,
+    pub(crate) ready: bool,
+    pub(crate) phase: String,
+    pub(crate) revision: String,
+    pub(crate) image: String,
+    pub(crate) since: Instant,
+    /// Since when it is Ready.
+    pub(crate) ready_since: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Set {
+    pub(crate) json: Arc<Value>,
+    pub(crate) uid: String,
+    pub(crate) deleting: bool,
+    pub(crate) start: u32,
+    pub(crate) replicas: u32,
+    pub(crate) ordered: bool,
+    /// When start or replicas last changed; when the spec or its annotations did.
+    pub(crate) range_since: Instant,
+    pub(crate) spec_since: Instant,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) json: Arc<Value>,
+    pub(crate) uid: String,
+    pub(crate) deleting: bool,
+    /// What has been true at some time since it was made.
+    pub(crate) scaled_policy: bool,
+    pub(crate) out_of_range: bool,
+    pub(crate) deleted_policy: bool,
+    pub(crate) set_gone: bool,
+}
+
+/// A place without a Ready pod.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Down {
+    pub(crate) since: Instant,
+    /// The process that deleted the pod.
+    pub(crate) by: Option<Actor>,
+}
+
+impl Set {
+    #[must_use]
+    pub(crate) fn has(&self, ordinal: u32) -> bool {
+        (self.start..self.start + self.replicas).contains(&ordinal)
+    }
+
+    #[must_use]
+    pub(crate) fn policy(&self, when: &str) -> &str {
+        self.json["spec"]["persistentVolumeClaimRetentionPolicy"][when].as_str().unwrap_or("Retain")
+    }
+
+    #[must_use]
+    pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
+        self.json["metadata"]["annotations"][name].as_str()
+    }
+
+    #[must_use]
+    pub(crate) fn partition(&self) -> u32 {
+        self.json["spec"]["updateStrategy"]["rollingUpdate"]["partition"].as_u64().unwrap_or(0) as u32
+    }
+
+    #[must_use]
+    pub(crate) fn max_unavailable(&self) -> u32 {
+        self.json["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"].as_u64().unwrap_or(1).max(1) as u32
+    }
+
+    #[must_use]
+    pub(crate) fn on_delete(&self) -> bool {
+        self.json["spec"]["updateStrategy"]["type"] == "OnDelete"
+    }
+
+    #[must_use]
+    pub(crate) fn update_revision(&self) -> &str {
+        self.json["status"]["updateRevision"].as_str().unwrap_or("")
+    }
+
+    #[must_use]
+    pub(crate) fn name(&self) -> &str {
+        self.json["metadata"]["name"].as_str().unwrap_or("")
+    }
+}
+
+/// Set and ordinal that a pod's name stands for.
+#[must_use]
+pub(crate) fn place(name: &str) -> Option<(&str, u32)> {
+    let (set, ordinal) = name.rsplit_once('-')?;
+    Some((set, ordinal.parse().ok()?))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or("").to_owned()
+}
+
+fn pod(json: Value, before: Option<&Pod>) -> Pod {
+    let meta = &json["metadata"];
+    let owner = meta["ownerReferences"].as_array().into_iter().flatten().find(|owner| owner["controller"] == true);
+    let conditions = json["status"]["conditions"].as_array().into_iter().flatten();
+    let ready = conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+    let uid = text(&meta["uid"]);
+    let before = before.filter(|before| before.uid == uid);
+    let ready = ready && json["status"]["phase"] == "Running";
+    Pod {
+        owner: owner.map(|owner| text(&owner["uid"])),
+        owner_kind: owner.map(|owner| text(&owner["kind"])).unwrap_or_default(),
+        node: json["spec"]["nodeName"].as_str().map(str::to_owned),
+        terminating: meta["deletionTimestamp"].is_string(),
+        ready,
+        phase: text(&json["status"]["phase"]),
+        revision: text(&meta["labels"]["controller-revision-hash"]),
+        image: text(&json["spec"]["containers"][0]["image"]),
+        since: before.map_or_else(Instant::now, |before| before.since),
+        ready_since: ready.then(|| before.and_then(|before| before.ready_since).unwrap_or_else(Instant::now)),
+        uid,
+        json: Arc::new(json),
+    }
+}
+
+fn set(json: Value, before: Option<&Set>) -> Set {
+    let spec = &json["spec"];
+    let uid = text(&json["metadata"]["uid"]);
+    let before = before.filter(|before| before.uid == uid);
+    let start = spec["ordinals"]["start"].as_u64().unwrap_or(0) as u32;
+    let replicas = spec["replicas"].as_u64().unwrap_or(1) as u32;
+    let same_range = before.filter(|b| b.start == start && b.replicas == replicas);
+    let same_spec = before
+        .filter(|b| b.json["spec"] == *spec && b.json["metadata"]["annotations"] == json["metadata"]["annotations"]);
+    Set {
+        deleting: json["metadata"]["deletionTimestamp"].is_string(),
+        start,
+        replicas,
+        ordered: spec["podManagementPolicy"] != "Parallel",
+        range_since: same_range.map_or_else(Instant::now, |b| b.range_since),
+        spec_since: same_spec.map_or_else(Instant::now, |b| b.spec_since),
+        uid,
+        json: Arc::new(json),
+    }
+}
+
+impl World {
+    /// One write has happened: notes it, judges it, and wakes the nodes that it concerns.
+    pub(crate) fn wrote(&self, actor: Actor, revision: u64, key: &[u8], value: Option<&[u8]>) {
+        let key = std::str::from_utf8(key).unwrap_or("");
+        let hash = [key.as_bytes(), value.unwrap_or_default()].concat();
+        self.note(&hash, || told(actor, revision, key, value));
+        let mut model = self.model.lock();
+        model.written.insert(revision);
+        model.writes += 1;
+        if !key.contains("/events") && !key.contains("/leases") {
+            *model.touched.entry(actor.part).or_default() += 1;
+        }
+        let json = value.map(|value| serde_json::from_slice::<Value>(value).unwrap_or_default());
+        let faults = if let Some(name) = key.strip_prefix(PODS) {
+            let now = json.map(|json| pod(json, model.pods.get(name)));
+            for node in [model.pods.get(name), now.as_ref()].into_iter().flatten().filter_map(|pod| pod.node.as_ref()) {
+                self.wake_node(node);
+            }
+            model.pod(actor, name, now)
+        } else if let Some(name) = key.strip_prefix(SETS) {
+            let now = json.map(|json| set(json, model.sets.get(name)));
+            model.set(actor, name, now)
+        } else if let Some(name) = key.strip_prefix(CLAIMS) {
+            model.claim(actor, name, json)
+        } else if let Some(name) = key.strip_prefix(VOLUMES) {
+            let released = json.as_ref().is_some_and(|json| json["status"]["phase"] == "Released");
+            match json {
+                Some(json) => drop(model.volumes.insert(name.to_owned(), Arc::new(json))),
+                None => drop(model.volumes.remove(name)),
+            }
+            if released {
+                self.wake_nodes.iter().for_each(tokio::sync::Notify::notify_one);
+            }
+            Vec::new()
+        } else if let Some(name) = key.strip_prefix(BUDGETS) {
+            match json {
+                Some(json) => drop(model.budgets.insert(name.to_owned(), Arc::new(json))),
+                None => drop(model.budgets.remove(name)),
+            }
+            Vec::new()
+        } else {
+            Vec::new()
+        };
+        drop(model);
+        for fault in faults {
+            self.violated(format!("{actor}, revision {revision}, {key}: {fault}"));
+        }
+    }
+
+    fn wake_node(&self, name: &str) {
+        let number: Option<usize> = name.strip_prefix("node-").and_then(|n| n.parse().ok());
+        if let Some(notify) = number.and_then(|number| self.wake_nodes.get(number)) {
+            notify.notify_one();
+        }
+    }
+}
+
+/// One line of the trace.
+fn told(actor: Actor, revision: u64, key: &str, value: Option<&[u8]>) -> String {
+    let key = key.trim_start_matches("/registry/");
+    let Some(json) = value.and_then(|value| serde_json::from_slice::<Value>(value).ok()) else {
+        return format!("{actor:<12} r{revision} {key} gone");
+    };
+    let (meta, spec, status) = (&json["metadata"], &json["spec"], &json["status"]);
+    let mut more = String::new();
+    if meta["deletionTimestamp"].is_string() {
+        more.push_str(" deleting");
+    }
+    if key.starts_with("pods/") {
+        let conditions = status["conditions"].as_array().into_iter().flatten();
+        let ready = conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+        more.push_str(&format!(
+            " {} {} on {} {} {}",
+            status["phase"].as_str().unwrap_or("-"),
+            if ready { "ready" } else { "unready" },
+            spec["nodeName"].as_str().unwrap_or("-"),
+            spec["containers"][0]["image"].as_str().unwrap_or("-"),
+            meta["uid"].as_str().unwrap_or("-").get(..8).unwrap_or("-"),
+        ));
+    } else if key.starts_with("statefulsets") {
+        more.push_str(&format!(" replicas {} {} status {status}", spec["replicas"], spec["updateStrategy"]));
+    } else if key.starts_with("persistentvolumeclaims") {
+        more.push_str(&format!(" {} owners {} {}", status["phase"], meta["ownerReferences"], meta["finalizers"]));
+    } else if key.starts_with("events") {
+        more.push_str(&format!(" {} {}", json["reason"], json["message"]));
+    } else if key.starts_with("poddisruptionbudgets") {
+        more.push_str(&format!(" {status}"));
+    }
+    format!("{actor:<12} r{revision} {key}{more}")
+}
+
+impl Model {
+    #[must_use]
+    pub(crate) fn was_written(&self, revision: u64) -> bool {
+        self.written.contains(&revision)
+    }
+
+    /// Containers of a pod begin to run; what is wrong with that.
+    pub(crate) fn starts(&mut self, name: &str, uid: &str, node: u8) -> Option<String> {
+        let live = self.live.entry(name.to_owned()).or_default();
+        let other = live.iter().find(|(other, _)| *other != uid && !self.forced.contains(*other));
+        let fault = other.map(|(other, there)| {
+            format!("two pods {name} run at once: {uid} on node-{node} and {other} on node-{there}")
+        });
+        live.insert(uid.to_owned(), node);
+        fault
+    }
+
+    pub(crate) fn stops(&mut self, name: &str, uid: &str) {
+        if let Some(live) = self.live.get_mut(name) {
+            live.remove(uid);
+        }
+    }
+
+    fn pod(&mut self, actor: Actor, name: &str, now: Option<Pod>) -> Vec<String> {
+        self.remember_prefixes(name);
+        let faults = rules::pod(self, actor, name, now.as_ref());
+        let before = self.pods.get(name).cloned();
+        let was_ready = before.as_ref().is_some_and(|pod| pod.ready && !pod.terminating);
+        let is_ready = now.as_ref().is_some_and(|pod| pod.ready && !pod.terminating);
+        let owner = now.as_ref().or(before.as_ref()).and_then(|pod| pod.owner.clone());
+        if let (Some(owner), Some((_, ordinal))) = (owner, place(name)) {
+            let place = (owner, ordinal);
+            if is_ready {
+                self.down.remove(&place);
+                if self.evicted.get(name).is_some_and(|uid| now.as_ref().is_some_and(|pod| pod.uid != *uid)) {
+                    self.evicted.remove(name);
+                }
+            } else if was_ready || !self.down.contains_key(&place) {
+                self.down.insert(place, Down { since: Instant::now(), by: was_ready.then_some(actor) });
+            }
+        }
+        if let Some(before) = before.filter(|before| actor.evicts && before.ready && !before.terminating) {
+            self.evicted.insert(name.to_owned(), before.uid);
+        }
+        match now {
+            Some(pod) => drop(self.pods.insert(name.to_owned(), pod)),
+            None => drop(self.pods.remove(name)),
+        }
+        faults
+    }
+
+    /// Notes for which ordinals of the pod's set everything below is Ready this moment.
+    fn remember_prefixes(&mut self, name: &str) {
+        let Some((set, _)) = place(name) else { return };
+        let Some(set) = self.sets.get(set).filter(|set| set.ordered) else { return };
+        for ordinal in set.start..=set.start + set.replicas {
+            self.prefix_ready.insert((set.uid.clone(), ordinal), Instant::now());
+            let pod = self.pods.get(&format!("{}-{ordinal}", set.name()));
+            if !pod.is_some_and(|pod| pod.ready && !pod.terminating) {
+                break;
+            }
+        }
+    }
+
+    fn set(&mut self, _actor: Actor, name: &str, now: Option<Set>) -> Vec<String> {
+        let before = self.sets.get(name).cloned();
+        if let Some(before) = &before
+            && now.as_ref().is_none_or(|now| now.uid != before.uid)
+        {
+            self.ever.insert(before.uid.clone(), (name.to_owned(), Some(Instant::now())));
+            self.down.retain(|(uid, _), _| *uid != before.uid);
+        }
+        match now {
+            Some(set) => {
+                self.ever.insert(set.uid.clone(), (name.to_owned(), None));
+                for ordinal in set.start..set.start + set.replicas {
+                    let pod = self.pods.get(&format!("{name}-{ordinal}"));
+                    if !pod.is_some_and(|pod| pod.ready && !pod.terminating) {
+                        let down = Down { since: Instant::now(), by: None };
+                        self.down.entry((set.uid.clone(), ordinal)).or_insert(down);
+                    }
+                }
+                self.down.retain(|(uid, ordinal), _| *uid != set.uid || set.has(*ordinal));
+                self.sets.insert(name.to_owned(), set);
+                self.remember_prefixes(&format!("{name}-0"));
+            }
+            None => drop(self.sets.remove(name)),
+        }
+        let names: Vec<String> = self.claims.keys().cloned().collect();
+        for claim in names {
+            self.note_claim(&claim, before.as_ref());
+        }
+        Vec::new()
+    }
+
+    /// Notes what has become true of the set of a claim.
+    fn note_claim(&mut self, name: &str, before: Option<&Set>) {
+        let Some((set, ordinal)) = name.strip_prefix("data-").and_then(place) else { return };
+        let set = self.sets.get(set).cloned();
+        let before = before.filter(|before| Some(before.name()) == place(&name[5..]).map(|(set, _)| set));
+        let Some(claim) = self.claims.get_mut(name) else { return };
+        for set in [before, set.as_ref()].into_iter().flatten() {
+            claim.scaled_policy |= set.policy("whenScaled") == "Delete";
+            claim.deleted_policy |= set.policy("whenDeleted") == "Delete";
+            claim.out_of_range |= !set.has(ordinal);
+            claim.set_gone |= set.deleting;
+        }
+        claim.set_gone |= set.is_none();
+    }
+
+    fn claim(&mut self, actor: Actor, name: &str, json: Option<Value>) -> Vec<String> {
+        let now = json.map(|json| {
+            let uid = text(&json["metadata"]["uid"]);
+            let before = self.claims.get(name).filter(|claim| claim.uid == uid);
+            Claim {
+                deleting: json["metadata"]["deletionTimestamp"].is_string(),
+                scaled_policy: before.is_some_and(|b| b.scaled_policy),
+                out_of_range: before.is_some_and(|b| b.out_of_range),
+                deleted_policy: before.is_some_and(|b| b.deleted_policy),
+                set_gone: before.is_some_and(|b| b.set_gone),
+                json: Arc::new(json),
+                uid,
+            }
+        });
+        let faults = rules::claim(self, actor, name, now.as_ref());
+        match now {
+            Some(claim) => drop(self.claims.insert(name.to_owned(), claim)),
+            None => drop(self.claims.remove(name)),
+        }
+        self.note_claim(name, None);
+        faults
+    }
+}

@@ -1,0 +1,323 @@
+//! The people of a simulated cluster: what they ask for, change, delete and mend.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::line::Line;
+use crate::model::place;
+use crate::nodes::BAD_IMAGE;
+use crate::rng::Rng;
+use crate::world::World;
+
+const SETS: &str = "/apis/apps/v1/namespaces/default/statefulsets";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
+const BUDGETS: &str = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+/// Most replicas that anybody asks for.
+const REPLICAS_MAX: u64 = 4;
+/// Between two actions.
+const PAUSE_MAX_MS: u64 = 60_000;
+/// How often a set is tried to be made anew while the old one is still going.
+const TRIES_MAX: u32 = 20;
+
+pub(crate) struct People {
+    line: Line,
+    world: Arc<World>,
+    rng: Rng,
+    /// Number of the newest image.
+    image: u32,
+}
+
+/// What people do, weighted by how often it stands here.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Scale,
+    NewImage,
+    BadImage,
+    Undo,
+    DeletePod,
+    KillPod,
+    DeleteSet,
+    DeleteClaim,
+    Strange,
+    Evict,
+    Tune,
+    Nothing,
+}
+
+const DEEDS: &[Deed] = &[
+    Deed::Scale,
+    Deed::Scale,
+    Deed::Scale,
+    Deed::NewImage,
+    Deed::NewImage,
+    Deed::NewImage,
+    Deed::BadImage,
+    Deed::Undo,
+    Deed::DeletePod,
+    Deed::DeletePod,
+    Deed::KillPod,
+    Deed::DeleteSet,
+    Deed::DeleteClaim,
+    Deed::Strange,
+    Deed::Evict,
+    Deed::Evict,
+    Deed::Tune,
+    Deed::Tune,
+    Deed::Nothing,
+];
+
+impl People {
+    #[must_use]
+    pub(crate) fn new(line: Line) -> Self {
+        let world = line.world.clone();
+        Self { rng: world.rng("people"), line, world, image: 1 }
+    }
+
+    /// What a cluster has before anybody uses it.
+    pub(crate) async fn prepare(&self) {
+        let account = json!({"metadata": {"name": "default", "namespace": "default"}});
+        self.ask(Method::POST, "/api/v1/namespaces/default/serviceaccounts", Some(account)).await;
+        let class = json!({
+            "metadata": {
+                "name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+            },
+            "provisioner": "stead.dev/local", "reclaimPolicy": "Delete",
+            "volumeBindingMode": "WaitForFirstConsumer", "allowVolumeExpansion": true,
+        });
+        self.ask(Method::POST, "/apis/storage.k8s.io/v1/storageclasses", Some(class)).await;
+    }
+
+    /// Asks for sets, then does this and that with them.
+    pub(crate) async fn act(&mut self) {
+        let names: &[&str] = if self.rng.percent(25) { &["web", "db"] } else { &["web"] };
+        for name in names {
+            let set = self.draw_set(name);
+            self.ask(Method::POST, SETS, Some(set)).await;
+            if self.rng.percent(40) {
+                let budget = json!({
+                    "metadata": {"name": name},
+                    "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": name}}},
+                });
+                self.ask(Method::POST, BUDGETS, Some(budget)).await;
+            }
+        }
+        for _ in 0..self.rng.between(2, 9) {
+            sleep(self.rng.spread(PAUSE_MAX_MS)).await;
+            let (name, deed) = (*self.rng.pick(names), *self.rng.pick(DEEDS));
+            self.world.say(&format!("people: {deed:?} {name}"));
+            self.do_one(name, deed).await;
+        }
+        sleep(self.rng.spread(PAUSE_MAX_MS)).await;
+    }
+
+    async fn do_one(&mut self, name: &str, deed: Deed) {
+        match deed {
+            Deed::Scale => {
+                let replicas = self.rng.between(0, REPLICAS_MAX);
+                self.patch_set(name, json!({"spec": {"replicas": replicas}})).await;
+            }
+            Deed::NewImage => {
+                self.image += 1;
+                self.set_image(name, &format!("i:{}", self.image)).await;
+            }
+            Deed::BadImage => {
+                self.image += 1;
+                self.set_image(name, &format!("i:{}{BAD_IMAGE}", self.image)).await;
+            }
+            Deed::Undo => {
+                let before = self.rng.between(1, u64::from(self.image));
+                self.set_image(name, &format!("i:{before}")).await;
+            }
+            Deed::DeletePod | Deed::KillPod => {
+                let Some(pod) = self.any_pod(name) else { return };
+                let mut options = json!({});
+                if matches!(deed, Deed::KillPod) {
+                    options["gracePeriodSeconds"] = 0.into();
+                    let uid = self.world.model.lock().pods.get(&pod).map(|pod| pod.uid.clone());
+                    self.world.model.lock().forced.extend(uid);
+                }
+                self.ask(Method::DELETE, &format!("{PODS}/{pod}"), Some(options)).await;
+            }
+            Deed::DeleteSet => self.delete_set(name).await,
+            Deed::DeleteClaim => {
+                let claim = format!("data-{name}-{}", self.rng.below(REPLICAS_MAX));
+                self.ask(Method::DELETE, &format!("{CLAIMS}/{claim}"), None).await;
+            }
+            Deed::Strange => {
+                let pod = format!("{name}-{}", self.rng.below(REPLICAS_MAX));
+                let labels = if self.rng.percent(50) { json!({"app": name}) } else { json!({"app": "other"}) };
+                let pod = json!({
+                    "metadata": {"name": pod, "labels": labels},
+                    "spec": {"containers": [{"name": "c", "image": "strange"}]},
+                });
+                self.ask(Method::POST, PODS, Some(pod)).await;
+            }
+            Deed::Evict => {
+                for _ in 0..2 {
+                    let Some(pod) = self.any_pod(name) else { return };
+                    let eviction = json!({"metadata": {"name": pod}});
+                    self.ask(Method::POST, &format!("{PODS}/{pod}/eviction"), Some(eviction)).await;
+                }
+            }
+            Deed::Tune => self.tune(name).await,
+            Deed::Nothing => {}
+        }
+    }
+
+    fn any_pod(&self, set: &str) -> Option<String> {
+        let model = self.world.model.lock();
+        let pods: Vec<&String> = model.pods.keys().filter(|pod| place(pod).is_some_and(|(s, _)| s == set)).collect();
+        if pods.is_empty() { None } else { Some((*self.rng.pick(&pods)).clone()) }
+    }
+
+    async fn set_image(&self, name: &str, image: &str) {
+        let template = json!({"spec": {"containers": [{"name": "c", "image": image}]}});
+        self.patch_set(name, json!({"spec": {"template": template}})).await;
+    }
+
+    async fn patch_set(&self, name: &str, patch: Value) {
+        self.ask(Method::PATCH, &format!("{SETS}/{name}"), Some(patch)).await;
+    }
+
+    async fn tune(&self, name: &str) {
+        let patch = match self.rng.below(7) {
+            0 => json!({"spec": {"ordinals": {"start": self.rng.below(3)}}}),
+            1 => json!({"spec": {"updateStrategy": {
+                "type": "RollingUpdate", "rollingUpdate": {"partition": self.rng.below(4)},
+            }}}),
+            2 => json!({"spec": {"updateStrategy": {
+                "type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": self.rng.between(1, 3)},
+            }}}),
+            3 => json!({"spec": {"persistentVolumeClaimRetentionPolicy": self.draw_retention()}}),
+            4 => json!({"spec": {"minReadySeconds": self.rng.below(10)}}),
+            5 => json!({"metadata": {"annotations": {"stead.dev/paused": self.rng.pick(&["true", "false"])}}}),
+            _ => json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}}),
+        };
+        self.patch_set(name, patch).await;
+    }
+
+    /// Deletes a set in one of the three ways; mostly it comes again.
+    async fn delete_set(&mut self, name: &str) {
+        let policy = *self.rng.pick(&["Background", "Foreground", "Orphan"]);
+        self.world.say(&format!("people: delete {name}, {policy}"));
+        self.ask(Method::DELETE, &format!("{SETS}/{name}"), Some(json!({"propagationPolicy": policy}))).await;
+        if self.rng.percent(25) {
+            return;
+        }
+        sleep(self.rng.spread(30_000)).await;
+        let set = self.draw_set(name);
+        for _ in 0..TRIES_MAX {
+            if self.ask(Method::POST, SETS, Some(set.clone())).await == 201 {
+                return;
+            }
+            sleep(Duration::from_secs(2)).await;
+        }
+    }
+
+    fn draw_retention(&self) -> Value {
+        let any = |rng: &Rng| *rng.pick(&["Retain", "Delete"]);
+        json!({"whenDeleted": any(&self.rng), "whenScaled": any(&self.rng)})
+    }
+
+    fn draw_set(&self, name: &str) -> Value {
+        let rng = &self.rng;
+        let mut annotations = json!({});
+        for (annotation, value, chance) in [
+            ("stead.dev/paused", "true", 5),
+            ("stead.dev/ordered-delete", "true", 15),
+            ("stead.dev/progress-deadline-seconds", "60", 15),
+        ] {
+            if rng.percent(chance) {
+                annotations[annotation] = value.into();
+            }
+        }
+        let strategy = if rng.percent(12) {
+            json!({"type": "OnDelete"})
+        } else {
+            let partition = if rng.percent(20) { rng.below(4) } else { 0 };
+            let most = if rng.percent(40) { rng.between(2, 3) } else { 1 };
+            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": partition, "maxUnavailable": most}})
+        };
+        let mut pod = json!({
+            "terminationGracePeriodSeconds": 10,
+            "containers": [{"name": "c", "image": format!("i:{}", self.image)}],
+        });
+        if rng.percent(50) {
+            let soon =
+                |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 20});
+            pod["tolerations"] = json!([soon("node.kubernetes.io/not-ready"), soon("node.kubernetes.io/unreachable")]);
+        }
+        let claims = if rng.percent(60) {
+            json!([{
+                "metadata": {"name": "data"},
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+            }])
+        } else {
+            json!([])
+        };
+        json!({
+            "metadata": {"name": name, "annotations": annotations},
+            "spec": {
+                "replicas": rng.between(0, REPLICAS_MAX), "serviceName": name,
+                "selector": {"matchLabels": {"app": name}},
+                "podManagementPolicy": if rng.percent(40) { "Parallel" } else { "OrderedReady" },
+                "updateStrategy": strategy,
+                "minReadySeconds": if rng.percent(30) { rng.between(1, 10) } else { 0 },
+                "ordinals": {"start": if rng.percent(20) { rng.between(1, 3) } else { 0 }},
+                "persistentVolumeClaimRetentionPolicy": self.draw_retention(),
+                "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
+                "volumeClaimTemplates": claims,
+            },
+        })
+    }
+
+    /// Afterwards: takes back what cannot work, so that every set can be as its spec says.
+    pub(crate) async fn mend(&mut self) {
+        self.image += 1;
+        let good = format!("i:{}", self.image);
+        let sets: Vec<(String, Value)> = {
+            let model = self.world.model.lock();
+            model.sets.iter().map(|(name, set)| (name.clone(), (*set.json).clone())).collect()
+        };
+        for (name, set) in sets {
+            self.world.say(&format!("people: mend {name}"));
+            let image = set["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or("");
+            let mut patch = json!({"metadata": {"annotations": {"stead.dev/paused": null}}});
+            // Whether a bad image was ever in a revision that pods below a partition are made from, nobody knows.
+            patch["spec"]["updateStrategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}});
+            self.patch_set(&name, patch).await;
+            if image.ends_with(BAD_IMAGE) || self.rng.percent(50) {
+                self.set_image(&name, &good).await;
+            }
+        }
+        let strange: Vec<String> = {
+            let model = self.world.model.lock();
+            let strange = model.pods.iter().filter(|(_, pod)| pod.owner.is_none());
+            strange.map(|(name, _)| name.clone()).collect()
+        };
+        for pod in strange {
+            self.ask(Method::DELETE, &format!("{PODS}/{pod}"), Some(json!({}))).await;
+        }
+    }
+
+    /// The status of one request.
+    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> u16 {
+        let told = format!("people: {method} {path}");
+        match self.line.send(method, path, body).await {
+            Ok((status, answer)) => {
+                let why = if status >= 400 { answer["message"].as_str().unwrap_or("") } else { "" };
+                self.world.say(&format!("{told}: {status} {why}"));
+                status
+            }
+            Err(error) => {
+                self.world.say(&format!("{told}: {error}"));
+                0
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Which faults a seed has, and how often: each seed draws its own few, so that rare combinations come up.
+
+use crate::rng::Rng;
+
+/// Chances of faults. Per request they are per mille; over time they are the mean seconds between two (0: never).
+#[derive(Clone, Debug)]
+pub(crate) struct Profile {
+    pub(crate) nodes: u8,
+    /// The request does not arrive.
+    pub(crate) lost: u64,
+    /// It is done and the answer does not arrive.
+    pub(crate) reply_lost: u64,
+    /// It is refused with a conflict.
+    pub(crate) conflict: u64,
+    /// The server is busy.
+    pub(crate) busy: u64,
+    /// The caller dies before a write, or after it.
+    pub(crate) crash: u64,
+    /// The request takes up to seconds.
+    pub(crate) slow: u64,
+    /// A watch breaks off and what was under way is lost.
+    pub(crate) watch_cut: u64,
+    /// A watch event comes twice.
+    pub(crate) watch_twice: u64,
+    /// A watch is refused with 410.
+    pub(crate) watch_gone: u64,
+    /// The history is compacted.
+    pub(crate) compact: u64,
+    /// The watches of one part are late by up to [`LATE_MAX_MS`].
+    pub(crate) late: u64,
+    pub(crate) clock_jump: u64,
+    pub(crate) disk_full: u64,
+    pub(crate) second_leader: u64,
+    pub(crate) partition: u64,
+    /// A pod stops being ready for a while, or fails (per cent of the times that it becomes ready).
+    pub(crate) flap: u64,
+    pub(crate) fail: u64,
+}
+
+/// How late watch events may be made on purpose.
+pub(crate) const LATE_MAX_MS: u64 = 20_000;
+
+impl Profile {
+    #[must_use]
+    pub(crate) fn draw(seed: u64) -> Self {
+        let rng = Rng::new(seed, "profile");
+        let quiet = rng.percent(5);
+        let some = |chance: u64, max: u64| if !quiet && rng.percent(chance) { rng.between(1, max) } else { 0 };
+        Self {
+            nodes: rng.between(1, 3) as u8,
+            lost: some(50, 60),
+            reply_lost: some(50, 60),
+            conflict: some(40, 150),
+            busy: some(40, 60),
+            crash: some(50, 30),
+            slow: some(40, 80),
+            watch_cut: some(50, 60),
+            watch_twice: some(50, 100),
+            watch_gone: some(30, 150),
+            compact: some(30, 40),
+            late: some(50, 40),
+            clock_jump: some(25, 120),
+            disk_full: some(25, 120),
+            second_leader: some(30, 90),
+            partition: some(40, 150),
+            flap: some(40, 30),
+            fail: some(30, 15),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! One seed from beginning to end.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use stead_apiserver::{ApiServer, Config, NoNodes, Source, simulate};
+use stead_store::{Durability, Entry, Expect, Store, Write};
+use tokio::time::sleep;
+
+use crate::chaos;
+use crate::disk::Disk;
+use crate::model::Model;
+use crate::nodes::Node;
+use crate::parts::{self, PROCESSES};
+use crate::people::People;
+use crate::profile::Profile;
+use crate::rng::Rng;
+use crate::settle::settled;
+use crate::world::{Part, World};
+
+/// How long a cluster without faults may take until it is as wanted.
+const SETTLE_MAX: Duration = Duration::from_secs(2400);
+/// How long it must stay so, and untouched.
+const STAY: Duration = Duration::from_secs(120);
+/// More events than this mean that something goes round in circles.
+const EVENTS_MAX: u64 = 200_000;
+/// Kept history: small, so that old watches do run into its end.
+const HISTORY_CHANGES_MAX: usize = 2000;
+
+/// Turns that every task gets at the end, to let go of what it holds.
+const LAST_TURNS: usize = 20;
+
+/// How one seed went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub seed: u64,
+    pub violation: Option<String>,
+    /// Of everything that happened, in order: two runs of a seed have the same.
+    pub trace: u64,
+    pub events: u64,
+    pub writes: u64,
+    /// Simulated time.
+    pub seconds: u64,
+}
+
+/// Runs one seed; `tell` prints what happens.
+///
+/// # Errors
+/// When the simulation cannot be set up; what it finds is in the outcome.
+pub fn run(seed: u64, tell: bool) -> Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    let outcome = runtime.block_on(simulation(seed, tell));
+    drop(runtime);
+    simulate(None);
+    outcome
+}
+
+async fn simulation(seed: u64, tell: bool) -> Result<Outcome> {
+    let base = base().await?;
+    let profile = Profile::draw(seed);
+    let world = World::new(seed, profile, tell);
+    if tell {
+        println!("{:#?}", world.profile);
+    }
+    let (of_clock, ids) = (world.clone(), world.rng("ids"));
+    simulate(Some(Source { now: Box::new(move || of_clock.now(Part::Server)), random: Box::new(move || ids.bytes()) }));
+    let options = stead_store::Options { history_changes_max: HISTORY_CHANGES_MAX, ..Default::default() };
+    let store: Arc<dyn Store> = Arc::new(Disk::new(copy(base, options).await?, world.clone()));
+    let server =
+        ApiServer::open(config(pki_dir()?), store.clone(), Arc::new(NoNodes)).await.context("open the server")?;
+    let work = async {
+        live(&world, &server, &store).await;
+    };
+    tokio::select! {
+        biased;
+        () = world.failed.notified() => {}
+        () = work => {}
+    }
+    let (trace, events) = world.trace();
+    let writes = world.model.lock().writes;
+    let seconds = world.elapsed().as_secs();
+    world.over.cancel();
+    for _ in 0..LAST_TURNS {
+        tokio::task::yield_now().await;
+    }
+    *world.model.lock() = Model::default();
+    Ok(Outcome { seed, violation: world.violation(), trace, events, writes, seconds })
+}
+
+/// Faults and deeds, then calm; the wanted state must be reached and stay.
+async fn live(world: &Arc<World>, server: &ApiServer, store: &Arc<dyn Store>) {
+    let mut people = People::new(parts::line(world, server, Part::User, 0));
+    people.prepare().await;
+    for (part, _) in PROCESSES {
+        tokio::spawn(parts::keep(world.clone(), server.clone(), *part, 0));
+    }
+    for number in 0..world.profile.nodes {
+        tokio::spawn(Node::new(number, parts::line(world, server, Part::Node(number), 0)).run());
+    }
+    chaos::start(world, server, store);
+    people.act().await;
+    world.say("no more faults");
+    world.calm_down();
+    people.mend().await;
+    if let Err(missing) = reach(world).await {
+        return world.violated(format!("{} s after the last fault {missing}", SETTLE_MAX.as_secs()));
+    }
+    world.say("as wanted");
+    let before = world.model.lock().touched.clone();
+    sleep(STAY).await;
+    let (now, after) = {
+        let model = world.model.lock();
+        (settled(&model), model.touched.clone())
+    };
+    if let Err(missing) = now {
+        world.violated(format!("as wanted, and then {missing}"));
+    } else if before != after {
+        world.violated(format!("as wanted, and then still something to write: {before:?} {after:?}"));
+    }
+}
+
+async fn reach(world: &Arc<World>) -> Result<(), String> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let missing = settled(&world.model.lock());
+        if missing.is_ok() || waited >= SETTLE_MAX {
+            // Once more after everybody has had the time to see it.
+            sleep(Duration::from_secs(30)).await;
+            let again = settled(&world.model.lock());
+            if again.is_ok() || waited >= SETTLE_MAX {
+                return again;
+            }
+        }
+        if world.trace().1 > EVENTS_MAX {
+            return Err(format!("and {EVENTS_MAX} events: {missing:?}"));
+        }
+        let pause = Duration::from_secs(2);
+        sleep(pause).await;
+        waited += pause;
+    }
+}
+
+fn config(pki_dir: PathBuf) -> Config {
+    Config {
+        bind: "127.0.0.1:0".parse().expect("an address"),
+        advertise: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        pki_dir,
+        tls_sans: vec![],
+        service_cidr: "10.43.0.0/16".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
+        cluster_dns: IpAddr::V4(Ipv4Addr::new(10, 43, 0, 10)),
+    }
+}
+
+/// Certificates play no part: all simulations share them.
+fn pki_dir() -> Result<PathBuf> {
+    static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
+    if DIR.get().is_none() {
+        let _ = DIR.set(tempfile::tempdir().context("make a directory for certificates")?);
+    }
+    Ok(DIR.get().context("a directory for certificates")?.path().to_owned())
+}
+
+/// What every cluster has from the start, made once and the same for all seeds.
+async fn base() -> Result<&'static [Entry]> {
+    static BASE: OnceLock<Vec<Entry>> = OnceLock::new();
+    if let Some(base) = BASE.get() {
+        return Ok(base);
+    }
+    let ids = Rng::new(0, "base");
+    let epoch = Timestamp::from_second(1_767_225_600).expect("in range");
+    simulate(Some(Source { now: Box::new(move || epoch), random: Box::new(move || ids.bytes()) }));
+    let store = stead_store::memory();
+    ApiServer::open(config(pki_dir()?), store.clone(), Arc::new(NoNodes)).await.context("open the first server")?;
+    let mut entries = store.range(b"/", b"", 0, None).await?.entries;
+    entries.sort_by_key(|entry| entry.modified);
+    Ok(BASE.get_or_init(|| entries))
+}
+
+async fn copy(base: &[Entry], options: stead_store::Options) -> Result<Arc<dyn Store>> {
+    let store = stead_store::memory_with(options);
+    for entry in base {
+        let (key, value) = (entry.key.clone(), Some(entry.value.clone()));
+        store.write(Write { key, value, expect: Expect::Absent, durability: Durability::Lazy }).await?;
+    }
+    Ok(store)
+}

@@ -1,0 +1,90 @@
+//! Whether the cluster is as its objects say: what must become true after the faults, and stay.
+
+use crate::model::{Model, Set, place};
+
+/// The first thing that is not as it should be.
+///
+/// # Errors
+/// What that is.
+pub(crate) fn settled(model: &Model) -> Result<(), String> {
+    for set in model.sets.values() {
+        if set.deleting {
+            return Err(format!("set {} is still being deleted", set.name()));
+        }
+        pods(model, set)?;
+        claims(model, set)?;
+        status(model, set)?;
+    }
+    for (name, pod) in &model.pods {
+        let Some(owner) = pod.owner.as_ref().filter(|_| pod.owner_kind == "StatefulSet") else { continue };
+        let (set, ordinal) = place(name).ok_or_else(|| format!("pod {name} has no ordinal"))?;
+        let set = model.sets.get(set).filter(|set| set.uid == *owner);
+        if !set.is_some_and(|set| set.has(ordinal)) {
+            return Err(format!("pod {name} is left over"));
+        }
+    }
+    for (name, claim) in &model.claims {
+        let owners = claim.json["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+        for owner in owners {
+            let uid = owner["uid"].as_str().unwrap_or("");
+            let there = model.pods.values().any(|pod| pod.uid == uid) || model.sets.values().any(|set| set.uid == uid);
+            if !there {
+                return Err(format!("claim {name} has lost its owner {} and is still there", owner["name"]));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn pods(model: &Model, set: &Set) -> Result<(), String> {
+    for ordinal in set.start..set.start + set.replicas {
+        let name = format!("{}-{ordinal}", set.name());
+        let pod = model.pods.get(&name).ok_or_else(|| format!("pod {name} is missing"))?;
+        if pod.owner.as_ref() != Some(&set.uid) {
+            return Err(format!("pod {name} is another owner's"));
+        }
+        if !pod.ready || pod.terminating {
+            return Err(format!("pod {name} is not Ready"));
+        }
+        let free = set.on_delete() || ordinal - set.start < set.partition();
+        if !free && pod.revision != set.update_revision() {
+            return Err(format!("pod {name} is of an old revision"));
+        }
+    }
+    Ok(())
+}
+
+fn claims(model: &Model, set: &Set) -> Result<(), String> {
+    let wanted = set.json["spec"]["volumeClaimTemplates"].as_array().is_some_and(|templates| !templates.is_empty());
+    for ordinal in (set.start..set.start + set.replicas).filter(|_| wanted) {
+        let name = format!("data-{}-{ordinal}", set.name());
+        let claim = model.claims.get(&name).ok_or_else(|| format!("claim {name} is missing"))?;
+        if claim.json["status"]["phase"] != "Bound" {
+            return Err(format!("claim {name} is not Bound"));
+        }
+    }
+    Ok(())
+}
+
+fn status(_model: &Model, set: &Set) -> Result<(), String> {
+    let status = &set.json["status"];
+    let number = |field: &str| status[field].as_u64().unwrap_or(0);
+    let wanted = u64::from(set.replicas);
+    if status["observedGeneration"] != set.json["metadata"]["generation"] {
+        return Err(format!("set {} has not been observed", set.name()));
+    }
+    for field in ["replicas", "readyReplicas", "availableReplicas"] {
+        if number(field) != wanted {
+            return Err(format!("set {} says {field} {} instead of {wanted}", set.name(), number(field)));
+        }
+    }
+    if !set.on_delete() && set.partition() == 0 {
+        if number("updatedReplicas") != wanted {
+            return Err(format!("set {} says updatedReplicas {}", set.name(), number("updatedReplicas")));
+        }
+        if status["currentRevision"] != status["updateRevision"] {
+            return Err(format!("set {} still has two revisions", set.name()));
+        }
+    }
+    Ok(())
+}
