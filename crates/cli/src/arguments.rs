@@ -6,9 +6,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    annotate, api_resources, apply, attach, cluster_info, completion, config, cordon, cp, create, delete, describe,
-    drain, edit, events, exec, explain, get, label, logs, patch, plan, port_forward, replace, rollout, run, scale, set,
-    timeline, version, wait,
+    annotate, api_resources, apply, attach, auth, cluster_info, completion, config, cordon, cp, create, delete,
+    describe, drain, edit, events, exec, explain, get, label, logs, patch, plan, port_forward, replace, rollout, run,
+    scale, set, taint, timeline, version, wait,
 };
 
 /// kubectl's commands, for any Kubernetes cluster.
@@ -126,6 +126,10 @@ pub(crate) enum Command {
     Cordon(cordon::Flags),
     /// Take a node back into scheduling.
     Uncordon(cordon::Flags),
+    /// Keep pods off nodes that they do not tolerate.
+    Taint(taint::Flags),
+    /// What the server allows, and whom it takes the user for.
+    Auth(auth::Flags),
     /// Empty a node for maintenance.
     Drain(drain::Flags),
     /// Look at the kubeconfig, or change what is current in it.

@@ -4,6 +4,7 @@ pub(crate) mod annotate;
 pub(crate) mod api_resources;
 pub(crate) mod apply;
 pub(crate) mod attach;
+pub(crate) mod auth;
 pub(crate) mod cluster_info;
 pub(crate) mod common;
 pub(crate) mod completion;
@@ -31,6 +32,7 @@ pub(crate) mod rollout;
 pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod set;
+pub(crate) mod taint;
 pub(crate) mod timeline;
 pub(crate) mod version;
 pub(crate) mod wait;
@@ -71,6 +73,8 @@ pub(crate) async fn run(session: &Session, command: Command) -> Result {
         Command::Version(flags) => version::run(session, flags).await,
         Command::Cordon(flags) => cordon::run(session, flags, true).await,
         Command::Uncordon(flags) => cordon::run(session, flags, false).await,
+        Command::Taint(flags) => taint::run(session, flags).await,
+        Command::Auth(flags) => auth::run(session, flags).await,
         Command::Drain(flags) => drain::run(session, flags).await,
         Command::Config(flags) => config::run(session, flags).await,
         Command::ClusterInfo(flags) => cluster_info::run(session, flags).await,
