@@ -176,3 +176,25 @@ async fn a_quota_says_what_is_used() {
     let last = until(&quotas, "q", |q| used(q)["requests.cpu"] == "500m").await;
     assert_eq!(used(last.as_ref())["services"], some["services"]);
 }
+
+/// Found by the simulator, seed 1089: a set is deleted in the foreground while a pod that is scaled away still owns its claim.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_waits_for_its_claim_does_not_hold_the_claim() {
+    let plane = Plane::start(&["garbage-collector-controller", "persistentvolume-controller"]).await;
+    create(&plane.of::<ServiceAccount>("default"), map("default")).await;
+    let (pods, claims) = (plane.of::<Pod>("default"), plane.of::<PersistentVolumeClaim>("default"));
+    let pod = json!({"metadata": {"name": "web-1"}, "spec": {
+        "nodeName": "node-1", "containers": [{"name": "c", "image": "i"}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data-web-1"}}],
+    }});
+    let pod = create(&pods, pod).await;
+    let mut claim = owned_by("data-web-1", &pod, true);
+    claim["spec"] = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    create(&claims, claim).await;
+    pods.delete("web-1", &how(PropagationPolicy::Foreground)).await.expect("a deletion");
+    until(&claims, "data-web-1", |claim| claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_some())).await;
+    // The node has ended it.
+    pods.delete("web-1", &DeleteParams::default().grace_period(0)).await.expect("a deletion");
+    until(&claims, "data-web-1", |claim| claim.is_none()).await;
+    until(&pods, "web-1", |pod| pod.is_none()).await;
+}

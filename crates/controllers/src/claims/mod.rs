@@ -158,10 +158,12 @@ fn claims_of_volume(claims: &Cache<PersistentVolumeClaim>, change: &Change<Persi
     keys
 }
 
-/// The claims of a pod that came, was placed, or is gone: one may wait for just that.
+/// The claims of a pod that came, was placed, has ended, or is gone: one may wait for just that.
 fn claims_of_pod(claims: &Cache<PersistentVolumeClaim>, change: &Change<Pod>) -> Vec<Key> {
     let placed = |pod: Option<&Arc<Pod>>| pod.and_then(|pod| pod.spec.as_ref()?.node_name.clone());
-    if change.old.is_some() && change.new.is_some() && placed(change.old.as_ref()) == placed(change.new.as_ref()) {
+    let ended = |pod: Option<&Arc<Pod>>| pod.is_some_and(|pod| observe::is_shut_down(pod));
+    let state = |pod: Option<&Arc<Pod>>| (placed(pod), ended(pod));
+    if change.old.is_some() && change.new.is_some() && state(change.old.as_ref()) == state(change.new.as_ref()) {
         return Vec::new();
     }
     let Some(pod) = change.newest() else { return Vec::new() };

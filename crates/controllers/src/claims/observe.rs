@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::Api;
 use stead_informer::{Key, index};
 use stead_workloads::claims::{annotation, claim, class_of_claim, volume, volume_name};
@@ -31,7 +31,7 @@ impl Inner {
         let users = self.pods.by_index(index::CLAIM_NAME, &key.to_string());
         let users = users.iter().map(|pod| claim::User {
             name: pod.metadata.name.clone().unwrap_or_default(),
-            placed: pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()),
+            placed: pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()) && !is_last_will(pod, &claim),
         });
         let disabled = self.cx.config.disabled.iter().any(|name| name == LOCAL_STORAGE);
         Some(claim::Snapshot {
@@ -105,6 +105,18 @@ impl Inner {
         let found = api.get_opt(&key.name).await.map_err(Error::doing(format!("look up claim {key}")))?;
         Ok(found.is_some_and(|claim| claim.metadata.uid == uid_in(&snapshot.volume)))
     }
+}
+
+/// The node is done with the pod, or it was removed by force, and it stays only until what it owns is gone: this claim. One
+/// would wait for the other for ever. Upstream does the same for claims of ephemeral volumes only.
+fn is_last_will(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
+    let owners = claim.metadata.owner_references.iter().flatten();
+    is_shut_down(pod) && owners.into_iter().any(|owner| Some(&owner.uid) == pod.metadata.uid.as_ref())
+}
+
+/// Nothing of the pod runs any more, whatever still keeps its object.
+pub(super) fn is_shut_down(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some() && pod.metadata.deletion_grace_period_seconds == Some(0)
 }
 
 fn uid_in(volume: &PersistentVolume) -> Option<String> {
