@@ -252,7 +252,8 @@ impl People {
                 |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 20});
             pod["tolerations"] = json!([soon("node.kubernetes.io/not-ready"), soon("node.kubernetes.io/unreachable")]);
         }
-        let claims = if rng.percent(60) {
+        // The same for every set of that name: pods that are adopted must fit.
+        let claims = if self.world.rng(name).percent(60) {
             json!([{
                 "metadata": {"name": "data"},
                 "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},

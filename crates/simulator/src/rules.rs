@@ -17,6 +17,13 @@ fn long(since: Instant) -> bool {
     since.elapsed() > BEHIND_MAX
 }
 
+/// Whether everybody must have known for long that the pod counts as available: only then is it a loss.
+fn is_available(set: &Set, pod: &Pod) -> bool {
+    let seconds = set.json["spec"]["minReadySeconds"].as_u64().unwrap_or(0);
+    let wait = Duration::from_secs(seconds) + if seconds > 0 { BEHIND_MAX } else { Duration::ZERO };
+    pod.ready_since.is_some_and(|since| since.elapsed() > wait)
+}
+
 /// A write to a pod; `now` is `None` when it is removed.
 pub(crate) fn pod(model: &Model, actor: Actor, name: &str, now: Option<&Pod>) -> Vec<String> {
     let before = model.pods.get(name);
@@ -108,7 +115,7 @@ fn removed_out_of_order(model: &Model, name: &str, pod: &Pod) -> Option<String> 
 fn disrupted(model: &Model, actor: Actor, name: &str, pod: &Pod) -> Option<String> {
     let (set_name, ordinal) = place(name)?;
     let set = model.sets.get(set_name).filter(|set| Some(&set.uid) == pod.owner.as_ref() && !set.deleting)?;
-    if !pod.ready || !set.has(ordinal) {
+    if !is_available(set, pod) || !set.has(ordinal) {
         return None;
     }
     if !long(set.spec_since) {

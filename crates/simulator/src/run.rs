@@ -25,7 +25,9 @@ use crate::world::{Part, World};
 /// How long a cluster without faults may take until it is as wanted.
 const SETTLE_MAX: Duration = Duration::from_secs(2400);
 /// How long it must stay so, and untouched.
-const STAY: Duration = Duration::from_secs(120);
+const STAY: Duration = Duration::from_secs(60);
+/// So long after the last fault the marks of evictions are over.
+const REST: Duration = Duration::from_secs(180);
 /// More events than this mean that something goes round in circles.
 const EVENTS_MAX: u64 = 200_000;
 /// Kept history: small, so that old watches do run into its end.
@@ -129,7 +131,7 @@ async fn reach(world: &Arc<World>) -> Result<(), String> {
         let missing = settled(&world.model.lock());
         if missing.is_ok() || waited >= SETTLE_MAX {
             // Once more after everybody has had the time to see it.
-            sleep(Duration::from_secs(30)).await;
+            sleep(REST).await;
             let again = settled(&world.model.lock());
             if again.is_ok() || waited >= SETTLE_MAX {
                 return again;
