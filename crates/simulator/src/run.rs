@@ -54,15 +54,15 @@ pub struct Outcome {
 /// # Errors
 /// When the simulation cannot be set up; what it finds is in the outcome.
 pub fn run(seed: u64, tell: bool) -> Result<Outcome> {
+    let base = base()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-    let outcome = runtime.block_on(simulation(seed, tell));
+    let outcome = runtime.block_on(simulation(seed, tell, base));
     drop(runtime);
     simulate(None);
     outcome
 }
 
-async fn simulation(seed: u64, tell: bool) -> Result<Outcome> {
-    let base = base().await?;
+async fn simulation(seed: u64, tell: bool, base: &[Entry]) -> Result<Outcome> {
     let profile = Profile::draw(seed);
     let world = World::new(seed, profile, tell);
     if tell {
@@ -167,12 +167,17 @@ fn pki_dir() -> Result<PathBuf> {
     Ok(DIR.get().context("a directory for certificates")?.path().to_owned())
 }
 
-/// What every cluster has from the start, made once and the same for all seeds.
-async fn base() -> Result<&'static [Entry]> {
-    static BASE: OnceLock<Vec<Entry>> = OnceLock::new();
-    if let Some(base) = BASE.get() {
-        return Ok(base);
-    }
+/// What every cluster has from the start, made once and the same for all seeds. Other threads wait for the first.
+fn base() -> Result<&'static [Entry]> {
+    static BASE: OnceLock<Result<Vec<Entry>, String>> = OnceLock::new();
+    let made = BASE.get_or_init(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|e| e.to_string())?;
+        runtime.block_on(make_base()).map_err(|error| format!("{error:#}"))
+    });
+    made.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+async fn make_base() -> Result<Vec<Entry>> {
     let ids = Rng::new(0, "base");
     let epoch = Timestamp::from_second(1_767_225_600).expect("in range");
     simulate(Some(Source { now: Box::new(move || epoch), random: Box::new(move || ids.bytes()) }));
@@ -180,7 +185,7 @@ async fn base() -> Result<&'static [Entry]> {
     ApiServer::open(config(pki_dir()?), store.clone(), Arc::new(NoNodes)).await.context("open the first server")?;
     let mut entries = store.range(b"/", b"", 0, None).await?.entries;
     entries.sort_by_key(|entry| entry.modified);
-    Ok(BASE.get_or_init(|| entries))
+    Ok(entries)
 }
 
 async fn copy(base: &[Entry], options: stead_store::Options) -> Result<Arc<dyn Store>> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use stead_simulator::{Outcome, run};
 
 /// Seeds that are run; more with the environment variable `STEAD_SEEDS`.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 24;
 const THREADS: usize = 2;
 
 fn simulate(seed: u64) -> Outcome {
