@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::support::{CLAIMS, IDLE, cluster, in_busybox, position, ready, service, set, with_each_kubectl};
+use crate::support::{CLAIMS, IDLE, cluster, in_busybox, position, ready, replace, service, set, with_each_kubectl};
 
 #[test]
 fn acceptance_1_6_a_cluster_ip_service_gives_names_to_pods() {
@@ -26,11 +26,7 @@ fn acceptance_1_8_a_pod_comes_back_without_its_service_and_its_name_with_it() {
     kubectl.apply(&set("app", 1, "", IDLE));
     ready(&kubectl, "app", "1");
     let _ = kubectl.ok("delete service app");
-    let uid = kubectl.ok("get pod app-0 -o jsonpath={.metadata.uid}");
-    let _ = kubectl.ok("delete pod app-0");
-    kubectl.eventually("get pod app-0 -o jsonpath='{.metadata.uid} {.status.phase}'", |seen| {
-        !seen.starts_with(&uid) && seen.ends_with("Running")
-    });
+    let _ = replace(&kubectl, "app-0");
     let asked = kubectl.run("exec app-0 -- nslookup app-0.app.default.svc.cluster.local");
     assert!(format!("{}{}", asked.stdout, asked.stderr).contains("NXDOMAIN"), "{}{}", asked.stdout, asked.stderr);
     kubectl.apply(&headless);

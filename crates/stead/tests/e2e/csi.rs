@@ -8,7 +8,7 @@ use stead_testkit::cluster::Cluster;
 use stead_testkit::csi_driver::{Driver, Options};
 use stead_testkit::kubectl::Kubectl;
 
-use crate::support::cluster;
+use crate::support::{cluster, replace};
 
 const NAME: &str = "linstor.csi.linbit.com";
 
@@ -67,13 +67,6 @@ fn ready(kubectl: &Kubectl, wanted: &str) {
     kubectl.eventually("get sts redis -o jsonpath={.status.readyReplicas}", |ready| ready == wanted);
 }
 
-fn replaced(kubectl: &Kubectl, pod: &str) {
-    let uid = kubectl.ok(&format!("get pod {pod} -o jsonpath={{.metadata.uid}}"));
-    let _ = kubectl.ok(&format!("delete pod {pod}"));
-    let seen = format!("get pod {pod} -o jsonpath='{{.metadata.uid}} {{.status.containerStatuses[0].ready}}'");
-    kubectl.eventually(&seen, |seen| !seen.starts_with(&uid) && seen.ends_with("true"));
-}
-
 /// Mount points below a directory.
 fn mounts_below(dir: &Path) -> Vec<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -103,7 +96,7 @@ fn acceptance_2_9_a_class_served_by_a_csi_driver_behaves_like_the_others() {
     // The data are the pod's own, and survive its replacement, the driver's and the server's restart.
     let _ = kubectl.ok("exec redis-0 -- redis-cli set key zero");
     let _ = kubectl.ok("exec redis-1 -- redis-cli set key one");
-    replaced(&kubectl, "redis-0");
+    let _ = replace(&kubectl, "redis-0");
     assert_eq!(kubectl.ok("exec redis-0 -- redis-cli get key").trim(), "zero");
     drop(driver);
     cluster.kill_server().unwrap();
@@ -111,7 +104,7 @@ fn acceptance_2_9_a_class_served_by_a_csi_driver_behaves_like_the_others() {
     let driver = Driver::start(options(&cluster, true)).unwrap();
     kubectl.eventually("get csinodes -o jsonpath={.items[*].spec.drivers[*].name}", |names| names == NAME);
     assert_eq!(kubectl.ok("exec redis-1 -- redis-cli get key").trim(), "one");
-    replaced(&kubectl, "redis-1");
+    let _ = replace(&kubectl, "redis-1");
     assert_eq!(kubectl.ok("exec redis-1 -- redis-cli get key").trim(), "one");
 
     // Its size is enforced, and grows; where the kernel does not let the driver do so at once, when the pod comes again.
@@ -123,7 +116,7 @@ fn acceptance_2_9_a_class_served_by_a_csi_driver_behaves_like_the_others() {
     let size = "get pvc data-redis-0 -o jsonpath='{.status.capacity.storage} {.status.conditions[*].type}'";
     let seen = kubectl.eventually(size, |seen| seen == "64Mi " || seen == "32Mi FileSystemResizePending");
     if seen != "64Mi " {
-        replaced(&kubectl, "redis-0");
+        let _ = replace(&kubectl, "redis-0");
     }
     kubectl.eventually(size, |seen| seen == "64Mi ");
     let _ = kubectl.ok(fill);
@@ -199,7 +192,7 @@ fn acceptance_2_9_a_failing_driver_is_told_of_and_recovers() {
         seen.contains("FailedPrecondition") || kubectl.ok(size) == "24Mi "
     });
     if kubectl.ok(size) != "24Mi " {
-        replaced(&kubectl, "redis-0");
+        let _ = replace(&kubectl, "redis-0");
     }
     kubectl.eventually(size, |seen| seen == "24Mi ");
 

@@ -90,7 +90,7 @@ fn acceptance_11_replica_sets_daemon_sets_and_jobs() {
     ready("rs/rs", "readyReplicas", "2");
     let before = names(&kubectl, "rs");
     let lost = before.first().unwrap();
-    let _ = kubectl.ok(&format!("delete pod {lost}"));
+    let _ = kubectl.ok(&format!("delete pod {lost} --wait=false"));
     kubectl.eventually("get pods -l app=rs -o name", |pods| pods.lines().count() == 2 && !pods.contains(lost.as_str()));
     assert_eq!(kubectl.ok("scale rs/rs --replicas=1"), "replicaset.apps/rs scaled\n");
     kubectl.eventually("get pods -l app=rs -o name", |pods| pods.lines().count() == 1);

@@ -239,7 +239,7 @@ fn a_node_is_cut_off(world: &World, kubectl: &Kubectl) {
     world.wires.cut(3, true).unwrap();
     let ready = world.node("n3", ".status.conditions[?(@.type=='Ready')].status");
     kubectl.eventually(&ready, |ready| ready == "Unknown");
-    let _ = kubectl.ok(&format!("delete pod {pod} --force --grace-period=0"));
+    let _ = kubectl.ok(&format!("delete pod {pod} --force --grace-period=0 --wait=false"));
     kubectl.eventually(&uid, |uid| uid != old_uid);
     assert_eq!(kubectl.ok(&of_pod(".spec.nodeName")), "", "its volume is on the node that is away");
     world.wires.cut(3, false).unwrap();

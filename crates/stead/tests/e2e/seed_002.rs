@@ -2,7 +2,7 @@
 
 use stead_testkit::kubectl::Kubectl;
 
-use crate::support::with_each_kubectl;
+use crate::support::{replace, with_each_kubectl};
 
 const MANIFEST: &str = r#"
 apiVersion: v1
@@ -79,8 +79,7 @@ fn partition(kubectl: &Kubectl) {
     let said = kubectl.ok("rollout status sts/web --timeout=60s");
     assert!(said.ends_with("partitioned roll out complete: 2 new pods have been updated...\n"), "{said}");
     assert_eq!(tags(kubectl), ["latest", "latest", "1.16", "1.16"]);
-    let _ = kubectl.ok("delete pod web-0");
-    let _ = kubectl.ok("wait --for=condition=Ready pod/web-0 --timeout=60s");
+    let _ = replace(kubectl, "web-0");
     assert_eq!(
         tags(kubectl),
         ["latest", "latest", "1.16", "1.16"],
@@ -97,8 +96,7 @@ fn on_delete(kubectl: &Kubectl) {
     let status = kubectl.run("rollout status sts/web");
     assert_eq!(status.stderr, "error: rollout status is only available for RollingUpdate strategy type\n");
     assert_eq!(tags(kubectl), ["1.16"; 4], "OnDelete replaces nothing by itself");
-    let _ = kubectl.ok("delete pod web-2");
-    kubectl.eventually("get pod web-2 -o jsonpath={.status.containerStatuses[0].ready}", |ready| ready == "true");
+    let _ = replace(kubectl, "web-2");
     assert_eq!(tags(kubectl), ["1.16", "1.16", "alpine", "1.16"]);
 }
 

@@ -4,7 +4,8 @@
 use stead_testkit::kubectl::Kubectl;
 
 use crate::support::{
-    CLAIMS, IDLE, assert_came_up_in_order, in_busybox, is_ready, namespace, position, ready, service, set,
+    CLAIMS, IDLE, assert_came_up_in_order, in_busybox, is_ready, namespace, position, ready, replace, replaced,
+    service, set, uid,
 };
 
 /// Ready for as long as /tmp/ready exists, which is from the start.
@@ -16,23 +17,6 @@ const MOUNT: &str = "\n        volumeMounts: [{name: data, mountPath: /data}]";
 
 fn address(kubectl: &Kubectl, pod: &str) -> String {
     kubectl.ok(&format!("get pod {pod} -o jsonpath={{.status.podIP}}"))
-}
-
-fn uid(kubectl: &Kubectl, pod: &str) -> String {
-    kubectl.ok(&format!("get pod {pod} -o jsonpath={{.metadata.uid}}"))
-}
-
-/// Deletes the pod and waits until another one has its name and is Ready.
-fn replace(kubectl: &Kubectl, pod: &str) {
-    let before = uid(kubectl, pod);
-    let _ = kubectl.ok(&format!("delete pod {pod}"));
-    replaced(kubectl, pod, &before);
-}
-
-fn replaced(kubectl: &Kubectl, pod: &str, before: &str) {
-    let look =
-        format!("get pod {pod} -o jsonpath='{{.metadata.uid}} {{.status.conditions[?(@.type==\"Ready\")].status}}'");
-    kubectl.eventually(&look, |seen| !seen.starts_with(before) && seen.ends_with("True"));
 }
 
 fn names(kubectl: &Kubectl, app: &str) -> Vec<String> {
@@ -73,7 +57,7 @@ fn acceptance_1_1_and_1_2_a_pod_has_its_names_and_so_has_its_successor() {
     let _ = kubectl.ok("exec app-1 -- sh -c 'echo mine > /data/word'");
     let before = kubectl.ok(who);
     assert_eq!(before, "app-1\napp-1.app.a-1-1.svc.cluster.local\nmine\n");
-    replace(&kubectl, "app-1");
+    let _ = replace(&kubectl, "app-1");
     assert_eq!(kubectl.ok(who), before);
     let now = address(&kubectl, "app-1");
     kubectl.eventually("exec app-0 -- nslookup app-1.app.a-1-1.svc.cluster.local", |answer| {
@@ -145,7 +129,7 @@ fn acceptance_2_2_to_2_4_each_pod_has_its_own_data_and_finds_it_again() {
         }
     };
     all_have_theirs();
-    replace(&kubectl, "app-1");
+    let _ = replace(&kubectl, "app-1");
     all_have_theirs();
     let _ = kubectl.ok("scale sts app --replicas=1");
     kubectl.eventually("get pods -l app=app -o name", |pods| pods == "pod/app-0\n");
@@ -192,7 +176,7 @@ fn acceptance_3_6_a_failed_container_is_restarted_and_a_lost_pod_made_again() {
     ready(&kubectl, "app", "1");
     assert_eq!(uid(&kubectl, "app-0"), before, "a container is restarted in its pod");
     assert_eq!(kubectl.ok("exec app-0 -- cat /data/word"), "kept\n");
-    let _ = kubectl.ok("delete pod app-0 --grace-period=0 --force");
+    let _ = kubectl.ok("delete pod app-0 --grace-period=0 --force --wait=false");
     replaced(&kubectl, "app-0", &before);
     assert_eq!(kubectl.ok("exec app-0 -- cat /data/word"), "kept\n");
 }
@@ -226,7 +210,7 @@ fn acceptance_4_2_and_4_3_partition_and_on_delete() {
     colour(&kubectl, "app", "green");
     let said = rolled_out(&kubectl, "app");
     assert!(said.ends_with("partitioned roll out complete: 1 new pods have been updated...\n"), "{said}");
-    replace(&kubectl, "app-0");
+    let _ = replace(&kubectl, "app-0");
     let now = revisions(&kubectl, "app");
     assert_eq!(
         (&now[..2], now[2] == old[2]),
@@ -235,7 +219,7 @@ fn acceptance_4_2_and_4_3_partition_and_on_delete() {
     );
     let _ = kubectl.ok(r#"patch sts app -p '{"spec":{"updateStrategy":{"type":"OnDelete","rollingUpdate":null}}}'"#);
     colour(&kubectl, "app", "blue");
-    replace(&kubectl, "app-1");
+    let _ = replace(&kubectl, "app-1");
     assert_eq!(colours(&kubectl, "app"), "blue green", "only the pod that was deleted by hand is new");
 }
 
@@ -273,7 +257,7 @@ fn acceptance_4_5_a_roll_out_is_paused_and_resumed() {
     colour(&kubectl, "app", "green");
     // A pod that is lost while the roll-out is paused comes back as it was; scaling goes on.
     let before = revisions(&kubectl, "app");
-    replace(&kubectl, "app-1");
+    let _ = replace(&kubectl, "app-1");
     let _ = kubectl.ok("scale sts app --replicas=3");
     ready(&kubectl, "app", "3");
     assert_eq!(&revisions(&kubectl, "app")[..2], &before[..]);

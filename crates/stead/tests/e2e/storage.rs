@@ -1,6 +1,6 @@
 //! ACCEPTANCE section 2 beyond what the seeds' own exercises show: enforced sizes, growth, shared classes.
 
-use crate::support::cluster;
+use crate::support::{cluster, replace};
 
 /// A set with one pod, whose volume is of the class `CLASS`.
 fn set(class: &str, parameters: &str, mode: &str, replicas: u32) -> String {
@@ -62,7 +62,7 @@ fn acceptance_2_10_a_claims_size_is_enforced_and_grows() {
     let size = "get pvc data-store-0 -o jsonpath='{.status.capacity.storage} {.status.conditions[*].type}'";
     let seen = kubectl.eventually(size, |seen| seen == "32Mi " || seen == "16Mi FileSystemResizePending");
     if seen != "32Mi " {
-        let _ = kubectl.ok("delete pod store-0");
+        let _ = replace(&kubectl, "store-0");
     }
     kubectl.eventually(size, |seen| seen == "32Mi ");
     kubectl.eventually("get sts store -o jsonpath={.status.readyReplicas}", |ready| ready == "2");
@@ -72,7 +72,7 @@ fn acceptance_2_10_a_claims_size_is_enforced_and_grows() {
     assert!(refused.stderr.contains("can not be less than status.capacity"), "{}", refused.stderr);
 
     // Another pod in its stead finds the data; the claim's end takes the file with it.
-    let _ = kubectl.ok("delete pod store-1");
+    let _ = replace(&kubectl, "store-1");
     kubectl.eventually("get sts store -o jsonpath={.status.readyReplicas}", |ready| ready == "2");
     assert_eq!(kubectl.ok("exec store-1 -- cat /data/file"), "mine\nmore\n");
     let _ = kubectl.ok("delete sts store");
@@ -161,7 +161,7 @@ fn acceptance_2_1_a_set_with_two_templates_has_two_claims_a_pod() {
     let _ = kubectl.ok("exec store-1 -- sh -c 'echo d > /data/file; echo l > /logs/file'");
     let other = kubectl.run("exec store-0 -- cat /data/file /logs/file");
     assert_ne!(other.code, 0, "{}", other.stdout);
-    let _ = kubectl.ok("delete pod store-1");
+    let _ = replace(&kubectl, "store-1");
     kubectl.eventually("get sts store -o jsonpath={.status.readyReplicas}", |ready| ready == "2");
     assert_eq!(kubectl.ok("exec store-1 -- cat /data/file /logs/file"), "d\nl\n");
 }

@@ -166,3 +166,29 @@ pub(crate) fn service(name: &str, address: &str) -> String {
 pub(crate) fn ready(kubectl: &Kubectl, set: &str, wanted: &str) {
     kubectl.eventually(&format!("get sts {set} -o jsonpath={{.status.readyReplicas}}"), |ready| ready == wanted);
 }
+
+/// The uid of a pod.
+#[track_caller]
+pub(crate) fn uid(kubectl: &Kubectl, pod: &str) -> String {
+    kubectl.ok(&format!("get pod {pod} -o jsonpath={{.metadata.uid}}"))
+}
+
+/// Deletes the pod, waits until another one has its name and is Ready, and returns what kubectl said.
+///
+/// kubectl itself is not to wait: where a set is quick, kubectl up to 1.32 may look at the old pod, then find the new one, and
+/// wait for ever for that one to go.
+#[track_caller]
+pub(crate) fn replace(kubectl: &Kubectl, pod: &str) -> String {
+    let before = uid(kubectl, pod);
+    let said = kubectl.ok(&format!("delete pod {pod} --wait=false"));
+    replaced(kubectl, pod, &before);
+    said
+}
+
+/// Waits until the pod is another one than that of the uid `before`, and Ready.
+#[track_caller]
+pub(crate) fn replaced(kubectl: &Kubectl, pod: &str, before: &str) {
+    let look =
+        format!("get pod {pod} -o jsonpath='{{.metadata.uid}} {{.status.conditions[?(@.type==\"Ready\")].status}}'");
+    kubectl.eventually(&look, |seen| !seen.starts_with(before) && seen.ends_with("True"));
+}
