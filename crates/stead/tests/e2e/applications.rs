@@ -45,15 +45,20 @@ spec:
     - sh
     - -c
     - |
-      {
-        echo create /written x
-        i=0
-        while [ ! -e /tmp/stop ]; do
-          i=$((i + 1))
-          echo create /written/$i $i
-          sleep 0.1
-        done
-      } | zkCli.sh -server zk-0.zk:2181,zk-1.zk:2181,zk-2.zk:2181 2>&1
+      # A new client for every 50 writes: one whose session has expired says no more than "Not connected".
+      n=0
+      while [ ! -e /tmp/stop ]; do
+        {
+          echo create /written x
+          i=0
+          while [ $i -lt 50 ] && [ ! -e /tmp/stop ]; do
+            i=$((i + 1))
+            echo create /written/$((n * 50 + i)) $i
+            sleep 0.1
+          done
+        } | zkCli.sh -server zk-0.zk:2181,zk-1.zk:2181,zk-2.zk:2181 2>&1
+        n=$((n + 1))
+      done
 "#;
 
 #[test]
