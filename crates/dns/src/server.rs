@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::{Step, Transport, UDP_BYTES_MAX, encode, failure, merge, step};
 use crate::{DnsError, SharedZone, Upstreams};
 
+/// Pause after the system had no descriptor or memory for a new connection.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// Questions that wait for other servers at the same time; more are told to try again.
 const FORWARDS_MAX: usize = 2048;
 /// Open TCP connections; more wait to be accepted.
@@ -125,7 +127,7 @@ async fn tcp(listener: TcpListener, shared: Shared) {
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a DNS connection");
                 // Out of file descriptors: accepting at once again would only burn the processor.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
