@@ -334,22 +334,9 @@ impl Node {
             other => return other.map(|_| ()),
         }
         // The lease belongs to the node object, which has to be there first.
-        let nodes: Api<NodeObject> = Api::all(self.client.clone());
-        let node = nodes.get(&self.config.name).await?;
-        let owner = OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Node".to_owned(),
-            name: self.config.name.clone(),
-            uid: node.metadata.uid.unwrap_or_default(),
-            ..OwnerReference::default()
-        };
+        let owned = self.owned_by_node().await?;
         let lease = Lease {
-            metadata: ObjectMeta {
-                name: Some(self.config.name.clone()),
-                namespace: Some(LEASE_NAMESPACE.to_owned()),
-                owner_references: Some(vec![owner]),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { namespace: Some(LEASE_NAMESPACE.to_owned()), ..owned },
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.config.name.clone()),
                 lease_duration_seconds: i32::try_from(self.config.lease_seconds).ok(),
@@ -361,6 +348,27 @@ impl Node {
             Err(error) if classify(&error) != Class::AlreadyExists => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// The name and the owner of an object that is the node's own and goes with it.
+    ///
+    /// # Errors
+    /// The API's, also when the node object is not there yet.
+    pub(crate) async fn owned_by_node(&self) -> Result<ObjectMeta, kube::Error> {
+        let nodes: Api<NodeObject> = Api::all(self.client.clone());
+        let node = nodes.get(&self.config.name).await?;
+        let owner = OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: self.config.name.clone(),
+            uid: node.metadata.uid.unwrap_or_default(),
+            ..OwnerReference::default()
+        };
+        Ok(ObjectMeta {
+            name: Some(self.config.name.clone()),
+            owner_references: Some(vec![owner]),
+            ..ObjectMeta::default()
+        })
     }
 }
 

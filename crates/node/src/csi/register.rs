@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Node as NodeObject;
 use k8s_openapi::api::storage::v1::{
     CSIDriver, CSIDriverSpec, CSINode, CSINodeDriver, CSINodeSpec, VolumeNodeResources,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -245,23 +245,6 @@ impl Node {
             }
         }
         Err(format!("CSINode {name:?} is changed by others all the time"))
-    }
-
-    async fn owned_by_node(&self) -> Result<ObjectMeta, kube::Error> {
-        let nodes: Api<NodeObject> = Api::all(self.client.clone());
-        let node = nodes.get(&self.config.name).await?;
-        let owner = OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Node".to_owned(),
-            name: self.config.name.clone(),
-            uid: node.metadata.uid.unwrap_or_default(),
-            ..OwnerReference::default()
-        };
-        Ok(ObjectMeta {
-            name: Some(self.config.name.clone()),
-            owner_references: Some(vec![owner]),
-            ..ObjectMeta::default()
-        })
     }
 
     fn with_drivers(&self, mut object: CSINode, changed: &[String], gone: Option<&str>) -> CSINode {
