@@ -100,7 +100,14 @@ impl Inner {
         };
         for (container, phase) in containers {
             if let Ok(entry) = self.container(&container) {
-                entry.state.send_replace(state_of(&phase));
+                // The end of the container may have been told since the list was made, and an end is for good.
+                entry.state.send_if_modified(|state| {
+                    let open = !matches!(state, ContainerState::Exited(_));
+                    if open {
+                        *state = state_of(&phase);
+                    }
+                    open
+                });
             }
         }
         Ok((shim, pause_pid))
