@@ -359,6 +359,39 @@ async fn executes_commands() {
     assert!(matches!(engine.exec(&id, config).await, Err(EngineError::WrongState(_))));
 }
 
+/// As a probe does that runs out of time: neither the command nor what was about to start it is left.
+#[tokio::test]
+async fn a_command_whose_caller_has_gone_is_ended() {
+    let world = World::new().await;
+    let sandbox = world.sandbox().await;
+    let id = world.start(&sandbox, script("a", "sleep 1000")).await;
+    let engine = world.engine();
+    let before = processes(&world);
+    for patience in [0, 1, 2, 4, 8, 16, 32, 64, 128] {
+        let config = ExecConfig { command: strings(&["sleep", "4711"]), ..ExecConfig::default() };
+        let patience = Duration::from_millis(patience);
+        if let Ok(session) = tokio::time::timeout(patience, engine.exec(&id, config)).await {
+            session.unwrap().kill.unwrap().send(9).await.unwrap();
+        }
+    }
+    let gone = async {
+        while processes(&world) != before || exec(&engine, &id, &["ps"]).await.1.contains("4711") {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(LONG, gone).await.is_ok(), "{:?}, at first {before:?}", processes(&world));
+}
+
+/// The shims of this world, and the helpers that they have forked.
+fn processes(world: &World) -> Vec<u32> {
+    let own = world.run_dir();
+    let own = own.to_str().unwrap();
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let is_own =
+        |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(own));
+    all.filter(is_own).collect()
+}
+
 #[tokio::test]
 async fn executes_on_a_terminal() {
     let world = World::new().await;

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use nix::libc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
@@ -56,7 +57,9 @@ impl Inner {
             payload,
         };
         let exit = shim.expect_exec(&exec);
+        let mut abandoned = Abandoned { command: Some((shim.clone(), exec.clone())) };
         let called = shim.call(Op::Exec(Box::new(start)), std::mem::take(&mut pipes.theirs)).await;
+        abandoned.command = None;
         let (_, fds) = called.map_err(|error| {
             shim.forget_exec(&exec);
             exec_failed(&exec, error)
@@ -136,6 +139,24 @@ fn terminal_session(
         resize: Some(terminal.resizer()),
         exit,
         kill,
+    }
+}
+
+/// Kills a command whose caller goes before it has an answer: nobody would ever end it, and a probe that runs out of time again
+/// and again would fill the machine with them.
+struct Abandoned {
+    command: Option<(Arc<ShimClient>, String)>,
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        let (Some((shim, exec)), Ok(runtime)) = (self.command.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        runtime.spawn(async move {
+            let _ = shim.call(Op::KillExec { exec: exec.clone(), signal: libc::SIGKILL }, vec![]).await;
+            shim.forget_exec(&exec);
+        });
     }
 }
 

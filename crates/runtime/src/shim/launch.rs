@@ -52,6 +52,7 @@ pub(crate) enum What<'a> {
 /// A helper under way.
 #[derive(Debug)]
 pub(crate) struct Launch {
+    pub helper: i32,
     pub status: OwnedFd,
     pub terminal: Option<UnixListener>,
     pub text: Vec<u8>,
@@ -65,6 +66,11 @@ pub(crate) struct Outcome {
 }
 
 impl Launch {
+    /// Ends the helper and what it has begun. Its status pipe then tells that it ended.
+    pub(crate) fn abandon(&self) {
+        kill_with_children(self.helper);
+    }
+
     pub(crate) fn outcome(&self) -> Outcome {
         let text = String::from_utf8_lossy(&self.text);
         let line = |tag: char| text.lines().find_map(|line| line.strip_prefix(tag)).map(str::to_owned);
@@ -87,12 +93,12 @@ pub(crate) fn launch(
     let birthplace = if work.own_mounts { cgroups.birthplace(work.cgroup) } else { None };
     // SAFETY: this process has one thread, so the child may do anything a new process may.
     match unsafe { fork_into(birthplace.as_ref()) }? {
-        ForkResult::Parent { .. } => {
+        ForkResult::Parent { child } => {
             let terminal = match streams {
                 Streams::Terminal(listener, _) => Some(listener),
                 Streams::Pipes { .. } => None,
             };
-            Ok(Launch { status, terminal, text: Vec::new() })
+            Ok(Launch { helper: child.as_raw(), status, terminal, text: Vec::new() })
         }
         ForkResult::Child => {
             set_process_name(c"stead-runc");
@@ -111,6 +117,22 @@ pub(crate) fn launch(
             }
         }
     }
+}
+
+/// Stopped first, so that it has no further child between the look and the kill.
+fn kill_with_children(pid: i32) {
+    signal(pid, libc::SIGSTOP);
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+        kill_with_children(child);
+    }
+    signal(pid, libc::SIGKILL);
+}
+
+/// To a child of this process, or a child of one: what has ended meanwhile needs none.
+fn signal(pid: i32, signal: c_int) {
+    // SAFETY: takes numbers only.
+    let _ = unsafe { libc::kill(pid, signal) };
 }
 
 /// Goes to the container's cgroup before libcontainer does, which takes the slow way. Where this fails, that way is left.
@@ -239,7 +261,7 @@ mod tests {
     fn outcomes() {
         let outcome = |text: &str| {
             let (status, _) = nix::unistd::pipe().unwrap();
-            Launch { status, terminal: None, text: text.into() }.outcome()
+            Launch { helper: 0, status, terminal: None, text: text.into() }.outcome()
         };
         let failed = |pid, error: &str| Outcome { pid, error: Some(error.to_owned()) };
         assert_eq!(outcome("P12\n"), Outcome { pid: Some(12), error: None });

@@ -195,7 +195,10 @@ pub(crate) fn read_state(bundle: &Path) -> Option<Phase> {
 /// A process started by exec.
 #[derive(Debug)]
 pub(crate) struct Exec {
+    /// `None` while its helper is under way.
     pub pid: Option<i32>,
+    /// A signal that came before the process was there.
+    pub doomed: Option<i32>,
     /// The connection that asked for it.
     pub connection: u64,
 }

@@ -272,10 +272,7 @@ impl Server {
                 Err(answer) => Err(answer),
             },
             Op::Kill { container, signal } => self.kill_container(&container, signal),
-            Op::KillExec { exec, signal } => {
-                let pid = self.execs.get(&exec).and_then(|exec| exec.pid);
-                Ok(pid.map_or_else(|| refused(&exec, "has ended"), |pid| send_signal(pid, signal)))
-            }
+            Op::KillExec { exec, signal } => Ok(self.kill_exec(&exec, signal)),
             Op::Attach { container, stdin, stdout, stderr } => {
                 match self.attach(&container, stdin, [stdout, stderr], fds) {
                     Ok((answer, fds)) => return self.answer(connection, id, answer, fds),
@@ -306,6 +303,20 @@ impl Server {
         let container = self.containers.get(id).ok_or_else(|| refused(id, "is not known to its shim"))?;
         let pid = container.running().ok_or_else(|| refused(id, "does not run"))?;
         Ok(send_signal(pid, signal))
+    }
+
+    /// A command that is not there yet never comes when it is to be killed; any other signal waits for it.
+    fn kill_exec(&mut self, id: &str, signal: i32) -> Answer {
+        let Some(exec) = self.execs.get_mut(id) else { return refused(id, "has ended") };
+        if let Some(pid) = exec.pid {
+            return send_signal(pid, signal);
+        }
+        exec.doomed = Some(signal);
+        let launch = self.pending.iter().find(|pending| matches!(&pending.what, Target::Exec(exec) if exec == id));
+        if let Some(pending) = launch.filter(|_| signal == Signal::SIGKILL as i32) {
+            pending.launch.abandon();
+        }
+        Answer::Done
     }
 
     fn kill_everything(&self) {
@@ -352,7 +363,7 @@ impl Server {
         let work = Work { what, cgroup: &container.start.cgroup, own_mounts: true };
         let launch =
             launch(&self.cgroups, &self.oci_root, &exec.container, &work, exec.payload, streams).map_err(failed)?;
-        self.execs.insert(exec.exec.clone(), Exec { pid: None, connection });
+        self.execs.insert(exec.exec.clone(), Exec { pid: None, doomed: None, connection });
         self.pending.push(Pending { launch, connection, request, what: Target::Exec(exec.exec) });
         Ok(())
     }
@@ -434,6 +445,9 @@ impl Server {
         };
         if let Some(exec) = self.execs.get_mut(id) {
             exec.pid = Some(pid);
+            if let Some(signal) = exec.doomed {
+                send_signal(pid, signal);
+            }
         }
         let fds = terminal.ok().flatten().into_iter().collect();
         self.answer(pending.connection, pending.request, Answer::Started { pid, started: unix_nanos() }, fds);
