@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use serde::Serialize;
 use stead_workloads::owner::{controller_of, selects};
 use stead_workloads::statefulset::{
-    Action, Deletion, End, Observed, Policy, Revision, Wait, Why, claims, forecast, identity, revisions, wishes,
+    Action, Deletion, End, Observed, Policy, Revision, Slot, Snapshot as State, Wait, Why, claims, forecast, identity,
+    revisions, wishes,
 };
 
 use crate::finding::Severity;
@@ -82,6 +83,7 @@ pub fn outlook(snapshot: &Snapshot, set: &StatefulSet) -> Outlook {
         current: &decision.current,
         update: decision.update.name(),
         ordered: state.policy == Policy::OrderedReady,
+        misfits: misfits(&state),
     };
     let names = |ordinals: &[u32]| ordinals.iter().map(|ordinal| identity::pod_name(set, *ordinal)).collect::<Vec<_>>();
     let mut remade = BTreeSet::new();
@@ -115,6 +117,13 @@ struct Teller<'a> {
     current: &'a str,
     update: &'a str,
     ordered: bool,
+    /// Ordinals whose pods have other volumes than the claim templates ask for.
+    misfits: BTreeSet<u32>,
+}
+
+fn misfits(state: &State) -> BTreeSet<u32> {
+    let misfit = |slot: &&Slot| slot.pod.is_some_and(|pod| pod.misfit);
+    state.replicas.iter().filter(misfit).map(|slot| slot.ordinal).collect()
 }
 
 impl Teller<'_> {
@@ -135,16 +144,20 @@ impl Teller<'_> {
                 (format!("refuse pod {}", pod(ordinal)), "a claim of its name is being deleted".to_owned())
             }
             Action::RepairPod { ordinal } => {
-                (format!("update pod {}", pod(ordinal)), "its labels, volumes or claims' owners".to_owned())
+                (format!("update pod {}", pod(ordinal)), "its labels or claims' owners".to_owned())
             }
             Action::RepairClaims { ordinal } => {
                 (format!("update claims of {}", pod(ordinal)), "their owners, as the retention policy says".to_owned())
             }
             Action::DeletePod { ordinal, why } => {
-                remade.insert(ordinal);
+                // Only the first pod of an ordinal can have the wrong volumes: those after it are made with the right ones.
+                let misfit = remade.insert(ordinal) && self.misfits.contains(&ordinal);
+                let volumes = "its volumes are not those that the claim templates ask for";
                 let why = match why {
                     Why::Finished => "it failed or ended".to_owned(),
                     Why::ScaleDown => format!("it is no longer wanted{}", self.left_claims(ordinal)),
+                    Why::Outdated if misfit => volumes.to_owned(),
+                    Why::Broken if misfit => format!("it does not work, and {volumes}"),
                     Why::Outdated => "it is of an old revision".to_owned(),
                     Why::Broken => "it does not work, and is not of the revision that it should be of".to_owned(),
                     Why::SetDeleted => "its set is deleted".to_owned(),

@@ -2,7 +2,7 @@
 
 use stead_workloads::statefulset::{Revision, Strategy, Wait, wishes};
 
-use crate::finding::Finding;
+use crate::finding::{Evidence, Finding};
 use crate::set::Set;
 use crate::snapshot::name;
 
@@ -18,7 +18,7 @@ pub(crate) fn state(set: &mut Set<'_>) -> Option<Finding> {
         .state
         .replicas
         .iter()
-        .filter(|slot| slot.pod.is_some_and(|pod| pod.revision != Revision::UPDATE))
+        .filter(|slot| slot.pod.is_some_and(|pod| !pod.is_updated()))
         .map(|slot| slot.ordinal)
         .collect();
     let broken = broken(set);
@@ -31,7 +31,8 @@ pub(crate) fn state(set: &mut Set<'_>) -> Option<Finding> {
     let before = status.current_revision.clone().unwrap_or_default();
     let finding =
         Finding::new("RollOut", set.word(), format!("roll-out of {update}: {done} of {total} pods are of it"))
-            .seen("status.updateRevision", format!("{update} (before: {before})"));
+            .seen("status.updateRevision", format!("{update} (before: {before})"))
+            .with(misfits(set));
     if let Some(ordinal) = broken {
         let name = set.pod_name(ordinal);
         let newest = set
@@ -47,6 +48,16 @@ pub(crate) fn state(set: &mut Set<'_>) -> Option<Finding> {
         return Some(Finding { rule: "RollOutStuck", what, ..finding }.because(cause).weighed());
     }
     held(set, &finding, &outdated).or_else(|| Some(going_on(set, finding)))
+}
+
+/// The pods that are replaced for their volumes.
+fn misfits(set: &Set<'_>) -> Vec<Evidence> {
+    let misfits = set.state.replicas.iter().filter(|slot| slot.pod.is_some_and(|pod| pod.misfit));
+    let evidence = misfits.map(|slot| Evidence {
+        source: format!("pod/{} spec.volumes", set.pod_name(slot.ordinal)),
+        text: "not those that spec.volumeClaimTemplates asks for".to_owned(),
+    });
+    evidence.collect()
 }
 
 /// The pod that the roll-out does not get past: the highest that is not as it should be.

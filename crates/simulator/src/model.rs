@@ -133,6 +133,24 @@ impl Set {
     pub(crate) fn name(&self) -> &str {
         self.json["metadata"]["name"].as_str().unwrap_or("")
     }
+
+    /// The names of its claim templates.
+    pub(crate) fn templates(&self) -> impl Iterator<Item = &str> {
+        let templates = self.json["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten();
+        templates.filter_map(|template| template["metadata"]["name"].as_str())
+    }
+
+    /// Whether a pod of that name is as a new one would be: of the newest revision, with the volumes asked for.
+    #[must_use]
+    pub(crate) fn is_updated(&self, name: &str, pod: &Pod) -> bool {
+        let volumes = pod.json["spec"]["volumes"].as_array();
+        let has = |template: &str| {
+            let claim = format!("{template}-{name}");
+            let volume = volumes.into_iter().flatten().find(|volume| volume["name"] == template);
+            volume.is_some_and(|volume| volume["persistentVolumeClaim"]["claimName"] == *claim)
+        };
+        pod.revision == self.update_revision() && self.templates().all(has)
+    }
 }
 
 /// Set and ordinal that a pod's name stands for.
@@ -379,9 +397,9 @@ impl Model {
 
     /// Notes what has become true of the set of a claim.
     fn note_claim(&mut self, name: &str, before: Option<&Set>) {
-        let Some((set, ordinal)) = name.strip_prefix("data-").and_then(place) else { return };
-        let set = self.sets.get(set).cloned();
-        let before = before.filter(|before| Some(before.name()) == place(&name[5..]).map(|(set, _)| set));
+        let Some((name_of_set, ordinal)) = name.split_once('-').and_then(|(_, pod)| place(pod)) else { return };
+        let set = self.sets.get(name_of_set).cloned();
+        let before = before.filter(|before| before.name() == name_of_set);
         let Some(claim) = self.claims.get_mut(name) else { return };
         for set in [before, set.as_ref()].into_iter().flatten() {
             claim.scaled_policy |= set.policy("whenScaled") == "Delete";

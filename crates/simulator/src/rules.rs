@@ -130,14 +130,15 @@ fn disrupted(model: &Model, actor: Actor, name: &str, pod: &Pod) -> Option<Strin
     if set.annotation("stead.dev/paused") == Some("true") {
         return Some("replaces a pod of a paused set".to_owned());
     }
-    if pod.revision == set.update_revision() {
+    if set.is_updated(name, pod) {
         return Some("replaces a pod that is up to date".to_owned());
     }
     let waiting = (ordinal + 1..set.start + set.replicas).find(|above| {
-        let pod = model.pods.get(&format!("{set_name}-{above}"));
-        pod.is_some_and(|pod| {
-            pod.revision != set.update_revision() && !pod.terminating && pod.ready_since.is_some_and(long)
-        })
+        let name = format!("{set_name}-{above}");
+        model
+            .pods
+            .get(&name)
+            .is_some_and(|pod| !set.is_updated(&name, pod) && !pod.terminating && pod.ready_since.is_some_and(long))
     });
     if let Some(above) = waiting {
         return Some(format!("replaces a pod before {set_name}-{above} above it"));

@@ -47,20 +47,21 @@ fn pods(model: &Model, set: &Set) -> Result<(), String> {
             return Err(format!("pod {name} is not Ready"));
         }
         let free = set.on_delete() || ordinal - set.start < set.partition();
-        if !free && pod.revision != set.update_revision() {
-            return Err(format!("pod {name} is of an old revision"));
+        if !free && !set.is_updated(&name, pod) {
+            return Err(format!("pod {name} is of an old revision, or lacks volumes"));
         }
     }
     Ok(())
 }
 
 fn claims(model: &Model, set: &Set) -> Result<(), String> {
-    let wanted = set.json["spec"]["volumeClaimTemplates"].as_array().is_some_and(|templates| !templates.is_empty());
-    for ordinal in (set.start..set.start + set.replicas).filter(|_| wanted) {
-        let name = format!("data-{}-{ordinal}", set.name());
-        let claim = model.claims.get(&name).ok_or_else(|| format!("claim {name} is missing"))?;
-        if claim.json["status"]["phase"] != "Bound" {
-            return Err(format!("claim {name} is not Bound"));
+    for ordinal in set.start..set.start + set.replicas {
+        for template in set.templates() {
+            let name = format!("{template}-{}-{ordinal}", set.name());
+            let claim = model.claims.get(&name).ok_or_else(|| format!("claim {name} is missing"))?;
+            if claim.json["status"]["phase"] != "Bound" {
+                return Err(format!("claim {name} is not Bound"));
+            }
         }
     }
     Ok(())

@@ -210,13 +210,8 @@ impl Work {
     async fn repair_pod(&self, ordinal: u32) -> Result<(), Error> {
         let Some(pod) = self.by_ordinal.get(&ordinal) else { return Ok(()) };
         let name = pod_name(pod);
-        let damaged =
-            !identity::matches(&self.set, pod, ordinal) || !identity::storage_matches(&self.set, pod, ordinal);
-        if !identity::storage_matches(&self.set, pod, ordinal) {
-            self.create_claims(ordinal).await?;
-        }
         let mended = self.repair_claims(ordinal, false).await?;
-        if damaged {
+        if !identity::matches(&self.set, pod, ordinal) {
             let pod = identity::repaired(&self.set, pod, ordinal);
             let written = self.pods.replace(&name, &PostParams::default(), &pod).await;
             let written = self.told("update", &name, written)?;
@@ -311,17 +306,35 @@ impl Work {
             }
             result => {
                 self.told("delete", &name, result)?;
-                if why == Why::Broken {
-                    let revision = identity::revision_of(pod).unwrap_or_default();
-                    let text = format!(
-                        "Pod {name} does not work at revision {revision} and is replaced; annotation {}: \"false\" leaves it",
-                        wishes::HEAL
-                    );
-                    self.event(Severity::Normal, "ReplacingBrokenPod", text);
-                }
+                self.tell_why(pod, ordinal, why);
                 self.inner.writes.deleted(&self.key, &self.inner.pods, &**pod);
                 Ok(())
             }
+        }
+    }
+
+    /// Tells in an event why a pod was deleted where that is not plain.
+    fn tell_why(&self, pod: &Pod, ordinal: u32, why: Why) {
+        let (name, set) = (pod_name(pod), &self.key.name);
+        let fits = identity::storage_matches(&self.set, pod, ordinal);
+        match why {
+            Why::Broken => {
+                let revision = identity::revision_of(pod).unwrap_or_default();
+                let at =
+                    if fits { format!("at revision {revision}") } else { "with the volumes that it has".to_owned() };
+                let text = format!(
+                    "Pod {name} does not work {at} and is replaced; annotation {}: \"false\" leaves it",
+                    wishes::HEAL
+                );
+                self.event(Severity::Normal, "ReplacingBrokenPod", text);
+            }
+            Why::Outdated if !fits => {
+                let text = format!(
+                    "Pod {name} has other volumes than the volumeClaimTemplates of StatefulSet {set} ask for and is replaced"
+                );
+                self.event(Severity::Normal, "ReplacingVolumes", text);
+            }
+            Why::Outdated | Why::Finished | Why::ScaleDown | Why::SetDeleted => {}
         }
     }
 

@@ -4,7 +4,8 @@
 //! Dimensions: policy x strategy (every partition and `maxUnavailable`, `OnDelete`) x healing x replicas x for each
 //! ordinal no pod, or one of any health (waiting for `minReadySeconds` included), on its way out or not, of the
 //! current, the new or a third template. Pods of the third template that never were Ready never will be: with healing
-//! they must not hold the set up. A second walk does the same for the states of claims, a third for pausing.
+//! they must not hold the set up. A second walk does the same for the states of claims, a third for pausing, a fourth for
+//! pods whose volumes are not those of the claim templates.
 
 use std::collections::BTreeMap;
 
@@ -93,6 +94,30 @@ fn no_paused_state_rolls_out_and_every_one_settles() {
     }
 }
 
+#[test]
+fn every_state_with_other_volumes_is_safe_and_settles() {
+    let rows = every_row(ORDINALS, &every_misfit());
+    let rolling = |partition, max_unavailable| Strategy::RollingUpdate { partition, max_unavailable };
+    let mut states = 0;
+    for policy in [Policy::OrderedReady, Policy::Parallel] {
+        for strategy in [rolling(0, 1), rolling(0, 2), rolling(1, 1), rolling(3, 1), Strategy::OnDelete] {
+            for (replicas, pods) in (2..=ORDINALS).flat_map(|replicas| rows.iter().map(move |row| (replicas, row))) {
+                for (heals, update) in [(true, UPDATE), (false, UPDATE), (true, CURRENT)] {
+                    // Where people replace pods, and where nothing is healed, they have to come by themselves.
+                    let breaks = heals && strategy != Strategy::OnDelete;
+                    let broken = breaks.then_some(THIRD);
+                    let world = World { strategy, replicas, heals, update, broken, ..World::new(policy) };
+                    let world = World { misfits_break: breaks, pods: pods.clone(), ..world };
+                    assert_safe(&world);
+                    assert_settles(&world);
+                    states += 1;
+                }
+            }
+        }
+    }
+    assert!(states > 150_000, "only {states} states: the walk has lost its point");
+}
+
 /// Every combination of pods, one for each ordinal.
 fn every_row(ordinals: u32, pods: &[Option<Miniature>]) -> Vec<BTreeMap<u32, Miniature>> {
     let mut rows = vec![BTreeMap::new()];
@@ -131,21 +156,37 @@ fn every_pod() -> Vec<Option<Miniature>> {
     ];
     for (health, record) in live {
         for template in [CURRENT, UPDATE, THIRD] {
-            all.push(Some(Miniature { health, record, terminating: false, template }));
+            all.push(Some(Miniature::new((health, record), template)));
         }
     }
     for template in [CURRENT, THIRD] {
-        all.push(Some(Miniature {
-            health: Health::Starting,
-            record: Record::CrashLoops,
-            terminating: false,
-            template,
-        }));
+        all.push(Some(Miniature::new((Health::Starting, Record::CrashLoops), template)));
     }
     for (health, template) in [(Health::Available, CURRENT), (Health::Available, UPDATE), (Health::Finished, UPDATE)] {
-        all.push(Some(Miniature { health, record: Record::WasReady, terminating: true, template }));
+        let pod = Miniature::new((health, Record::WasReady), template);
+        all.push(Some(Miniature { terminating: true, ..pod }));
     }
     all
+}
+
+/// No pod, some with the right volumes, and one of each kind with the wrong ones.
+fn every_misfit() -> Vec<Option<Miniature>> {
+    let fits = [(CURRENT, Health::Available), (UPDATE, Health::Available), (THIRD, Health::Pending)];
+    let fits = fits.map(|(template, health)| match health {
+        Health::Pending => Miniature::new((health, Record::NeverReady), template),
+        _ => Miniature::new((health, Record::WasReady), template),
+    });
+    let kinds = [
+        (Health::Pending, Record::NeverReady),
+        (Health::Starting, Record::WasReady),
+        (Health::Starting, Record::CrashLoops),
+        (Health::Available, Record::WasReady),
+        (Health::Finished, Record::NeverReady),
+    ];
+    let misfits = kinds.into_iter().flat_map(|kind| [CURRENT, UPDATE].map(|template| Miniature::new(kind, template)));
+    let going = Miniature { terminating: true, ..Miniature::new((Health::Available, Record::WasReady), UPDATE) };
+    let misfits = misfits.chain([going]).map(|pod| Miniature { misfit: true, ..pod });
+    [None].into_iter().chain(fits.into_iter().chain(misfits).map(Some)).collect()
 }
 
 /// Claims as they should be, and each thing that can be remarkable about them.
@@ -204,7 +245,8 @@ fn assert_may_create(world: &World, (ordinal, revision): (u32, Revision), contex
     }
     if let Strategy::RollingUpdate { partition, .. } = world.strategy {
         let old = revision != Revision::UPDATE;
-        assert!(old || ordinal >= partition, "the new revision below the partition: {}", context());
+        let same = world.current == world.update;
+        assert!(old || same || ordinal >= partition, "the new revision below the partition: {}", context());
         assert!(!old || ordinal < partition || world.paused, "the old revision without need: {}", context());
     } else {
         assert_eq!(revision, Revision::UPDATE, "OnDelete makes new pods: {}", context());
@@ -228,13 +270,14 @@ fn assert_may_delete(world: &World, ordinal: u32, why: Why, context: &dyn Fn() -
         Why::Outdated => {
             let Strategy::RollingUpdate { partition, .. } = world.strategy else { panic!("OnDelete: {}", context()) };
             assert!(ordinal >= partition, "below the partition: {}", context());
-            assert_ne!(pod.template, world.update, "up to date: {}", context());
+            assert!(pod.template != world.update || pod.misfit, "up to date: {}", context());
         }
         Why::Broken => {
             let Strategy::RollingUpdate { partition, .. } = world.strategy else { panic!("OnDelete: {}", context()) };
             assert!(world.heals, "healed although that is turned off: {}", context());
             assert!(matches!(pod.health, Health::Pending | Health::Starting), "healed what works: {}", context());
-            let works = (0..world.replicas).any(|o| is_healthy(world, o) && world.pods[&o].template == world.current);
+            let like = |other: &Miniature| (other.template, other.misfit) == (pod.template, pod.misfit);
+            let works = (0..world.replicas).any(|o| is_healthy(world, o) && like(&world.pods[&o]));
             let hopeless = match pod.record {
                 Record::NeverReady => true,
                 Record::CrashLoops => pod.template != world.current || !works,
@@ -242,7 +285,7 @@ fn assert_may_delete(world: &World, ordinal: u32, why: Why, context: &dyn Fn() -
             };
             assert!(hopeless, "healed what worked: {}", context());
             let target = if ordinal < partition { world.current } else { world.update };
-            assert_ne!(pod.template, target, "would come back as it was: {}", context());
+            assert!(pod.template != target || pod.misfit, "would come back as it was: {}", context());
             assert!(ordinal < world.replicas, "healed what is not wanted: {}", context());
         }
     }
@@ -270,7 +313,8 @@ fn assert_within_budget(world: &World, set: &Snapshot, plan: &Plan, context: &dy
     let most = usize::try_from(max_unavailable).expect("small");
     assert!(taken.is_empty() || taken.len() + down <= most, "took down too many: {}", context());
     let candidates = (partition..world.replicas).rev();
-    let candidates = candidates.filter(|o| is_healthy(world, *o) && world.pods[o].template != world.update);
+    let outdated = |o: &u32| world.pods[o].template != world.update || world.pods[o].misfit;
+    let candidates = candidates.filter(|o| is_healthy(world, *o) && outdated(o));
     let highest: Vec<u32> = candidates.take(taken.len()).collect();
     assert_eq!(taken, highest, "not from the top: {}", context());
 }
@@ -331,7 +375,8 @@ fn assert_as_wanted(start: &World, end: &World) {
     if let Strategy::RollingUpdate { partition, .. } = end.strategy
         && !end.paused
     {
-        let stale = end.pods.iter().find(|(ordinal, pod)| **ordinal >= partition && pod.template != end.update);
+        let is_stale = |pod: &Miniature| pod.template != end.update || pod.misfit;
+        let stale = end.pods.iter().find(|(ordinal, pod)| **ordinal >= partition && is_stale(pod));
         assert_eq!(stale, None, "{start:?}\n{end:?}");
     }
 }

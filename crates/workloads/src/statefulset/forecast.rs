@@ -138,6 +138,7 @@ impl World {
                     terminating: false,
                     revision,
                     damaged: false,
+                    misfit: false,
                     last: false,
                     available_at: None,
                 };
@@ -190,7 +191,7 @@ impl World {
             }
         }
         self.set.condemned.retain(|slot| slot.pod.is_some());
-        let complete = |slot: &Slot| slot.pod.is_some_and(|pod| pod.is_healthy() && pod.revision == Revision::UPDATE);
+        let complete = |slot: &Slot| slot.pod.is_some_and(|pod| pod.is_healthy() && pod.is_updated());
         let rolls = matches!(self.set.strategy, Strategy::RollingUpdate { .. }) && self.set.deletion == Deletion::No;
         if rolls && self.set.condemned.is_empty() && self.set.replicas.iter().all(complete) {
             self.set.current = Revision::UPDATE;
@@ -207,7 +208,7 @@ mod tests {
     /// `replicas` pods of template 0 that work, of a set that wants `wanted` of template `update`.
     fn world(policy: Policy, replicas: u32, wanted: u32, update: u8) -> Miniatures {
         let mut world = Miniatures::new(policy);
-        let pod = Miniature { health: Health::Available, record: Record::WasReady, terminating: false, template: 0 };
+        let pod = Miniature::new((Health::Available, Record::WasReady), 0);
         world.pods = (0..replicas).map(|ordinal| (ordinal, pod)).collect();
         (world.replicas, world.update) = (wanted, update);
         world

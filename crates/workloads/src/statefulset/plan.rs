@@ -21,7 +21,7 @@ pub enum Action {
     RefuseClaims {
         ordinal: u32,
     },
-    /// Put labels, volumes and the owners of claims right.
+    /// Put labels and the owners of claims right.
     RepairPod {
         ordinal: u32,
     },
@@ -52,9 +52,9 @@ pub enum Why {
     Finished,
     /// Its ordinal is no longer wanted.
     ScaleDown,
-    /// It is of an old revision.
+    /// It is of an old revision, or has other volumes than the claim templates ask for.
     Outdated,
-    /// It is of a revision that it should not be of, and never worked.
+    /// It is of a revision that it should not be of, or has the wrong volumes, and never worked.
     Broken,
     /// Its set is deleted, in order.
     SetDeleted,
@@ -281,7 +281,7 @@ fn roll_out(set: &Snapshot, plan: &mut Plan) {
 }
 
 fn is_outdated(slot: &Slot) -> bool {
-    slot.pod.is_some_and(|pod| pod.revision != Revision::UPDATE && !pod.terminating)
+    slot.pod.is_some_and(|pod| !pod.is_updated() && !pod.terminating)
 }
 
 /// The first moment at which a Ready pod becomes available, or the roll-out runs out of time.
@@ -342,8 +342,8 @@ impl Snapshot {
     }
 
     /// Whether waiting for this pod is waiting in vain, and a new one would be another: it is not of the revision that
-    /// it should be of, and never was Ready, or crashes again and again at a revision that no roll-out completed, or
-    /// at which no pod works any more.
+    /// it should be of, or has other volumes than it should have; and it never was Ready, or crashes again and again
+    /// at a revision that no roll-out completed, or none of its kind works any more.
     ///
     /// Upstream waits for such a pod with `OrderedReady`, so that a template that is mended or rolled back never gets
     /// to it (kubernetes/kubernetes#67250).
@@ -352,14 +352,15 @@ impl Snapshot {
         let waits = !pod.terminating && matches!(pod.health, Health::Pending | Health::Starting);
         let hopeless = match pod.record {
             Record::NeverReady => true,
-            Record::CrashLoops => pod.revision != self.current || !self.works(self.current),
+            Record::CrashLoops => pod.revision != self.current || !self.works(pod),
             Record::WasReady => false,
         };
-        self.heals && by_roll_out && waits && hopeless && pod.revision != self.revision_for(slot)
+        self.heals && by_roll_out && waits && hopeless && (pod.misfit || pod.revision != self.revision_for(slot))
     }
 
-    /// Whether any pod is available at that revision.
-    fn works(&self, revision: Revision) -> bool {
-        self.replicas.iter().filter_map(|slot| slot.pod).any(|pod| pod.is_healthy() && pod.revision == revision)
+    /// Whether any pod of the kind of `pod` is available: of its revision, with the right volumes or not as it.
+    fn works(&self, pod: &Pod) -> bool {
+        let like = |other: &Pod| (other.revision, other.misfit) == (pod.revision, pod.misfit);
+        self.replicas.iter().filter_map(|slot| slot.pod).any(|other| other.is_healthy() && like(&other))
     }
 }

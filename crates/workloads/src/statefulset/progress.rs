@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Deletion, GiveUp, Revision, Snapshot, Strategy, wishes};
+use super::{Deletion, GiveUp, Snapshot, Strategy, wishes};
 
 /// The type of the condition.
 pub(super) const CONDITION: &str = "Progressing";
@@ -72,7 +72,7 @@ fn wanted(set: &Snapshot, partition: u32) -> usize {
 /// How many of them are there.
 fn done(set: &Snapshot, partition: u32) -> usize {
     let rolled = set.replicas.iter().skip(partition as usize).filter_map(|slot| slot.pod);
-    rolled.filter(|pod| pod.revision == Revision::UPDATE && pod.is_healthy()).count()
+    rolled.filter(|pod| pod.is_updated() && pod.is_healthy()).count()
 }
 
 /// What the condition said of this revision the last time.
@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
     use crate::pod::{Health, Record};
-    use crate::statefulset::{Claims, Pod, Policy, Slot};
+    use crate::statefulset::{Claims, Pod, Policy, Revision, Slot};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")
@@ -143,6 +143,7 @@ mod tests {
             terminating: false,
             revision: if letter == 'o' { Revision::CURRENT } else { Revision::UPDATE },
             damaged: false,
+            misfit: false,
             last: false,
             available_at: None,
         };

@@ -73,8 +73,10 @@ pub struct Pod {
     pub record: Record,
     pub terminating: bool,
     pub revision: Revision,
-    /// Its labels or volumes are not what the set asks for.
+    /// Its labels are not what the set asks for.
     pub damaged: bool,
+    /// Its volumes are not those that the claim templates ask for. They cannot be changed: only a new pod has others.
+    pub misfit: bool,
     /// A roll-out takes it after all others, see [`wishes::UPDATE_LAST`].
     pub last: bool,
     /// When a pod that is `Ready` will be `Available`.
@@ -86,6 +88,12 @@ impl Pod {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.health == Health::Available && !self.terminating
+    }
+
+    /// What a new pod would be: of the revision that is rolled out, with the volumes that the set asks for.
+    #[must_use]
+    pub fn is_updated(&self) -> bool {
+        self.revision == Revision::UPDATE && !self.misfit
     }
 }
 
@@ -220,8 +228,8 @@ impl Observed<'_> {
                 Some(hash) if hash == current => Revision::CURRENT,
                 _ => Revision::OTHER,
             },
-            damaged: !identity::matches(self.set, object, ordinal)
-                || !identity::storage_matches(self.set, object, ordinal),
+            damaged: !identity::matches(self.set, object, ordinal),
+            misfit: !identity::storage_matches(self.set, object, ordinal),
             last: false,
             available_at: available_at(object, min_ready).filter(|_| health == Health::Ready),
         }

@@ -13,7 +13,7 @@ pub struct Counts {
     pub available: u32,
     /// Of the current revision and not terminating.
     pub current: u32,
-    /// Of the update revision and not terminating.
+    /// Of the update revision, with the volumes that the set asks for, and not terminating.
     pub updated: u32,
 }
 
@@ -26,19 +26,19 @@ pub fn count(set: &Snapshot, done: &[Action]) -> Counts {
         counts.ready += u32::from(pod.health.is_ready());
         counts.available += u32::from(pod.health == crate::pod::Health::Available);
         if !pod.terminating {
-            counts.of_revision(set, pod.revision, 1);
+            counts.of_kind(set, (pod.revision, pod.misfit), 1);
         }
     }
     for action in done {
         match *action {
             Action::CreatePod { revision, .. } => {
                 counts.replicas += 1;
-                counts.of_revision(set, revision, 1);
+                counts.of_kind(set, (revision, false), 1);
             }
             Action::DeletePod { ordinal, .. } => {
                 let slot = set.replicas.iter().chain(&set.condemned).find(|slot| slot.ordinal == ordinal);
                 if let Some(pod) = slot.and_then(|slot| slot.pod) {
-                    counts.of_revision(set, pod.revision, -1);
+                    counts.of_kind(set, (pod.revision, pod.misfit), -1);
                 }
             }
             Action::CreateClaims { .. }
@@ -55,11 +55,12 @@ pub fn count(set: &Snapshot, done: &[Action]) -> Counts {
 }
 
 impl Counts {
-    fn of_revision(&mut self, set: &Snapshot, revision: Revision, by: i32) {
+    /// A pod with the wrong volumes is of the current revision, but not updated: a roll-out will replace it.
+    fn of_kind(&mut self, set: &Snapshot, (revision, misfit): (Revision, bool), by: i32) {
         if revision == set.current {
             self.current = self.current.saturating_add_signed(by);
         }
-        if revision == Revision::UPDATE {
+        if revision == Revision::UPDATE && !misfit {
             self.updated = self.updated.saturating_add_signed(by);
         }
     }
@@ -154,6 +155,8 @@ mod tests {
             (3, "R1 R1 r1", "3 ready 3 available 2 current 3 updated 3 at new"),
             (3, "R1 R1 R2", "3 ready 3 available 3 current 0 updated 2 at old"),
             (2, "R1 R1 R1", "3 ready 3 available 3 current 0 updated 3 at old"),
+            (3, "R1 R1 R1'", "3 ready 3 available 3 current 0 updated 2 at old"),
+            (3, "R0 R0' R1'", "3 ready 3 available 3 current 2 updated 0 at old"),
             (3, "R1 F1", "2 ready 1 available 1 current 0 updated 2 at old"),
         ] {
             assert_eq!(told(replicas, pods, &[]), expected, "{replicas} of {pods}");

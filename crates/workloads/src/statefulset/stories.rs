@@ -1,7 +1,8 @@
 //! Stories told as tables: what happens | the pods | what the plan answers.
 //!
 //! Pods, from the first wanted or existing ordinal on: `.` none, `p` pending, `s` starting, `r` ready but not yet
-//! available, `R` available, `F` finished, `x` terminating; then the number of the template.
+//! available, `R` available, `F` finished, `x` terminating; then the number of the template, and `'` when the volumes are
+//! not those of the claim templates.
 
 use super::world::{Miniature, World, words};
 use super::{Claims, Deletion, GiveUp, Plan, Policy, Strategy, Wait, plan};
@@ -70,6 +71,12 @@ fn happen(world: &mut World, event: &str) {
         "fail" => pod(world, n).health = Health::Finished,
         "evict" => pod(world, n).terminating = true,
         "gone" => drop(world.pods.remove(&n)),
+        // The set asks for other claims from now on.
+        "other-claims" => world.pods.values_mut().for_each(|pod| pod.misfit = true),
+        "adopt-misfit" => {
+            let stranger = Miniature::new((Health::Available, Record::WasReady), u8::MAX);
+            world.pods.insert(n, Miniature { misfit: true, ..stranger });
+        }
         "all-ready" => world.nodes_behave(),
         "old-claim" => drop(world.claims.insert(n, claims(|c| c.stale = true))),
         "claim-going" => drop(world.claims.insert(n, claims(|c| c.deleting = true))),
@@ -98,8 +105,10 @@ pub(super) fn world(policy: Policy, pods: &str) -> World {
             "F" => (Health::Finished, Record::WasReady),
             other => panic!("unknown pod: {other}"),
         };
+        let (template, misfit) = template.strip_suffix('\'').map_or((template, false), |template| (template, true));
         let template = template.parse().expect("a number");
-        world.pods.insert(ordinal, Miniature { health, record, terminating: letter == "x", template });
+        let terminating = letter == "x";
+        world.pods.insert(ordinal, Miniature { terminating, misfit, ..Miniature::new((health, record), template) });
     }
     world
 }
@@ -113,7 +122,7 @@ fn draw(world: &World) -> String {
     let end = world.pods.keys().next_back().map_or(0, |o| o + 1);
     let cell = |ordinal| match world.pods.get(&ordinal) {
         None => ".".to_owned(),
-        Some(pod) if pod.terminating => format!("x{}", pod.template),
+        Some(pod) if pod.terminating => format!("x{}{}", pod.template, misfit(pod)),
         Some(pod) => {
             let letter = match pod.health {
                 Health::Pending => 'p',
@@ -122,10 +131,14 @@ fn draw(world: &World) -> String {
                 Health::Available => 'R',
                 Health::Finished => 'F',
             };
-            format!("{letter}{}", pod.template)
+            format!("{letter}{}{}", pod.template, misfit(pod))
         }
     };
     (first..end).map(cell).collect::<Vec<_>>().join(" ")
+}
+
+fn misfit(pod: &Miniature) -> &'static str {
+    if pod.misfit { "'" } else { "" }
 }
 
 fn show(plan: &Plan) -> String {
@@ -600,6 +613,68 @@ mod ordered {
     }
 
     #[test]
+    fn pods_with_other_volumes_than_the_set_asks_for_are_rolled_in_order_and_waited_for() {
+        tell(
+            "scale 1          |          | create 0 new
+             ready 0, scale 2 | R0       | create 1 new
+             ready 1, scale 3 | R0 R0    | create 2 new
+             ready 2, other-claims | R0' R0' R0' | delete 2 (outdated)
+             tick             | R0' R0' x0' | wait gone 2
+             gone 2           | R0' R0'  | create 2 new
+             ready 2          | R0' R0' R0 | delete 1 (outdated)
+             gone 1           | R0' . R0 | create 1 new
+             tick             | R0' p0 R0 | wait ready 1
+             ready 1          | R0' R0 R0 | delete 0 (outdated)
+             gone 0           | . R0 R0  | create 0 new
+             ready 0          | R0 R0 R0 | settled",
+        );
+    }
+
+    #[test]
+    fn other_volumes_respect_partition_budget_pause_and_on_delete() {
+        tell(
+            "scale 1          |       | create 0 new
+             ready 0, scale 2 | R0    | create 1 new
+             ready 1, scale 3 | R0 R0 | create 2 new
+             ready 2, pause, other-claims | R0' R0' R0' | settled
+             resume, partition 2 | R0' R0' R0' | delete 2 (outdated)
+             gone 2           | R0' R0' | create 2 new
+             ready 2          | R0' R0' R0 | settled
+             evict 0, gone 0  | . R0' R0 | create 0 new
+             ready 0, ondelete | R0 R0' R0 | settled
+             evict 1, gone 1  | R0 . R0 | create 1 new
+             ready 1, max 2, other-claims | R0' R0' R0' | delete 2 (outdated), delete 1 (outdated)",
+        );
+    }
+
+    #[test]
+    fn a_stranger_that_is_adopted_without_the_volumes_is_replaced() {
+        tell(
+            "scale 1                  |       | create 0 new
+             ready 0, adopt-misfit 1  | R0 R255' | delete 1 (scale)
+             scale 2, gone 1, adopt-misfit 1 | R0 R255' | delete 1 (outdated)
+             gone 1                   | R0    | create 1 new",
+        );
+    }
+
+    #[test]
+    fn a_pod_that_never_worked_with_the_wrong_volumes_is_replaced_at_once() {
+        tell(
+            "scale 2               |        | create 0 new
+             run 0, other-claims   | s0'    | delete 0 (broken)
+             gone 0                |        | create 0 new
+             ready 0               | R0     | create 1 new
+             ready 1, other-claims, unready 0 | s0' R0' | wait ready 0
+             crash-loop 0          | s0' R0' | wait ready 0
+             gone 1                | s0'    | delete 0 (broken)",
+        );
+        tell(
+            "heal-off, scale 1     |        | create 0 new
+             run 0, other-claims   | s0'    | wait ready 0",
+        );
+    }
+
+    #[test]
     fn a_set_that_is_being_deleted_makes_and_removes_nothing() {
         tell(
             "scale 3             |    | create 0 new
@@ -733,6 +808,16 @@ mod parallel {
              all-ready, max 2            | R0 R0 R0 R0 | settled
              unready 0, image 1          | s0 R0 R0 R0 | delete 0 (outdated), delete 3 (outdated), wait ready 0
              tick                        | x0 R0 R0 x0 | wait gone 0",
+        );
+    }
+
+    #[test]
+    fn pods_with_other_volumes_go_within_the_budget_and_for_free_when_they_are_unavailable_anyway() {
+        tell(
+            "scale 3                 |          | create 0 new, create 1 new, create 2 new
+             all-ready, unready 0, other-claims | s0' R0' R0' | delete 0 (outdated), wait ready 0
+             gone 0                  | . R0' R0' | create 0 new
+             ready 0                 | R0 R0' R0' | delete 2 (outdated)",
         );
     }
 

@@ -12,6 +12,14 @@ pub(super) struct Miniature {
     pub(super) record: Record,
     pub(super) terminating: bool,
     pub(super) template: u8,
+    /// Its volumes are not those of the claim templates.
+    pub(super) misfit: bool,
+}
+
+impl Miniature {
+    pub(super) fn new((health, record): (Health, Record), template: u8) -> Self {
+        Self { health, record, terminating: false, template, misfit: false }
+    }
 }
 
 /// Everything there is.
@@ -34,6 +42,8 @@ pub(super) struct World {
     pub(super) reserved: Vec<u32>,
     /// Pods of this template that are not Ready never will be.
     pub(super) broken: Option<u8>,
+    /// Nor will those with the wrong volumes that never were Ready.
+    pub(super) misfits_break: bool,
     pub(super) deletion: Deletion,
     pub(super) ordered_delete: bool,
     pub(super) held: bool,
@@ -57,6 +67,7 @@ impl World {
             waits_for_others: false,
             reserved: Vec::new(),
             broken: None,
+            misfits_break: false,
             deletion: Deletion::No,
             ordered_delete: false,
             held: false,
@@ -75,6 +86,7 @@ impl World {
                 terminating: pod.terminating,
                 revision: self.revision(pod.template),
                 damaged: false,
+                misfit: pod.misfit,
                 last: self.leader == Some(ordinal),
                 available_at: None,
             }),
@@ -117,8 +129,7 @@ impl World {
             match *action {
                 Action::CreatePod { ordinal, revision } => {
                     let template = if revision == Revision::UPDATE { self.update } else { self.current };
-                    let record = Record::NeverReady;
-                    let pod = Miniature { health: Health::Pending, record, terminating: false, template };
+                    let pod = Miniature::new((Health::Pending, Record::NeverReady), template);
                     assert!(self.pods.insert(ordinal, pod).is_none(), "two pods, one identity");
                     self.claims.remove(&ordinal);
                 }
@@ -148,9 +159,11 @@ impl World {
     /// The nodes do their part: pods become available unless their template is broken, terminating ones go.
     pub(super) fn nodes_behave(&mut self) {
         self.pods.retain(|_, pod| !pod.terminating);
-        let broken = self.broken;
+        let (broken, misfits_break) = (self.broken, self.misfits_break);
         for pod in self.pods.values_mut().filter(|pod| pod.health != Health::Finished) {
-            if Some(pod.template) != broken || pod.record == Record::WasReady {
+            let misfit = misfits_break && pod.misfit && pod.record == Record::NeverReady;
+            let breaks = Some(pod.template) == broken || misfit;
+            if !breaks || pod.record == Record::WasReady {
                 (pod.health, pod.record) = (Health::Available, Record::WasReady);
             }
         }
