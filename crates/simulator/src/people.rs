@@ -19,6 +19,8 @@ const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
 const BUDGETS: &str = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
 /// Most replicas that anybody asks for.
 const REPLICAS_MAX: u64 = 4;
+/// Names of claim templates.
+const CLAIM_TEMPLATES: &[&[&str]] = &[&[], &["data"], &["data"], &["data", "log"]];
 /// Between two actions.
 const PAUSE_MAX_MS: u64 = 60_000;
 /// How often a set is tried to be made anew while the old one is still going.
@@ -252,15 +254,15 @@ impl People {
                 |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 20});
             pod["tolerations"] = json!([soon("node.kubernetes.io/not-ready"), soon("node.kubernetes.io/unreachable")]);
         }
-        // The same for every set of that name: pods that are adopted must fit.
-        let claims = if self.world.rng(name).percent(60) {
-            json!([{
-                "metadata": {"name": "data"},
-                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
-            }])
-        } else {
-            json!([])
-        };
+        // A set that was deleted without its pods may so find pods with other volumes.
+        let templates = *rng.pick(CLAIM_TEMPLATES);
+        let claims: Vec<Value> = templates
+            .iter()
+            .map(|template| {
+                let request = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+                json!({"metadata": {"name": template}, "spec": request})
+            })
+            .collect();
         json!({
             "metadata": {"name": name, "annotations": annotations},
             "spec": {
