@@ -122,8 +122,12 @@ fn stateful_sets() {
                 "spec.podManagementPolicy: Invalid value: \"Random\": must be 'OrderedReady' or 'Parallel'",
             ),
             (
-                json!({"spec": {"updateStrategy": {"type": "Recreate"}}}),
-                "spec.updateStrategy: Invalid value: {\"Type\":\"Recreate\",\"RollingUpdate\":null}: must be 'RollingUpdate' or 'OnDelete'",
+                json!({"spec": {"updateStrategy": {"type": "Surge"}}}),
+                "spec.updateStrategy: Invalid value: {\"Type\":\"Surge\",\"RollingUpdate\":null}: must be 'RollingUpdate', 'OnDelete' or 'Recreate'",
+            ),
+            (
+                json!({"spec": {"updateStrategy": {"type": "Recreate", "rollingUpdate": {"partition": 1}}}}),
+                "spec.updateStrategy.rollingUpdate: Invalid value: {\"Partition\":1,\"MaxUnavailable\":null}: only allowed for updateStrategy 'RollingUpdate'",
             ),
             (
                 json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": -1}}}}),

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Cluster, web};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use serde_json::json;
 
 fn revision(pod: &Pod) -> String {
@@ -286,4 +286,91 @@ async fn a_pod_that_is_refused_is_told_in_an_event() {
         "Warning FailedCreate create Pod web-0 in StatefulSet web failed error: pods \"web-0\" is forbidden: \
          error looking up service account default/missing: serviceaccount \"missing\" not found"
     );
+}
+
+/// The claims that a pod mounts.
+fn claims_of(pod: &Pod) -> Vec<String> {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.clone()).unwrap_or_default();
+    volumes.into_iter().filter_map(|volume| volume.persistent_volume_claim).map(|claim| claim.claim_name).collect()
+}
+
+#[tokio::test]
+async fn pods_with_other_volumes_than_the_set_asks_for_are_rolled_in_order() {
+    let cluster = Cluster::start_with(&["garbage-collector-controller"]).await;
+    cluster.create::<StatefulSet>(web(2, json!({}))).await;
+    cluster.settled("web").await;
+    let orphan = kube::api::DeleteParams {
+        propagation_policy: Some(kube::api::PropagationPolicy::Orphan),
+        ..kube::api::DeleteParams::default()
+    };
+    cluster.api::<StatefulSet>().delete("web", &orphan).await.expect("deleted");
+    let sets = cluster.caches.of::<StatefulSet>();
+    cluster.until(&sets, |sets| sets.is_empty().then_some(())).await;
+    cluster.take_log();
+    let claim = |name: &str| {
+        json!({
+            "metadata": {"name": name},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        })
+    };
+    cluster.hold_nodes();
+    cluster.create::<StatefulSet>(web(2, json!({"volumeClaimTemplates": [claim("data"), claim("log")]}))).await;
+    cluster.pod_until("web-1", |pod| pod.metadata.deletion_timestamp.is_some()).await;
+    let counted = |set: &StatefulSet| set.status.as_ref().is_some_and(|s| s.observed_generation.is_some());
+    let status = cluster.set_until("web", counted).await.status.clone().expect("a status");
+    assert_eq!((status.updated_replicas, status.replicas), (None, 2), "neither pod is as it should be");
+    assert_eq!(status.current_revision, status.update_revision, "the template is the same");
+    cluster.release_nodes();
+    cluster.gone("web-1").await;
+    cluster.settled("web").await;
+    assert_eq!(cluster.take_log(), "~web-1 -web-1 +web-1 ~web-0 -web-0 +web-0");
+    for n in 0..2 {
+        let pod = cluster.pod_until(&format!("web-{n}"), |_| true).await;
+        assert_eq!(claims_of(&pod), [format!("data-web-{n}"), format!("log-web-{n}")]);
+    }
+    let told = "Normal ReplacingVolumes Pod web-1 has other volumes than the volumeClaimTemplates of StatefulSet web ask \
+                for and is replaced";
+    let events = cluster.caches.of::<Event>();
+    cluster.until(&events, |events| events.list().iter().any(|event| words(event) == told).then_some(())).await;
+}
+
+#[tokio::test]
+async fn recreate_takes_all_pods_down_before_it_makes_new_ones() {
+    let cluster = Cluster::start().await;
+    cluster.create::<StatefulSet>(web(3, json!({"updateStrategy": {"type": "Recreate"}}))).await;
+    cluster.settled("web").await;
+    cluster.take_log();
+    cluster.hold_nodes();
+    cluster.patch::<StatefulSet>("web", image("nginx:1.22")).await;
+    let all_end = |pods: &stead_informer::Cache<Pod>| {
+        pods.list().iter().all(|pod| pod.metadata.deletion_timestamp.is_some()).then_some(())
+    };
+    cluster.until(&cluster.pods, all_end).await;
+    let reason = |set: &StatefulSet| {
+        let conditions = set.status.as_ref()?.conditions.as_ref()?;
+        conditions.iter().find(|c| c.type_.as_deref() == Some("Progressing"))?.reason.clone()
+    };
+    cluster.set_until("web", |set| reason(set).as_deref() == Some("RecreateInProgress")).await;
+    cluster.gone("web-1").await;
+    cluster.gone("web-0").await;
+    cluster.release_nodes();
+    cluster.gone("web-2").await;
+    let set = cluster.settled("web").await;
+    assert_eq!(set.status.as_ref().map(|s| s.current_revision == s.update_revision), Some(true));
+    let set = cluster.set_until("web", |set| reason(set).as_deref() == Some("RecreateComplete")).await;
+    assert_eq!(set.status.as_ref().and_then(|s| s.available_replicas), Some(3));
+    let log = cluster.take_log();
+    assert!(log.ends_with("-web-1 -web-0 -web-2 +web-0 +web-1 +web-2"), "{log}");
+    let events = cluster.caches.of::<Event>();
+    let told = "Normal RecreateStarted Deleting all pods for Recreate update";
+    let events = cluster.until(&events, |events| {
+        let about: Vec<String> = events.list().iter().map(|event| words(event)).collect();
+        about.iter().any(|event| event == told).then_some(about)
+    });
+    assert_eq!(events.await.iter().filter(|event| *event == told).count(), 1);
+}
+
+fn words(event: &Event) -> String {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{} {} {}", text(&event.type_), text(&event.reason), text(&event.message))
 }

@@ -156,9 +156,10 @@ impl Teller<'_> {
                 let why = match why {
                     Why::Finished => "it failed or ended".to_owned(),
                     Why::ScaleDown => format!("it is no longer wanted{}", self.left_claims(ordinal)),
-                    Why::Outdated if misfit => volumes.to_owned(),
+                    Why::Outdated | Why::Recreate if misfit => volumes.to_owned(),
                     Why::Broken if misfit => format!("it does not work, and {volumes}"),
                     Why::Outdated => "it is of an old revision".to_owned(),
+                    Why::Recreate => "all of old revisions go before new ones are made".to_owned(),
                     Why::Broken => "it does not work, and is not of the revision that it should be of".to_owned(),
                     Why::SetDeleted => "its set is deleted".to_owned(),
                 };

@@ -90,6 +90,7 @@ fn held(set: &Set<'_>, finding: &Finding, outdated: &[u32]) -> Option<Finding> {
                     .mended_by("update them, one after the other", format!("{kubectl} delete pod {}", names.join(" "))),
             )
         }
+        Strategy::Recreate => None,
         Strategy::RollingUpdate { partition, .. } => {
             let below: Vec<u32> = set.wanted.iter().copied().take(partition as usize).collect();
             if !outdated.iter().all(|ordinal| below.contains(ordinal)) {

@@ -71,6 +71,8 @@ pub(crate) struct Set {
     /// When start or replicas last changed; when the spec or its annotations did.
     pub(crate) range_since: Instant,
     pub(crate) spec_since: Instant,
+    /// When it last was one that recreates its pods.
+    pub(crate) recreated: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -122,6 +124,11 @@ impl Set {
     #[must_use]
     pub(crate) fn on_delete(&self) -> bool {
         self.json["spec"]["updateStrategy"]["type"] == "OnDelete"
+    }
+
+    #[must_use]
+    pub(crate) fn recreates(&self) -> bool {
+        self.json["spec"]["updateStrategy"]["type"] == "Recreate"
     }
 
     #[must_use]
@@ -197,7 +204,10 @@ fn set(json: Value, before: Option<&Set>) -> Set {
     let same_range = before.filter(|b| b.start == start && b.replicas == replicas);
     let same_spec = before
         .filter(|b| b.json["spec"] == *spec && b.json["metadata"]["annotations"] == json["metadata"]["annotations"]);
+    let recreates = spec["updateStrategy"]["type"] == "Recreate";
+    let recreated_before = before.is_some_and(|b| b.json["spec"]["updateStrategy"]["type"] == "Recreate");
     Set {
+        recreated: (recreates || recreated_before).then(Instant::now).or_else(|| before.and_then(|b| b.recreated)),
         deleting: json["metadata"]["deletionTimestamp"].is_string(),
         start,
         replicas,

@@ -187,7 +187,7 @@ impl People {
     }
 
     async fn tune(&self, name: &str) {
-        let patch = match self.rng.below(7) {
+        let patch = match self.rng.below(8) {
             0 => json!({"spec": {"ordinals": {"start": self.rng.below(3)}}}),
             1 => json!({"spec": {"updateStrategy": {
                 "type": "RollingUpdate", "rollingUpdate": {"partition": self.rng.below(4)},
@@ -198,6 +198,7 @@ impl People {
             3 => json!({"spec": {"persistentVolumeClaimRetentionPolicy": self.draw_retention()}}),
             4 => json!({"spec": {"minReadySeconds": self.rng.below(10)}}),
             5 => json!({"metadata": {"annotations": {"stead.dev/paused": self.rng.pick(&["true", "false"])}}}),
+            6 => json!({"spec": {"updateStrategy": {"type": "Recreate", "rollingUpdate": null}}}),
             _ => json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}}),
         };
         self.patch_set(name, patch).await;
@@ -240,6 +241,8 @@ impl People {
         }
         let strategy = if rng.percent(12) {
             json!({"type": "OnDelete"})
+        } else if rng.percent(12) {
+            json!({"type": "Recreate"})
         } else {
             let partition = if rng.percent(20) { rng.below(4) } else { 0 };
             let most = if rng.percent(40) { rng.between(2, 3) } else { 1 };
@@ -292,7 +295,9 @@ impl People {
             let image = set["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or("");
             let mut patch = json!({"metadata": {"annotations": {"stead.dev/paused": null}}});
             // Whether a bad image was ever in a revision that pods below a partition are made from, nobody knows.
-            patch["spec"]["updateStrategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}});
+            if set["spec"]["updateStrategy"]["type"] != "Recreate" {
+                patch["spec"]["updateStrategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}});
+            }
             self.patch_set(&name, patch).await;
             if image.ends_with(BAD_IMAGE) || self.rng.percent(50) {
                 self.set_image(&name, &good).await;

@@ -37,6 +37,7 @@ pub(crate) fn pod(model: &Model, actor: Actor, name: &str, now: Option<&Pod>) ->
                 (None, Some(pod)) => {
                     judge(unwanted(model, name, pod));
                     judge(out_of_order(model, name, pod));
+                    judge(beside_an_old_one(model, name, pod));
                 }
                 (Some(pod), _) if begins_to_end => {
                     judge(removed_out_of_order(model, name, pod));
@@ -97,6 +98,20 @@ fn out_of_order(model: &Model, name: &str, pod: &Pod) -> Option<String> {
     never.then(|| "creates a pod although one below it is not Ready".to_owned())
 }
 
+/// A set that recreates its pods makes none while one of another revision is there.
+fn beside_an_old_one(model: &Model, name: &str, pod: &Pod) -> Option<String> {
+    let (set_name, _) = place(name)?;
+    let set = model.sets.get(set_name).filter(|set| Some(&set.uid) == pod.owner.as_ref())?;
+    if !set.recreates() || !long(set.spec_since) || set.annotation("stead.dev/paused") == Some("true") {
+        return None;
+    }
+    let other = model
+        .pods
+        .iter()
+        .find(|(_, other)| other.owner == pod.owner && other.revision != pod.revision && long(other.since));
+    other.map(|(other, _)| format!("creates a pod beside {other} of another revision"))
+}
+
 /// In order, the highest pod goes first, and each goes only when the one above is gone.
 fn removed_out_of_order(model: &Model, name: &str, pod: &Pod) -> Option<String> {
     let (set_name, ordinal) = place(name)?;
@@ -118,8 +133,10 @@ fn disrupted(model: &Model, actor: Actor, name: &str, pod: &Pod) -> Option<Strin
     if !is_available(set, pod) || !set.has(ordinal) {
         return None;
     }
+    // All go at once, and may still do so for somebody who sees the spec of a moment ago.
+    let recreates = set.recreates() || set.recreated.is_some_and(|then| !long(then));
     if !long(set.spec_since) {
-        return too_many(model, actor, set, ordinal);
+        return if recreates { None } else { too_many(model, actor, set, ordinal) };
     }
     if set.on_delete() {
         return Some("replaces a pod of a set that is updated on deletion only".to_owned());
@@ -132,6 +149,9 @@ fn disrupted(model: &Model, actor: Actor, name: &str, pod: &Pod) -> Option<Strin
     }
     if set.is_updated(name, pod) {
         return Some("replaces a pod that is up to date".to_owned());
+    }
+    if recreates {
+        return None;
     }
     let waiting = (ordinal + 1..set.start + set.replicas).find(|above| {
         let name = format!("{set_name}-{above}");

@@ -1,6 +1,6 @@
 //! StatefulSets.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use stead_machinery::Path;
 use stead_machinery::quantity::Quantity;
 
@@ -93,18 +93,17 @@ fn policies(spec: &Value, path: &Path, judge: &mut Judge<'_>) {
             }
             at_most_all(most, &here, judge);
         }
-        "OnDelete" if !rolling.is_null() => {
+        "OnDelete" | "Recreate" if !rolling.is_null() => {
             // Upstream shows its internal type, whose fields have their Go names.
-            let shown = json!({
-                "Partition": rolling.int("partition").unwrap_or(0), "MaxUnavailable": rolling.at("maxUnavailable"),
-            });
+            let (partition, most) = (rolling.int("partition").unwrap_or(0), rolling.at("maxUnavailable"));
+            let shown = super::Raw(format!("{{\"Partition\":{partition},\"MaxUnavailable\":{most}}}"));
             let why = "only allowed for updateStrategy 'RollingUpdate'";
             judge.errors.invalid(&at.child("rollingUpdate"), &shown, why);
         }
-        "OnDelete" => {}
+        "OnDelete" | "Recreate" => {}
         kind => {
             let shown = super::Raw(format!("{{\"Type\":{kind:?},\"RollingUpdate\":null}}"));
-            judge.errors.invalid(&at, &shown, "must be 'RollingUpdate' or 'OnDelete'");
+            judge.errors.invalid(&at, &shown, "must be 'RollingUpdate', 'OnDelete' or 'Recreate'");
         }
     }
     let (retention, at) =

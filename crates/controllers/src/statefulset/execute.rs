@@ -29,9 +29,10 @@ impl StatefulSets {
         };
         let mut done = Vec::with_capacity(actions.len());
         for phase in actions.chunk_by(|a, b| phase(*a) == phase(*b)) {
-            let result = match seen.snapshot.policy {
-                Policy::OrderedReady => work.one_by_one(phase, &mut done).await,
-                Policy::Parallel => {
+            let in_order = seen.snapshot.policy == Policy::OrderedReady && !goes_at_once(phase);
+            let result = match in_order {
+                true => work.one_by_one(phase, &mut done).await,
+                false => {
                     let step = |action| {
                         let work = work.clone();
                         async move { work.act(action).await }
@@ -49,6 +50,11 @@ impl StatefulSets {
     }
 }
 
+/// Pods that are recreated go all at once, whatever the order in which they are made.
+fn goes_at_once(phase: &[Action]) -> bool {
+    phase.iter().all(|action| matches!(action, Action::DeletePod { why: Why::Recreate, .. }))
+}
+
 /// Steps of one phase do not depend on each other; those of the next wait for them.
 fn phase(action: Action) -> u8 {
     match action {
@@ -61,7 +67,7 @@ fn phase(action: Action) -> u8 {
         | Action::DeletePod { why: Why::Finished | Why::Broken, .. } => 0,
         Action::RepairClaims { .. } => 1,
         Action::DeletePod { why: Why::ScaleDown | Why::SetDeleted, .. } => 2,
-        Action::DeletePod { why: Why::Outdated, .. } => 3,
+        Action::DeletePod { why: Why::Outdated | Why::Recreate, .. } => 3,
     }
 }
 
@@ -328,13 +334,13 @@ impl Work {
                 );
                 self.event(Severity::Normal, "ReplacingBrokenPod", text);
             }
-            Why::Outdated if !fits => {
+            Why::Outdated | Why::Recreate if !fits => {
                 let text = format!(
                     "Pod {name} has other volumes than the volumeClaimTemplates of StatefulSet {set} ask for and is replaced"
                 );
                 self.event(Severity::Normal, "ReplacingVolumes", text);
             }
-            Why::Outdated | Why::Finished | Why::ScaleDown | Why::SetDeleted => {}
+            Why::Outdated | Why::Recreate | Why::Finished | Why::ScaleDown | Why::SetDeleted => {}
         }
     }
 

@@ -15,7 +15,7 @@ use serde_json::json;
 use stead_informer::{Cache, Change, Key, Next, Queue, Severity};
 use stead_workloads::history::name_of;
 use stead_workloads::owner::{controller_of, selects};
-use stead_workloads::statefulset::{self as decisions, Action, Wait, identity, plan, wishes};
+use stead_workloads::statefulset::{self as decisions, Action, Progress, Wait, Why, identity, plan, wishes};
 
 use self::observe::Seen;
 use crate::{Context, Controller, Error, OwnWrites, family, sources};
@@ -78,6 +78,11 @@ impl Controller for StatefulSets {
         }
         if plan.wait == Some(Wait::ForOthers) {
             self.tell_of_others(&seen.set, key);
+        }
+        let recreates = |action: &Action| matches!(action, Action::DeletePod { why: Why::Recreate, .. });
+        if plan.actions.iter().any(recreates) && !Progress::has_begun_to_recreate(&seen.set, &seen.update) {
+            let text = "Deleting all pods for Recreate update".to_owned();
+            self.inner.cx.recorder.event(&*seen.set, Severity::Normal, "RecreateStarted", text);
         }
         let (done, result) = self.execute(&seen, &plan.actions).await;
         if done.iter().any(|action| matches!(action, Action::HoldDeletion | Action::ReleaseDeletion)) {

@@ -86,7 +86,9 @@ fn no_paused_state_rolls_out_and_every_one_settles() {
                     World { strategy, replicas: ORDINALS, update: UPDATE, paused: true, pods, ..World::new(policy) };
                 assert_safe(&world);
                 let plan = plan(&world.snapshot());
-                let rolls = |a: &Action| matches!(a, Action::DeletePod { why: Why::Outdated | Why::Broken, .. });
+                let rolls = |a: &Action| {
+                    matches!(a, Action::DeletePod { why: Why::Outdated | Why::Recreate | Why::Broken, .. })
+                };
                 assert!(!plan.actions.iter().any(rolls), "{world:?}\n{}", told(&plan));
                 assert_settles(&world);
             }
@@ -100,7 +102,10 @@ fn every_state_with_other_volumes_is_safe_and_settles() {
     let rolling = |partition, max_unavailable| Strategy::RollingUpdate { partition, max_unavailable };
     let mut states = 0;
     for policy in [Policy::OrderedReady, Policy::Parallel] {
-        for strategy in [rolling(0, 1), rolling(0, 2), rolling(1, 1), rolling(3, 1), Strategy::OnDelete] {
+        let by_hand_or_at_once = [Strategy::OnDelete, Strategy::Recreate];
+        for strategy in
+            [rolling(0, 1), rolling(0, 2), rolling(1, 1), rolling(3, 1)].into_iter().chain(by_hand_or_at_once)
+        {
             for (replicas, pods) in (2..=ORDINALS).flat_map(|replicas| rows.iter().map(move |row| (replicas, row))) {
                 for (heals, update) in [(true, UPDATE), (false, UPDATE), (true, CURRENT)] {
                     // Where people replace pods, and where nothing is healed, they have to come by themselves.
@@ -136,12 +141,12 @@ fn every_row(ordinals: u32, pods: &[Option<Miniature>]) -> Vec<BTreeMap<u32, Min
     rows
 }
 
-/// Every partition, with as many unavailable pods as can make a difference above it.
+/// Every partition, with as many unavailable pods as can make a difference above it, and the other strategies.
 fn strategies() -> Vec<Strategy> {
     let rolling = |(partition, max_unavailable)| Strategy::RollingUpdate { partition, max_unavailable };
     let each =
         (0..=ORDINALS).flat_map(|partition| (1..=(ORDINALS - partition).max(1)).map(move |most| (partition, most)));
-    each.map(rolling).chain([Strategy::OnDelete]).collect()
+    each.map(rolling).chain([Strategy::OnDelete, Strategy::Recreate]).collect()
 }
 
 /// No pod, or one of each health and record, of each template; and what is on its way out.
@@ -227,7 +232,7 @@ fn assert_safe(world: &World) {
         }
     }
     if world.policy == Policy::OrderedReady {
-        let outdated = |a: &&Action| matches!(a, Action::DeletePod { why: Why::Outdated, .. });
+        let outdated = |a: &&Action| matches!(a, Action::DeletePod { why: Why::Outdated | Why::Recreate, .. });
         let updates = plan.actions.iter().filter(outdated).count();
         assert!(plan.actions.len() - updates <= 1, "more than one step at a time: {}", context());
         assert!(updates == 0 || updates == plan.actions.len(), "rolled out while scaling: {}", context());
@@ -243,8 +248,12 @@ fn assert_may_create(world: &World, (ordinal, revision): (u32, Revision), contex
         let below = (0..ordinal).all(|o| is_healthy(world, o));
         assert!(below, "started before the pods below are available: {}", context());
     }
-    if let Strategy::RollingUpdate { partition, .. } = world.strategy {
-        let old = revision != Revision::UPDATE;
+    let old = revision != Revision::UPDATE;
+    if world.strategy == Strategy::Recreate {
+        assert!(!old || world.paused, "the old revision without need: {}", context());
+        let outdated = |pod: &Miniature| pod.template != world.update || pod.misfit;
+        assert!(world.paused || !world.pods.values().any(outdated), "old and new at once: {}", context());
+    } else if let Strategy::RollingUpdate { partition, .. } = world.strategy {
         let same = world.current == world.update;
         assert!(old || same || ordinal >= partition, "the new revision below the partition: {}", context());
         assert!(!old || ordinal < partition || world.paused, "the old revision without need: {}", context());
@@ -270,6 +279,10 @@ fn assert_may_delete(world: &World, ordinal: u32, why: Why, context: &dyn Fn() -
         Why::Outdated => {
             let Strategy::RollingUpdate { partition, .. } = world.strategy else { panic!("OnDelete: {}", context()) };
             assert!(ordinal >= partition, "below the partition: {}", context());
+            assert!(pod.template != world.update || pod.misfit, "up to date: {}", context());
+        }
+        Why::Recreate => {
+            assert_eq!((world.strategy, world.paused), (Strategy::Recreate, false), "{}", context());
             assert!(pod.template != world.update || pod.misfit, "up to date: {}", context());
         }
         Why::Broken => {
@@ -372,9 +385,12 @@ fn assert_as_wanted(start: &World, end: &World) {
     let names: Vec<u32> = end.pods.keys().copied().collect();
     assert_eq!(names, (0..end.replicas).collect::<Vec<_>>(), "{start:?}");
     assert!(end.pods.keys().all(|o| is_healthy(end, *o)), "{start:?}\n{end:?}");
-    if let Strategy::RollingUpdate { partition, .. } = end.strategy
-        && !end.paused
-    {
+    let partition = match end.strategy {
+        Strategy::RollingUpdate { partition, .. } => partition,
+        Strategy::Recreate => 0,
+        Strategy::OnDelete => return,
+    };
+    if !end.paused {
         let is_stale = |pod: &Miniature| pod.template != end.update || pod.misfit;
         let stale = end.pods.iter().find(|(ordinal, pod)| **ordinal >= partition && is_stale(pod));
         assert_eq!(stale, None, "{start:?}\n{end:?}");

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Deletion, GiveUp, Pod, Revision, Slot, Snapshot, Strategy, Wait, plan};
+use super::{Action, Deletion, GiveUp, Pod, Revision, Slot, Snapshot, Wait, plan};
 use crate::pod::{Health, Record};
 
 /// One thing that would be done.
@@ -192,7 +192,7 @@ impl World {
         }
         self.set.condemned.retain(|slot| slot.pod.is_some());
         let complete = |slot: &Slot| slot.pod.is_some_and(|pod| pod.is_healthy() && pod.is_updated());
-        let rolls = matches!(self.set.strategy, Strategy::RollingUpdate { .. }) && self.set.deletion == Deletion::No;
+        let rolls = self.set.strategy.is_automatic() && self.set.deletion == Deletion::No;
         if rolls && self.set.condemned.is_empty() && self.set.replicas.iter().all(complete) {
             self.set.current = Revision::UPDATE;
         }

@@ -54,6 +54,8 @@ pub enum Why {
     ScaleDown,
     /// It is of an old revision, or has other volumes than the claim templates ask for.
     Outdated,
+    /// The same, where all such pods go at once.
+    Recreate,
     /// It is of a revision that it should not be of, or has the wrong volumes, and never worked.
     Broken,
     /// Its set is deleted, in order.
@@ -128,6 +130,9 @@ fn live(set: &Snapshot, plan: &mut Plan) {
     if set.waits_for_others && has_none && !set.replicas.is_empty() {
         return plan.wait_for(Wait::ForOthers);
     }
+    if recreate(set, plan) == Flow::Stop {
+        return;
+    }
     if scale_up(set, plan) == Flow::Stop {
         return;
     }
@@ -150,6 +155,24 @@ fn take_down(set: &Snapshot, plan: &mut Plan) {
         Some(slot) if slot.pod.is_some_and(|pod| pod.terminating) => plan.wait_for(Wait::ToBeGone(slot.ordinal)),
         Some(slot) => plan.act(Action::DeletePod { ordinal: slot.ordinal, why: Why::SetDeleted }),
     }
+}
+
+/// With `Recreate`, every pod that a new one would not be like goes, whatever its health and its ordinal, all at once;
+/// nothing else is done before all are gone.
+fn recreate(set: &Snapshot, plan: &mut Plan) -> Flow {
+    if set.strategy != Strategy::Recreate || set.paused || !set.has_outdated() {
+        return Flow::Continue;
+    }
+    repair_condemned(set, plan);
+    let slots = set.condemned.iter().chain(set.replicas.iter().rev());
+    for (slot, pod) in slots.filter_map(|slot| Some((slot, slot.pod?))).filter(|(_, pod)| !pod.is_updated()) {
+        if pod.terminating {
+            plan.wait_for(Wait::ToBeGone(slot.ordinal));
+        } else {
+            plan.act(Action::DeletePod { ordinal: slot.ordinal, why: Why::Recreate });
+        }
+    }
+    Flow::Stop
 }
 
 /// Every wanted ordinal, lowest first.
@@ -225,9 +248,7 @@ fn waits_for(ordinal: u32, pod: &Pod) -> Option<Wait> {
 
 /// Every pod that is not wanted, highest ordinal first.
 fn scale_down(set: &Snapshot, plan: &mut Plan) -> Flow {
-    for slot in set.condemned.iter().filter(|slot| slot.claims.owners) {
-        plan.act(Action::RepairClaims { ordinal: slot.ordinal });
-    }
+    repair_condemned(set, plan);
     let sickest = first_unhealthy(set);
     for slot in &set.condemned {
         let Some(pod) = slot.pod else { continue };
@@ -245,6 +266,13 @@ fn scale_down(set: &Snapshot, plan: &mut Plan) -> Flow {
         }
     }
     Flow::Continue
+}
+
+/// Before a condemned pod goes its claims must have the owner that goes with it.
+fn repair_condemned(set: &Snapshot, plan: &mut Plan) {
+    for slot in set.condemned.iter().filter(|slot| slot.claims.owners) {
+        plan.act(Action::RepairClaims { ordinal: slot.ordinal });
+    }
 }
 
 /// The unhealthy pod with the lowest ordinal, the only one that scaling down in order may remove. It is one of those
@@ -322,16 +350,22 @@ impl Plan {
 impl Snapshot {
     /// The revision that a new pod of that slot is made from.
     fn revision_for(&self, slot: &Slot) -> Revision {
-        let Strategy::RollingUpdate { partition, .. } = self.strategy else { return Revision::UPDATE };
+        let partition = match self.strategy {
+            Strategy::OnDelete => return Revision::UPDATE,
+            Strategy::RollingUpdate { partition, .. } => partition,
+            Strategy::Recreate => 0,
+        };
         let index = self.replicas.partition_point(|other| other.ordinal < slot.ordinal);
-        let held = self.paused && !self.rolled_below(slot.ordinal);
+        let held = self.paused && !self.was_rolled(slot.ordinal);
         if index < partition as usize || held { self.current } else { Revision::UPDATE }
     }
 
-    /// Roll-outs go downwards: when a lower ordinal has been updated, this one had been as well.
-    fn rolled_below(&self, ordinal: u32) -> bool {
-        let lower = self.replicas.iter().take_while(|slot| slot.ordinal < ordinal);
-        lower.filter_map(|slot| slot.pod).any(|pod| pod.revision == Revision::UPDATE)
+    /// Whether the roll-out had got to this ordinal. Rolling ones go downwards: when a lower ordinal has been updated,
+    /// this one had been as well. One that recreates gets to all at once.
+    fn was_rolled(&self, ordinal: u32) -> bool {
+        let all = self.strategy == Strategy::Recreate;
+        let told = self.replicas.iter().take_while(|slot| all || slot.ordinal < ordinal);
+        told.filter_map(|slot| slot.pod).any(|pod| pod.revision == Revision::UPDATE)
     }
 
     /// Unhealthy, but not for ever. A finished pod runs nothing and never will, and a broken one never did, so removing

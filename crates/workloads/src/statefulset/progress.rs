@@ -1,7 +1,9 @@
-//! Whether a roll-out gets on, for sets that give it a deadline; told by the condition `Progressing`.
+//! Whether a roll-out gets on, for sets that give it a deadline or recreate their pods; told by the condition
+//! `Progressing`.
 //!
-//! Upstream has such a condition for Deployments; its reasons and texts are the model. The condition is also the
-//! memory: how many pods had been available at the new revision, and since when, is read back from it.
+//! Upstream has such a condition for Deployments, whose reasons and texts are the model, and for the strategy
+//! `Recreate`, whose reasons are KEP-3541's. The condition is also the memory: how many pods had been available at the
+//! new revision, and since when, is read back from it.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetCondition};
@@ -11,8 +13,9 @@ use super::{Deletion, GiveUp, Snapshot, Strategy, wishes};
 
 /// The type of the condition.
 pub(super) const CONDITION: &str = "Progressing";
-const UNDER_WAY: &str = "RevisionUpdated";
-const COMPLETE: &str = "NewRevisionAvailable";
+/// Reasons: a roll-out is under way, and it is complete.
+const ROLLING: (&str, &str) = ("RevisionUpdated", "NewRevisionAvailable");
+const RECREATING: (&str, &str) = ("RecreateInProgress", "RecreateComplete");
 const PAUSED: &str = "StatefulSetPaused";
 const EXPIRED: &str = "ProgressDeadlineExceeded";
 
@@ -24,22 +27,32 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `None` for sets without a deadline, or whose pods are updated by hand. `update`: the name of the revision that
-    /// is rolled out.
+    /// `None` where there is nothing to say: for sets without a deadline that do not recreate their pods, or whose pods
+    /// are updated by hand. `update`: the name of the revision that is rolled out.
     #[must_use]
     pub fn of(object: &StatefulSet, set: &Snapshot, update: &str, now: Timestamp) -> Option<Self> {
-        let deadline = wishes::progress_deadline(object)?;
-        let Strategy::RollingUpdate { partition, .. } = set.strategy else { return None };
+        let deadline = wishes::progress_deadline(object);
+        let (partition, recreates) = match set.strategy {
+            Strategy::RollingUpdate { partition, .. } if deadline.is_some() => (partition, false),
+            Strategy::Recreate => (0, true),
+            Strategy::RollingUpdate { .. } | Strategy::OnDelete => return None,
+        };
         if set.deletion != Deletion::No {
             return None;
         }
         let before = Before::read(object, update);
         let reached = done(set, partition);
-        if before.is(COMPLETE) || reached == wanted(set, partition) {
+        let (under_way_reason, complete) = if recreates { RECREATING } else { ROLLING };
+        let begins = recreates && set.has_outdated();
+        if !begins && (before.is(complete) || reached == wanted(set, partition)) {
             let text = format!("Revision {update:?} has successfully progressed.");
-            return Some(before.told(("True", COMPLETE, text), now, GiveUp::Never));
+            return Some(before.told(("True", complete, text), now, GiveUp::Never));
         }
-        if before.is(EXPIRED) {
+        if deadline.is_none() && !begins && before.reason.is_empty() {
+            // It comes up for the first time: nothing is recreated.
+            return None;
+        }
+        if deadline.is_some() && before.is(EXPIRED) {
             return Some(before.told(("False", EXPIRED, timed_out(update)), now, GiveUp::Now));
         }
         if set.paused {
@@ -47,12 +60,19 @@ impl Progress {
         }
         let best = before.reached.filter(|best| *best >= reached);
         let since = best.and(before.since).unwrap_or(now);
-        let ends = since.checked_add(deadline).unwrap_or(Timestamp::MAX);
-        if now >= ends {
+        let ends = deadline.map(|deadline| since.checked_add(deadline).unwrap_or(Timestamp::MAX));
+        if ends.is_some_and(|ends| now >= ends) {
             return Some(before.told(("False", EXPIRED, timed_out(update)), now, GiveUp::Now));
         }
         let text = under_way(update, best.unwrap_or(reached));
-        Some(before.told(("True", UNDER_WAY, text), now, GiveUp::At(ends)))
+        let give_up = ends.map_or(GiveUp::Never, GiveUp::At);
+        Some(before.told(("True", under_way_reason, text), now, give_up))
+    }
+
+    /// Whether the condition tells already that pods are being recreated at that revision.
+    #[must_use]
+    pub fn has_begun_to_recreate(object: &StatefulSet, update: &str) -> bool {
+        Before::read(object, update).is(RECREATING.0)
     }
 }
 
@@ -201,12 +221,50 @@ mod tests {
             let status = condition.status.as_deref().expect("a status");
             assert_eq!(format!("{status} {reason} {since}"), expected, "at {second}: {condition:?}");
             let give_up = match reason {
-                UNDER_WAY => GiveUp::At(at(since + 60)),
+                "RevisionUpdated" => GiveUp::At(at(since + 60)),
                 EXPIRED => GiveUp::Now,
                 _ => GiveUp::Never,
             };
             assert_eq!(progress.give_up, give_up, "at {second}");
             object.status.as_mut().expect("a status").conditions = Some(vec![progress.condition]);
+        }
+    }
+
+    #[test]
+    fn recreating_is_told_from_the_first_pod_that_goes_until_all_are_there_again() {
+        let mut object: StatefulSet = serde_json::from_value(json!({
+            "metadata": {"name": "web"}, "spec": {"selector": {}, "template": {}}, "status": {"replicas": 0},
+        }))
+        .expect("a set");
+        // second, revision, pods, paused | status, reason, since; begun
+        let table = [
+            (0, "one", "...", false, "nothing", false),
+            (1, "one", "R..", false, "nothing", false),
+            (2, "one", "RRR", false, "True RecreateComplete 2", false),
+            (3, "one", "RRp", false, "True RecreateComplete 2", false),
+            (10, "two", "ooo", true, "Unknown StatefulSetPaused 10", false),
+            (11, "two", "ooo", false, "True RecreateInProgress 11", true),
+            (12, "two", "..o", false, "True RecreateInProgress 11", true),
+            (13, "two", "...", false, "True RecreateInProgress 11", true),
+            (14, "two", "Rp.", false, "True RecreateInProgress 14", true),
+            (15, "two", "RRR", false, "True RecreateComplete 15", false),
+            (16, "two", "oRR", false, "True RecreateInProgress 16", true),
+        ];
+        for (second, revision, pods, paused, expected, begun) in table {
+            let set = Snapshot { strategy: Strategy::Recreate, ..snapshot(pods, 0, paused) };
+            let progress = Progress::of(&object, &set, revision, at(second));
+            let told = progress.as_ref().map_or_else(
+                || "nothing".to_owned(),
+                |Progress { condition: c, .. }| {
+                    let since = c.last_transition_time.as_ref().map(|time| time.0.as_second()).expect("a time");
+                    let (status, reason) = (c.status.as_deref(), c.reason.as_deref());
+                    format!("{} {} {since}", status.expect("a status"), reason.expect("a reason"))
+                },
+            );
+            assert_eq!(told, expected, "at {second}");
+            assert!(progress.as_ref().is_none_or(|progress| progress.give_up == GiveUp::Never));
+            object.status.as_mut().expect("a status").conditions = progress.map(|progress| vec![progress.condition]);
+            assert_eq!(Progress::has_begun_to_recreate(&object, revision), begun, "at {second}");
         }
     }
 

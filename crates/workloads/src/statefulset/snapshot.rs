@@ -29,6 +29,19 @@ pub enum Strategy {
         /// How many pods may be unavailable in a roll-out; at least 1.
         max_unavailable: u32,
     },
+    /// All pods go, and only when all are gone new ones are made.
+    Recreate,
+}
+
+impl Strategy {
+    /// Whether a roll-out comes to its end without anybody deleting pods.
+    #[must_use]
+    pub fn is_automatic(self) -> bool {
+        match self {
+            Self::OnDelete => false,
+            Self::RollingUpdate { .. } | Self::Recreate => true,
+        }
+    }
 }
 
 /// Whether the set is being deleted, and who removes its pods.
@@ -167,6 +180,14 @@ impl std::fmt::Debug for Observed<'_> {
     }
 }
 
+impl Snapshot {
+    /// Whether a pod is there, perhaps on its way out, that a new one would not be like.
+    #[must_use]
+    pub fn has_outdated(&self) -> bool {
+        self.replicas.iter().chain(&self.condemned).filter_map(|slot| slot.pod).any(|pod| !pod.is_updated())
+    }
+}
+
 impl Observed<'_> {
     /// The snapshot of these objects, and how the roll-out gets on where the set gives it a deadline.
     #[must_use]
@@ -271,8 +292,10 @@ fn policy(set: &StatefulSet) -> Policy {
 
 fn strategy(set: &StatefulSet) -> Strategy {
     let strategy = set.spec.update_strategy.as_ref();
-    if strategy.and_then(|s| s.type_.as_deref()) == Some("OnDelete") {
-        return Strategy::OnDelete;
+    match strategy.and_then(|s| s.type_.as_deref()) {
+        Some("OnDelete") => return Strategy::OnDelete,
+        Some("Recreate") => return Strategy::Recreate,
+        _ => {}
     }
     let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
     let partition = rolling.and_then(|r| r.partition).unwrap_or(0);

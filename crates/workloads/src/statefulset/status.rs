@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetCondition, StatefulSetStatus};
 
 use super::progress::CONDITION;
-use super::{Action, Progress, Revision, Snapshot, Strategy};
+use super::{Action, Progress, Revision, Snapshot};
 
 /// How many pods are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Counts {
     fn is_rolled_out(&self, set: &Snapshot) -> bool {
         let wanted = u32::try_from(set.replicas.len()).unwrap_or(u32::MAX);
         let all = [self.replicas, self.ready, self.updated].into_iter().all(|count| count == wanted);
-        all && matches!(set.strategy, Strategy::RollingUpdate { .. })
+        all && set.strategy.is_automatic()
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
     use crate::statefulset::stories::world;
-    use crate::statefulset::{Policy, Why};
+    use crate::statefulset::{Policy, Strategy, Why};
 
     /// The numbers that are published, and the current revision.
     fn told(replicas: u32, pods: &str, done: &[Action]) -> String {

@@ -45,6 +45,7 @@ fn happen(world: &mut World, event: &str) {
         "partition" => world.strategy = Strategy::RollingUpdate { partition: n, max_unavailable },
         "max" => world.strategy = Strategy::RollingUpdate { partition, max_unavailable: n },
         "ondelete" => world.strategy = Strategy::OnDelete,
+        "recreate" => world.strategy = Strategy::Recreate,
         "start" => world.start = n,
         "heal-off" => world.heals = false,
         "expire" => world.give_up = GiveUp::Now,
@@ -675,6 +676,76 @@ mod ordered {
     }
 
     #[test]
+    fn recreate_takes_all_pods_down_at_once_and_makes_none_before_all_are_gone() {
+        tell(
+            "recreate, scale 1 |          | create 0 new
+             ready 0, scale 2  | R0       | create 1 new
+             ready 1, scale 3  | R0 R0    | create 2 new
+             ready 2           | R0 R0 R0 | settled
+             image 1           | R0 R0 R0 | delete 2 (recreate), delete 1 (recreate), delete 0 (recreate)
+             gone 1            | x0 . x0  | wait gone 2
+             gone 2, gone 0    |          | create 0 new
+             tick              | p1       | wait ready 0
+             ready 0           | R1       | create 1 new
+             ready 1           | R1 R1    | create 2 new
+             ready 2           | R1 R1 R1 | settled",
+        );
+    }
+
+    #[test]
+    fn recreate_gets_past_broken_pods_finished_ones_and_those_that_are_no_longer_wanted() {
+        tell(
+            "recreate, scale 1 |          | create 0 new
+             ready 0, scale 2  | R0       | create 1 new
+             run 1, image 1    | R0 s0    | delete 1 (recreate), delete 0 (recreate)
+             gone 0, gone 1    |          | create 0 new
+             run 0, image 2    | s1       | delete 0 (recreate)
+             gone 0            |          | create 0 new
+             ready 0           | R2       | create 1 new
+             ready 1           | R2 R2    | settled
+             fail 1, scale 1, image 3 | R2 F2 | delete 1 (recreate), delete 0 (recreate)",
+        );
+    }
+
+    #[test]
+    fn changing_to_recreate_alone_touches_nothing_but_ends_a_roll_out_that_is_under_way() {
+        tell(
+            "scale 1          |       | create 0 new
+             ready 0, scale 2 | R0    | create 1 new
+             ready 1, recreate | R0 R0 | settled
+             max 1, image 1   | R0 R0 | delete 1 (outdated)
+             gone 1           | R0    | create 1 new
+             recreate         | R0 p1 | delete 0 (recreate)
+             tick             | x0 p1 | wait gone 0
+             gone 0           | . p1  | create 0 new
+             ready 0, ready 1 | R1 R1 | settled",
+        );
+    }
+
+    #[test]
+    fn recreate_can_be_paused_and_undone() {
+        tell(
+            "recreate, scale 1 |       | create 0 new
+             ready 0, scale 2  | R0    | create 1 new
+             ready 1, pause, image 1 | R0 R0 | settled
+             evict 1, gone 1   | R0    | create 1 old
+             ready 1, resume   | R0 R0 | delete 1 (recreate), delete 0 (recreate)
+             gone 0, gone 1    |       | create 0 new
+             ready 0, pause    | R1    | create 1 new
+             resume, image 0   | R1 p1 | delete 1 (recreate), delete 0 (recreate)",
+        );
+    }
+
+    #[test]
+    fn recreate_gives_condemned_claims_their_owner_before_their_pod_goes() {
+        tell(
+            "recreate, scale 1 |       | create 0 new
+             ready 0, scale 2  | R0    | create 1 new
+             ready 1, scale 1, claim-owners 1, image 1 | R0 R0 | owners 1, delete 1 (recreate), delete 0 (recreate)",
+        );
+    }
+
+    #[test]
     fn a_set_that_is_being_deleted_makes_and_removes_nothing() {
         tell(
             "scale 3             |    | create 0 new
@@ -818,6 +889,17 @@ mod parallel {
              all-ready, unready 0, other-claims | s0' R0' R0' | delete 0 (outdated), wait ready 0
              gone 0                  | . R0' R0' | create 0 new
              ready 0                 | R0 R0' R0' | delete 2 (outdated)",
+        );
+    }
+
+    #[test]
+    fn recreate_makes_all_pods_at_once_where_order_does_not_matter() {
+        tell(
+            "recreate, scale 3 |          | create 0 new, create 1 new, create 2 new
+             all-ready, image 1 | R0 R0 R0 | delete 2 (recreate), delete 1 (recreate), delete 0 (recreate)
+             gone 0, gone 1    | . . x0   | wait gone 2
+             gone 2            |          | create 0 new, create 1 new, create 2 new
+             evict 0, gone 0, pause | . p1 p1 | create 0 new, wait ready 1",
         );
     }
 

@@ -151,7 +151,7 @@ impl World {
         }
         let counts = count(&snapshot, &plan.actions);
         let all = [counts.replicas, counts.ready, counts.updated].into_iter().all(|n| n == self.replicas);
-        if all && matches!(self.strategy, Strategy::RollingUpdate { .. }) {
+        if all && self.strategy.is_automatic() {
             self.current = self.update;
         }
     }
@@ -184,6 +184,7 @@ pub(super) fn words(action: Action) -> String {
         Action::DeletePod { ordinal, why: Why::Finished } => format!("delete {ordinal} (finished)"),
         Action::DeletePod { ordinal, why: Why::ScaleDown } => format!("delete {ordinal} (scale)"),
         Action::DeletePod { ordinal, why: Why::Outdated } => format!("delete {ordinal} (outdated)"),
+        Action::DeletePod { ordinal, why: Why::Recreate } => format!("delete {ordinal} (recreate)"),
         Action::DeletePod { ordinal, why: Why::Broken } => format!("delete {ordinal} (broken)"),
         Action::GrowClaims { ordinal } => format!("grow {ordinal}"),
         Action::RollBack => "roll back".to_owned(),
