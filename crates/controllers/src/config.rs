@@ -9,6 +9,8 @@ use stead_informer::{Clock, system_clock};
 use stead_workloads::nodeipam::Parts;
 use stead_workloads::nodelife;
 
+use crate::statefulset::Counts;
+
 /// The client of a service account in `kube-system`, by its name.
 pub type Accounts = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 
@@ -29,6 +31,10 @@ pub struct Config {
     pub pod_ranges: Option<Parts>,
     /// How long a node may be silent (`--node-monitor-grace-period`).
     pub node_silence_max: SignedDuration,
+    /// For [`crate::statefulset::Companion`]: the cluster's own controller is stead's, which takes its finalizers away by itself.
+    pub beside_stead: bool,
+    /// What [`crate::statefulset::Companion`] did, for its metrics.
+    pub companion_counts: Arc<Counts>,
 }
 
 impl Default for Config {
@@ -41,6 +47,8 @@ impl Default for Config {
             accounts: None,
             pod_ranges: None,
             node_silence_max: nodelife::SILENCE_MAX,
+            beside_stead: false,
+            companion_counts: Arc::default(),
         }
     }
 }

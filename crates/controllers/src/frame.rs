@@ -4,10 +4,10 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use futures::future::join_all;
 use jiff::Timestamp;
 use stead_client::{Class, Client};
 use stead_informer::{Caches, Key, Next, Queue, Recorder, run_workers};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, Error, OwnWrites, registry};
@@ -68,7 +68,7 @@ pub async fn run(config: Config, client: Client, caches: Caches, shutdown: Cance
     run_only(registry::all(), config, client, caches, shutdown).await;
 }
 
-/// The same with a choice of controllers.
+/// The same with a choice of controllers. Dropped, it ends their work where it stands.
 pub async fn run_only(
     entries: Vec<registry::Entry>,
     config: Config,
@@ -78,13 +78,14 @@ pub async fn run_only(
 ) {
     let config = Arc::new(config);
     let enabled = entries.into_iter().filter(|entry| !config.disabled.iter().any(|name| name == entry.name));
-    let running = enabled.map(|entry| {
+    let mut running = JoinSet::new();
+    for entry in enabled {
         let client = config.accounts.as_ref().map_or_else(|| client.clone(), |account| account(entry.account));
         let recorder = Recorder::new(client.clone(), entry.name, "", config.clock.clone());
         let cx = Context { client, caches: caches.clone(), recorder, config: config.clone() };
-        tokio::spawn((entry.run)(cx, shutdown.clone()))
-    });
-    join_all(running).await;
+        running.spawn((entry.run)(cx, shutdown.clone()));
+    }
+    while running.join_next().await.is_some() {}
 }
 
 /// Runs one controller.

@@ -25,6 +25,8 @@ pub struct Caches {
 
 struct Inner {
     client: Client,
+    /// Only this namespace.
+    namespace: Option<String>,
     open: Mutex<HashMap<(TypeId, String), Open>>,
     stop: CancellationToken,
     alive: Arc<DropGuard>,
@@ -44,9 +46,19 @@ impl fmt::Debug for Caches {
 impl Caches {
     #[must_use]
     pub fn new(client: Client) -> Self {
+        Self::open_for(client, None)
+    }
+
+    /// Only what is in one namespace; for kinds that are in namespaces.
+    #[must_use]
+    pub fn within(client: Client, namespace: &str) -> Self {
+        Self::open_for(client, Some(namespace.to_owned()))
+    }
+
+    fn open_for(client: Client, namespace: Option<String>) -> Self {
         let stop = CancellationToken::new();
         let alive = Arc::new(stop.clone().drop_guard());
-        Self { inner: Arc::new(Inner { client, open: Mutex::new(HashMap::new()), stop, alive }) }
+        Self { inner: Arc::new(Inner { client, namespace, open: Mutex::new(HashMap::new()), stop, alive }) }
     }
 
     #[must_use]
@@ -54,30 +66,30 @@ impl Caches {
         &self.inner.client
     }
 
-    /// The cache of a typed kind, all namespaces. The first call starts the watch and must be within a tokio runtime.
+    /// The cache of a typed kind, all namespaces or the one of [`Caches::within`]. The first call starts the watch and must be within a tokio runtime.
     #[must_use]
     pub fn of<K>(&self) -> Cache<K>
     where
         K: Object + Resource<DynamicType = ()>,
     {
-        self.open(K::url_path(&(), None))
+        self.open(K::url_path(&(), self.inner.namespace.as_deref()))
     }
 
     /// The metadata of every object of any kind, custom ones included.
     #[must_use]
     pub fn metadata(&self, kind: &ApiResource) -> Cache<MetaObject> {
-        self.open(MetaObject::url_path(kind, None))
+        self.open(MetaObject::url_path(kind, self.inner.namespace.as_deref()))
     }
 
     /// Whole objects of a kind without a Rust type.
     #[must_use]
     pub fn dynamic(&self, kind: &ApiResource) -> Cache<DynamicObject> {
-        self.open(DynamicObject::url_path(kind, None))
+        self.open(DynamicObject::url_path(kind, self.inner.namespace.as_deref()))
     }
 
     /// Ends the metadata watch of a kind that is no longer served.
     pub fn close_metadata(&self, kind: &ApiResource) {
-        let path = MetaObject::url_path(kind, None);
+        let path = MetaObject::url_path(kind, self.inner.namespace.as_deref());
         if let Some(open) = self.inner.open.lock().remove(&(TypeId::of::<MetaObject>(), path)) {
             open.stop.cancel();
         }

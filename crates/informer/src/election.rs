@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Api;
 use kube::api::PostParams;
 use stead_client::{Class, Client, classify, message};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::Clock;
@@ -69,19 +69,21 @@ impl Elector {
 
     /// Waits to be elected, then runs `lead` with a token that is cancelled when leadership is lost or `shutdown` is.
     /// When leadership was lost it stands for election again. The lease is given back at the end.
+    ///
+    /// Others may begin `lease - renew_within` after that token is cancelled: `lead` has to return before.
     pub async fn run<F, Fut>(mut self, shutdown: CancellationToken, lead: F)
     where
         F: Fn(CancellationToken) -> Fut,
         Fut: Future<Output = ()>,
     {
-        while shutdown.run_until_cancelled(self.acquire()).await.is_some() {
+        while let Some(held_at) = shutdown.run_until_cancelled(self.acquire()).await {
             tracing::info!(lease = self.election.name, identity = self.election.identity, "elected");
             let term = shutdown.child_token();
             let work = lead(term.clone());
             futures::pin_mut!(work);
             tokio::select! {
                 biased;
-                () = self.keep(&term) => {
+                () = self.keep(held_at, &term) => {
                     // Lost, or shutting down: let the work end before anyone else may begin.
                     term.cancel();
                     work.await;
@@ -96,19 +98,26 @@ impl Elector {
         self.release().await;
     }
 
-    async fn acquire(&mut self) {
-        while !self.try_hold().await {
+    /// When it asked for the lease and got it.
+    async fn acquire(&mut self) -> Instant {
+        loop {
+            let asked = Instant::now();
+            if self.try_hold().await {
+                return asked;
+            }
             sleep(self.election.every).await;
         }
     }
 
-    /// Renews until that fails for too long or `term` ends.
-    async fn keep(&mut self, term: &CancellationToken) {
-        let mut give_up = Instant::now() + self.election.renew_within;
+    /// Renews until that fails for too long or `term` ends. `held_at`: when the lease was asked for with success; time
+    /// counts from there, since others count from when the server has it, which may be long before the answer is here.
+    async fn keep(&mut self, held_at: Instant, term: &CancellationToken) {
+        let mut give_up = held_at + self.election.renew_within;
         loop {
-            let next = Instant::now() + self.election.every;
+            let asked = Instant::now();
+            let next = asked + self.election.every;
             if let Ok(true) = timeout_at(give_up, self.try_hold()).await {
-                give_up = Instant::now() + self.election.renew_within;
+                give_up = asked + self.election.renew_within;
             } else if Instant::now() >= give_up {
                 return;
             }
@@ -178,8 +187,12 @@ impl Elector {
         }
     }
 
-    /// Gives the lease back so that the next one need not wait for it to run out.
+    /// Gives the lease back so that the next one need not wait for it to run out; if that takes too long, it has.
     async fn release(&self) {
+        let _ = timeout(self.election.renew_within, self.give_back()).await;
+    }
+
+    async fn give_back(&self) {
         let Ok(Some(mut lease)) = self.api.get_opt(&self.election.name).await else { return };
         let Some(spec) = lease.spec.as_mut() else { return };
         if spec.holder_identity.as_deref() != Some(self.election.identity.as_str()) {

@@ -1,5 +1,6 @@
 //! Keeps every StatefulSet as its spec wants it. The decision is [`stead_workloads::statefulset`].
 
+mod companion;
 mod execute;
 mod observe;
 
@@ -9,16 +10,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 use stead_informer::{Cache, Change, Key, Next, Queue, Severity};
 use stead_workloads::history::name_of;
 use stead_workloads::owner::{controller_of, selects};
-use stead_workloads::statefulset::{self as decisions, Action, Progress, Wait, Why, identity, plan, wishes};
+use stead_workloads::statefulset::{self as decisions, Action, Progress, Wait, Why, claims, identity, plan, wishes};
 
 use self::observe::Seen;
 use crate::{Context, Controller, Error, OwnWrites, family, sources};
+
+pub use self::companion::{Companion, Counts};
 
 /// The StatefulSet controller.
 #[derive(Clone, Debug)]
@@ -40,24 +44,21 @@ impl Controller for StatefulSets {
     const NAME: &'static str = "statefulset-controller";
 
     fn start(cx: Context, queue: &Queue<Key>) -> Self {
-        let (sets, pods) = (cx.caches.of::<StatefulSet>(), cx.caches.of::<Pod>());
-        let (claims, revisions) = (cx.caches.of::<PersistentVolumeClaim>(), cx.caches.of::<ControllerRevision>());
-        family::prepare(&pods);
-        family::prepare(&revisions);
-        sources::wake_self(&sets, queue);
+        let started = Self::open(cx);
+        let Inner { sets, pods, claims, revisions, .. } = &*started.inner;
+        sources::wake_self(sets, queue);
         let dependents = sets.clone();
-        sources::wake(&sets, queue, move |change| sets_that_wait_for(&dependents, change));
-        sources::wake_controller(&pods, "StatefulSet", queue);
-        sources::wake_controller(&revisions, "StatefulSet", queue);
+        sources::wake(sets, queue, move |change| sets_that_wait_for(&dependents, change));
+        sources::wake_controller(pods, "StatefulSet", queue);
+        sources::wake_controller(revisions, "StatefulSet", queue);
         let of_orphan = sets.clone();
-        sources::wake(&pods, queue, move |change| match &change.new {
+        sources::wake(pods, queue, move |change| match &change.new {
             Some(pod) => sets_that_may_adopt(&of_orphan, pod, &change.key),
             None => set_of_that_name(&of_orphan, &change.key),
         });
         let of_claim = sets.clone();
-        sources::wake(&claims, queue, move |change| sets_of_claim(&of_claim, change));
-        let inner = Inner { cx, sets, pods, claims, revisions, writes: OwnWrites::default() };
-        Self { inner: Arc::new(inner) }
+        sources::wake(claims, queue, move |change| sets_of_claim(&of_claim, change));
+        started
     }
 
     async fn synced(&self) {
@@ -97,16 +98,26 @@ impl Controller for StatefulSets {
 }
 
 impl StatefulSets {
+    /// Opens the caches.
+    fn open(cx: Context) -> Self {
+        let (sets, pods) = (cx.caches.of::<StatefulSet>(), cx.caches.of::<Pod>());
+        let (claims, revisions) = (cx.caches.of::<PersistentVolumeClaim>(), cx.caches.of::<ControllerRevision>());
+        family::prepare(&pods);
+        family::prepare(&revisions);
+        let inner = Inner { cx, sets, pods, claims, revisions, writes: OwnWrites::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
     /// Writes the status if it changed; the set as it is on the server then.
     async fn publish(&self, seen: &Seen, done: &[Action]) -> Result<Arc<StatefulSet>, Error> {
         let (key, names) = (&seen.key, (seen.current.as_str(), seen.update.as_str()));
         let progress = seen.progress.as_ref();
         let status = decisions::status(&seen.set, &seen.snapshot, done, names, seen.collisions, progress);
-        if seen.set.status.as_ref() == Some(&status) {
-            return Ok(seen.set.clone());
+        if seen.object.status.as_ref() == Some(&status) {
+            return Ok(seen.object.clone());
         }
         let api: Api<StatefulSet> = Api::namespaced(self.inner.cx.client.clone(), &key.namespace);
-        let set = StatefulSet { status: Some(status), ..(*seen.set).clone() };
+        let set = StatefulSet { status: Some(status), ..(*seen.object).clone() };
         let written = api.replace_status(&key.name, &PostParams::default(), &set).await;
         let written = written.map_err(Error::doing(format!("write the status of StatefulSet {key}")))?;
         self.inner.writes.wrote(key, &self.inner.sets, &written);
@@ -116,15 +127,19 @@ impl StatefulSets {
     /// Says that the roll-out failed, then gives the set the template that it had before. Only as long as nobody
     /// changes the set meanwhile: what people write counts more.
     async fn roll_back(&self, seen: &Seen) -> Result<(), Error> {
-        let inner = &self.inner;
         let told = self.publish(seen, &[]).await?;
+        self.undo(seen, &told.metadata, json!({})).await
+    }
+
+    /// Gives the set, as `told` has it, the template of its current revision, and `annotations` besides.
+    async fn undo(&self, seen: &Seen, told: &ObjectMeta, mut annotations: serde_json::Value) -> Result<(), Error> {
+        let inner = &self.inner;
         let good = seen.revisions.iter().find(|revision| name_of(revision) == seen.current);
         let unreadable = || Error::Blocked(format!("ControllerRevision {:?} is not there to go back to", seen.current));
         let mut patch = good.ok_or_else(unreadable)?.data.0.clone();
-        patch["metadata"] = json!({
-            "uid": told.metadata.uid, "resourceVersion": told.metadata.resource_version,
-            "annotations": {wishes::ROLLED_BACK_FROM: seen.update},
-        });
+        annotations[wishes::ROLLED_BACK_FROM] = seen.update.clone().into();
+        patch["metadata"] =
+            json!({"uid": told.uid, "resourceVersion": told.resource_version, "annotations": annotations});
         let (name, set) = (&seen.key.name, &*seen.set);
         let text = format!("Revision {:?} of StatefulSet {name:?} has timed out progressing", seen.update);
         inner.cx.recorder.event(set, Severity::Warning, "ProgressDeadlineExceeded", text);
@@ -178,16 +193,19 @@ fn sets_that_wait_for(sets: &Cache<StatefulSet>, change: &Change<StatefulSet>) -
     waiting.map(|set| Key::of(&set.metadata)).collect()
 }
 
-/// The set whose claim went, goes, or has other owners: a pod may wait for just that.
+/// The set whose claim went, goes, is bound, or has other owners: a pod may wait for just that, or the claim's growth.
 fn sets_of_claim(sets: &Cache<StatefulSet>, change: &Change<PersistentVolumeClaim>) -> Vec<Key> {
     let (Some(old), new) = (&change.old, &change.new) else { return Vec::new() };
     let matters = new.as_ref().is_none_or(|new| {
+        let bound = !claims::is_bound(old) && claims::is_bound(new);
         let (old, new) = (&old.metadata, &new.metadata);
-        old.owner_references != new.owner_references || old.deletion_timestamp != new.deletion_timestamp
+        bound || old.owner_references != new.owner_references || old.deletion_timestamp != new.deletion_timestamp
     });
-    if !matters {
-        return Vec::new();
-    }
+    if matters { sets_that_use(sets, change) } else { Vec::new() }
+}
+
+/// The sets that have a claim of that name.
+fn sets_that_use(sets: &Cache<StatefulSet>, change: &Change<PersistentVolumeClaim>) -> Vec<Key> {
     let uses = |set: &StatefulSet| {
         identity::claim_templates(set).iter().any(|template| {
             let template = template.metadata.name.as_deref().unwrap_or_default();

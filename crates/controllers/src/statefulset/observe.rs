@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use stead_informer::Key;
 use stead_workloads::owner::selects;
 use stead_workloads::statefulset::revisions::{self, Decision};
-use stead_workloads::statefulset::{Observed, Progress, Snapshot, identity, wishes};
+use stead_workloads::statefulset::{Observed, Progress, Snapshot, companion, identity, wishes};
 
 use super::{Inner, StatefulSets};
 use crate::Error;
@@ -18,6 +18,9 @@ use crate::history::Revisions;
 /// One StatefulSet and all that belongs to it.
 pub(super) struct Seen {
     pub(super) key: Key,
+    /// The set on the server.
+    pub(super) object: Arc<StatefulSet>,
+    /// The set as it is to be treated; another one than `object` where it is shared with a companion.
     pub(super) set: Arc<StatefulSet>,
     pub(super) pods: Vec<Arc<Pod>>,
     pub(super) revisions: Vec<Arc<ControllerRevision>>,
@@ -33,8 +36,10 @@ pub(super) struct Seen {
 
 impl StatefulSets {
     /// `None` when something had to be changed first; the caches will bring the key back.
-    pub(super) async fn observe(&self, key: &Key, set: Arc<StatefulSet>) -> Result<Option<Seen>, Error> {
+    pub(super) async fn observe(&self, key: &Key, object: Arc<StatefulSet>) -> Result<Option<Seen>, Error> {
         let inner = &*self.inner;
+        let shared = companion::is_managed(&object);
+        let set = if shared { Arc::new(companion::left(&object)) } else { object.clone() };
         let now = inner.cx.now();
         let client = &inner.cx.client;
         let reference = identity::set_ref(&set);
@@ -50,7 +55,7 @@ impl StatefulSets {
         }
         let revisions = revisions.members;
         let store = Revisions { client, cache: &inner.revisions, writes: &inner.writes, key, reference: &reference };
-        let (decision, collisions) = settle(store, &set, &revisions).await?;
+        let (decision, collisions) = settle(store, &object, &revisions).await?;
         let (current, update) = (decision.current.clone(), decision.update.name().to_owned());
         let (snapshot, progress) = Observed {
             set: &set,
@@ -63,7 +68,20 @@ impl StatefulSets {
         }
         .look();
         let key = key.clone();
-        Ok(Some(Seen { key, pods, revisions, decision, current, update, collisions, now, snapshot, progress, set }))
+        Ok(Some(Seen {
+            key,
+            object,
+            set,
+            pods,
+            revisions,
+            decision,
+            current,
+            update,
+            collisions,
+            now,
+            snapshot,
+            progress,
+        }))
     }
 
     /// Deletes revisions beyond the limit that nothing uses.

@@ -93,10 +93,16 @@ pub fn look(owners: &Owners<'_>, ordinal: u32, find: &dyn Fn(&str) -> Option<Arc
     seen
 }
 
-/// Whether `claim` asks for less than its template does by now.
+/// Whether `claim` asks for less than its template does by now, and may ask for more: only bound ones may.
 #[must_use]
 pub fn is_small(template: &PersistentVolumeClaim, claim: &PersistentVolumeClaim) -> bool {
-    claim.metadata.deletion_timestamp.is_none() && requested(claim) < requested(template)
+    claim.metadata.deletion_timestamp.is_none() && is_bound(claim) && requested(claim) < requested(template)
+}
+
+/// Whether `claim` has its volume.
+#[must_use]
+pub fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
 }
 
 impl Owners<'_> {

@@ -13,12 +13,12 @@ use super::world::{Miniature, World, words};
 use super::{Action, Claims, Plan, Policy, Revision, Snapshot, Strategy, Why, plan};
 use crate::pod::{Health, Record};
 
-const ORDINALS: u32 = 3;
+pub(super) const ORDINALS: u32 = 3;
 /// Nodes and plan take turns at most this often until everything is as wanted.
-const ROUNDS_MAX: usize = 40;
+pub(super) const ROUNDS_MAX: usize = 40;
 const CURRENT: u8 = 0;
-const UPDATE: u8 = 1;
-const THIRD: u8 = 2;
+pub(super) const UPDATE: u8 = 1;
+pub(super) const THIRD: u8 = 2;
 
 #[test]
 fn every_ordered_state_is_safe_and_settles() {
@@ -124,7 +124,7 @@ fn every_state_with_other_volumes_is_safe_and_settles() {
 }
 
 /// Every combination of pods, one for each ordinal.
-fn every_row(ordinals: u32, pods: &[Option<Miniature>]) -> Vec<BTreeMap<u32, Miniature>> {
+pub(super) fn every_row(ordinals: u32, pods: &[Option<Miniature>]) -> Vec<BTreeMap<u32, Miniature>> {
     let mut rows = vec![BTreeMap::new()];
     for ordinal in 0..ordinals {
         rows = rows
@@ -142,7 +142,7 @@ fn every_row(ordinals: u32, pods: &[Option<Miniature>]) -> Vec<BTreeMap<u32, Min
 }
 
 /// Every partition, with as many unavailable pods as can make a difference above it, and the other strategies.
-fn strategies() -> Vec<Strategy> {
+pub(super) fn strategies() -> Vec<Strategy> {
     let rolling = |(partition, max_unavailable)| Strategy::RollingUpdate { partition, max_unavailable };
     let each =
         (0..=ORDINALS).flat_map(|partition| (1..=(ORDINALS - partition).max(1)).map(move |most| (partition, most)));
@@ -150,7 +150,7 @@ fn strategies() -> Vec<Strategy> {
 }
 
 /// No pod, or one of each health and record, of each template; and what is on its way out.
-fn every_pod() -> Vec<Option<Miniature>> {
+pub(super) fn every_pod() -> Vec<Option<Miniature>> {
     let mut all = vec![None];
     let live = [
         (Health::Pending, Record::NeverReady),
@@ -315,7 +315,7 @@ fn assert_highest_first(plan: &Plan, context: &dyn Fn() -> String) {
 }
 
 /// A roll-out takes down available pods only while fewer than `maxUnavailable` are unavailable, the highest first.
-fn assert_within_budget(world: &World, set: &Snapshot, plan: &Plan, context: &dyn Fn() -> String) {
+pub(super) fn assert_within_budget(world: &World, set: &Snapshot, plan: &Plan, context: &dyn Fn() -> String) {
     let Strategy::RollingUpdate { partition, max_unavailable } = world.strategy else { return };
     let taken = |action: &Action| match *action {
         Action::DeletePod { ordinal, why: Why::Outdated } if is_healthy(world, ordinal) => Some(ordinal),
@@ -397,10 +397,10 @@ fn assert_as_wanted(start: &World, end: &World) {
     }
 }
 
-fn is_healthy(world: &World, ordinal: u32) -> bool {
+pub(super) fn is_healthy(world: &World, ordinal: u32) -> bool {
     world.pods.get(&ordinal).is_some_and(|pod| pod.health == Health::Available && !pod.terminating)
 }
 
-fn told(plan: &Plan) -> String {
+pub(super) fn told(plan: &Plan) -> String {
     plan.actions.iter().map(|action| words(*action)).collect::<Vec<_>>().join(", ")
 }

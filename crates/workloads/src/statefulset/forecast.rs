@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Deletion, GiveUp, Pod, Revision, Slot, Snapshot, Wait, plan};
+use super::{Action, Deletion, GiveUp, Plan, Pod, Revision, Slot, Snapshot, Wait, plan};
 use crate::pod::{Health, Record};
 
 /// One thing that would be done.
@@ -50,7 +50,13 @@ const ROUNDS_MORE: usize = 8;
 /// Runs the plan forward from `start`. Pods with the ordinals of `stuck` do not become ready, unless they are replaced.
 #[must_use]
 pub fn forecast(start: &Snapshot, stuck: &BTreeSet<u32>) -> Forecast {
-    let mut world = World { set: start.clone(), stuck: stuck.clone(), began: healthy(start) };
+    forecast_by(start, stuck, &plan)
+}
+
+/// The same where something else than [`plan`] decides.
+#[must_use]
+pub fn forecast_by(start: &Snapshot, stuck: &BTreeSet<u32>, plan: &dyn Fn(&Snapshot) -> Plan) -> Forecast {
+    let mut world = World { set: start.clone(), stuck: stuck.clone(), began: healthy(start), plan };
     // How long it takes is not known, so that no deadline ends it.
     world.set.give_up = GiveUp::Never;
     let mut steps: Vec<Step> = Vec::new();
@@ -95,18 +101,19 @@ fn healthy(set: &Snapshot) -> BTreeSet<u32> {
     set.replicas.iter().filter(works).map(|slot| slot.ordinal).collect()
 }
 
-struct World {
+struct World<'a> {
     set: Snapshot,
+    plan: &'a dyn Fn(&Snapshot) -> Plan,
     stuck: BTreeSet<u32>,
     /// What works at the beginning.
     began: BTreeSet<u32>,
 }
 
-impl World {
+impl World<'_> {
     /// Does what the plan says until it says nothing more; whether it says something that changes nothing.
     fn act(&mut self, round: usize, steps: &mut Vec<Step>) -> bool {
         for _ in 0..PLANS_PER_ROUND {
-            let actions = plan(&self.set).actions;
+            let actions = (self.plan)(&self.set).actions;
             let before = self.set.clone();
             for action in actions {
                 let was = self.set.clone();
@@ -119,7 +126,7 @@ impl World {
                 }
             }
             if self.set == before {
-                return !plan(&self.set).actions.is_empty();
+                return !(self.plan)(&self.set).actions.is_empty();
             }
         }
         true

@@ -11,6 +11,7 @@
 //! - when the nodes behave, the set settles.
 
 pub mod claims;
+pub mod companion;
 mod forecast;
 pub mod identity;
 mod plan;
@@ -27,8 +28,8 @@ mod stories;
 #[cfg(test)]
 mod world;
 
-pub use forecast::{End, Forecast, Step, forecast};
+pub use forecast::{End, Forecast, Step, forecast, forecast_by};
 pub use plan::{Action, Plan, Wait, Why, plan};
 pub use progress::Progress;
 pub use snapshot::{Claims, Deletion, GiveUp, Observed, Pod, Policy, Revision, Slot, Snapshot, Strategy};
-pub use status::{Counts, count, status};
+pub use status::{Counts, count, is_rolled_out, status};

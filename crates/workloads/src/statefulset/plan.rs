@@ -397,4 +397,15 @@ impl Snapshot {
         let like = |other: &Pod| (other.revision, other.misfit) == (pod.revision, pod.misfit);
         self.replicas.iter().filter_map(|slot| slot.pod).any(|other| other.is_healthy() && like(&other))
     }
+
+    /// The pod of that ordinal.
+    pub(super) fn pod_at(&self, ordinal: u32) -> Option<Pod> {
+        self.replicas.iter().chain(&self.condemned).find(|slot| slot.ordinal == ordinal)?.pod
+    }
+
+    /// Whether the pod of that ordinal is broken.
+    pub(super) fn is_broken_at(&self, ordinal: u32) -> bool {
+        let slot = self.replicas.iter().chain(&self.condemned).find(|slot| slot.ordinal == ordinal);
+        slot.is_some_and(|slot| slot.pod.is_some_and(|pod| self.is_broken(slot, &pod)))
+    }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Deletion, GiveUp, Snapshot, Strategy, wishes};
+use super::{Deletion, GiveUp, Snapshot, Strategy, companion, wishes};
 
 /// The type of the condition.
 pub(super) const CONDITION: &str = "Progressing";
@@ -27,13 +27,15 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `None` where there is nothing to say: for sets without a deadline that do not recreate their pods, or whose pods
-    /// are updated by hand. `update`: the name of the revision that is rolled out.
+    /// `None` where there is nothing to say: for sets without a deadline that do not recreate their pods and are no
+    /// companion's, or whose pods are updated by hand. `update`: the name of the revision that is rolled out.
     #[must_use]
     pub fn of(object: &StatefulSet, set: &Snapshot, update: &str, now: Timestamp) -> Option<Self> {
         let deadline = wishes::progress_deadline(object);
         let (partition, recreates) = match set.strategy {
-            Strategy::RollingUpdate { partition, .. } if deadline.is_some() => (partition, false),
+            Strategy::RollingUpdate { partition, .. } if deadline.is_some() || companion::is_managed(object) => {
+                (partition, false)
+            }
             Strategy::Recreate => (0, true),
             Strategy::RollingUpdate { .. } | Strategy::OnDelete => return None,
         };
@@ -48,7 +50,7 @@ impl Progress {
             let text = format!("Revision {update:?} has successfully progressed.");
             return Some(before.told(("True", complete, text), now, GiveUp::Never));
         }
-        if deadline.is_none() && !begins && before.reason.is_empty() {
+        if recreates && deadline.is_none() && !begins && before.reason.is_empty() {
             // It comes up for the first time: nothing is recreated.
             return None;
         }

@@ -54,6 +54,12 @@ pub fn count(set: &Snapshot, done: &[Action]) -> Counts {
     counts
 }
 
+/// Whether a roll-out is complete: every wanted pod is there, ready and of the update revision, and no other.
+#[must_use]
+pub fn is_rolled_out(set: &Snapshot) -> bool {
+    count(set, &[]).is_rolled_out(set)
+}
+
 impl Counts {
     /// A pod with the wrong volumes is of the current revision, but not updated: a roll-out will replace it.
     fn of_kind(&mut self, set: &Snapshot, (revision, misfit): (Revision, bool), by: i32) {

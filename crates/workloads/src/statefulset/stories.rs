@@ -26,7 +26,7 @@ fn check(policy: Policy, table: &str) {
     assert!(actual == expected, "\n--- expected ---\n{expected}\n--- actual ---\n{actual}");
 }
 
-fn happen(world: &mut World, event: &str) {
+pub(super) fn happen(world: &mut World, event: &str) {
     let (verb, arg) = event.split_once(' ').unwrap_or((event, "0"));
     let n: u32 = arg.parse().expect("a number");
     let (mut partition, mut max_unavailable) = (0, 1);
@@ -118,7 +118,7 @@ fn has_been(pod: &mut Miniature, health: Health) {
     (pod.health, pod.record) = (health, Record::WasReady);
 }
 
-fn draw(world: &World) -> String {
+pub(super) fn draw(world: &World) -> String {
     let first = world.pods.keys().next().map_or(world.start, |o| (*o).min(world.start));
     let end = world.pods.keys().next_back().map_or(0, |o| o + 1);
     let cell = |ordinal| match world.pods.get(&ordinal) {
@@ -142,7 +142,7 @@ fn misfit(pod: &Miniature) -> &'static str {
     if pod.misfit { "'" } else { "" }
 }
 
-fn show(plan: &Plan) -> String {
+pub(super) fn show(plan: &Plan) -> String {
     let wait = plan.wait.map(|wait| match wait {
         Wait::ToBeReady(n) => format!("wait ready {n}"),
         Wait::ToBeAvailable(n) => format!("wait available {n}"),
