@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::api::{Api, ListParams, LogParams};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use stead_diagnosis::{Listed, Snapshot, Unread, event_time};
+use stead_workloads::statefulset::companion;
 
 /// How many containers' logs are asked for.
 const LOGS_MAX: usize = 4;
@@ -81,6 +83,7 @@ pub(crate) async fn look(client: &Client, namespace: &str) -> Result<Snapshot, k
         namespace: namespace.to_owned(),
         now: Timestamp::now(),
         heals,
+        companion: None,
         sets: sets.0,
         pods: pods.0,
         claims: claims.0,
@@ -95,6 +98,9 @@ pub(crate) async fn look(client: &Client, namespace: &str) -> Result<Snapshot, k
         logs: BTreeMap::new(),
         unread,
     };
+    if snapshot.sets.values().any(companion::is_managed) {
+        snapshot.companion = accompanied(client, snapshot.now).await?;
+    }
     snapshot.placed = placed(client, &mut snapshot).await?;
     snapshot.logs = logs(client, &snapshot).await;
     Ok(snapshot)
@@ -105,6 +111,24 @@ async fn heals(client: &Client) -> Result<bool, kube::Error> {
     match client.apiserver_version().await {
         Ok(version) => Ok(version.git_version.contains("+stead")),
         Err(kube::Error::Api(_)) => Ok(false),
+        Err(other) => Err(other),
+    }
+}
+
+/// Whether a companion holds its lease; `None` when that may not be seen.
+async fn accompanied(client: &Client, now: Timestamp) -> Result<Option<bool>, kube::Error> {
+    /// Clocks of different machines differ.
+    const SKEW_MAX: SignedDuration = SignedDuration::from_secs(60);
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    match leases.get_opt("stead-controller").await {
+        Ok(None) => Ok(Some(false)),
+        Ok(Some(Lease { spec, .. })) => Ok(Some(spec.is_some_and(|spec| {
+            let lasts = SignedDuration::from_secs(spec.lease_duration_seconds.unwrap_or(0).into());
+            let renewed = spec.renew_time.map_or(Timestamp::MIN, |time| time.0);
+            let held = spec.holder_identity.is_some_and(|holder| !holder.is_empty());
+            held && now.duration_since(renewed) <= lasts + SKEW_MAX
+        }))),
+        Err(kube::Error::Api(_)) => Ok(None),
         Err(other) => Err(other),
     }
 }

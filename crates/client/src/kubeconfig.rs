@@ -45,6 +45,12 @@ pub async fn from_kubeconfig(place: &Place) -> Result<Client, ClientError> {
     from_config(load(place).await?)
 }
 
+/// The configuration of the service account whose files are in this pod; `None` outside of one.
+#[must_use]
+pub fn service_account() -> Option<kube::Config> {
+    kube::Config::incluster().ok()
+}
+
 /// A client from a configuration that is at hand already.
 ///
 /// # Errors

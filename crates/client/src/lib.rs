@@ -14,7 +14,7 @@ mod transport;
 
 pub use ensure::{Ensured, create_if_absent, delete_if_present};
 pub use error::{Class, ClientError, classify, is, message};
-pub use kubeconfig::{Place, from_config, from_kubeconfig, load};
+pub use kubeconfig::{Place, from_config, from_kubeconfig, load, service_account};
 pub use transport::{in_process, install_crypto};
 
 /// The client that every component uses. In process it skips sockets and TLS; see [`in_process`].

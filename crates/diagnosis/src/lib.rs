@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod claim;
+mod companion;
 mod container;
 mod ending;
 mod finding;

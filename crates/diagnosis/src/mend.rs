@@ -5,6 +5,7 @@ use serde_json::Value;
 use stead_workloads::owner::controller_of;
 use stead_workloads::statefulset::{identity, wishes};
 
+use crate::companion::Treatment;
 use crate::snapshot::{Snapshot, name};
 
 /// Where the template of a pod is, and where its roll-out stands.
@@ -56,11 +57,13 @@ impl Owner {
 
     fn set(snapshot: &Snapshot, pod: &Pod, set: &str) -> Self {
         let known = snapshot.sets.get(set).found();
+        let treated = known.map(|set| Treatment::of(snapshot, set));
+        let seen = treated.as_ref().map(|treated| &treated.set);
         let status = known.and_then(|set| set.status.as_ref());
         let revision = |name: Option<&String>| name.map(|name| identity::revision_label(name).into_owned());
         let (update, current) = (
             revision(status.and_then(|s| s.update_revision.as_ref())),
-            revision(status.and_then(|s| s.current_revision.as_ref())),
+            revision(seen.and_then(|set| set.status.as_ref()?.current_revision.as_ref())),
         );
         let own = identity::revision_of(pod).map(str::to_owned);
         let roll_out = match (own, update) {
@@ -70,11 +73,10 @@ impl Owner {
         };
         // Parallel sets replace pods that do not work on every cluster.
         let parallel = known.is_some_and(|set| set.spec.pod_management_policy.as_deref() == Some("Parallel"));
-        let on_delete = known
+        let on_delete = seen
             .and_then(|set| set.spec.update_strategy.as_ref()?.type_.as_deref())
             .is_some_and(|strategy| strategy == "OnDelete");
-        let heals =
-            known.is_some_and(|set| (snapshot.heals && wishes::heals(set) && !wishes::is_paused(set)) || parallel);
+        let heals = seen.is_some_and(|set| (wishes::heals(set) && !wishes::is_paused(set)) || parallel);
         Self { word: format!("statefulset/{set}"), has_template: true, roll_out, heals: heals && !on_delete }
     }
 }

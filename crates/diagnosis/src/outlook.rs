@@ -8,12 +8,13 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use serde::Serialize;
 use stead_workloads::owner::{controller_of, selects};
 use stead_workloads::statefulset::{
-    Action, Deletion, End, Observed, Policy, Revision, Slot, Snapshot as State, Wait, Why, claims, forecast, identity,
-    revisions, wishes,
+    Action, Deletion, End, Observed, Policy, Revision, Slot, Snapshot as State, Wait, Why, claims, companion, forecast,
+    forecast_by, identity, revisions, wishes,
 };
 
+use crate::companion::Treatment;
 use crate::finding::Severity;
-use crate::set::{as_the_cluster_sees_it, waited_for};
+use crate::set::waited_for;
 use crate::snapshot::{Lookup, Snapshot, name};
 
 /// One step, in order.
@@ -52,7 +53,8 @@ pub struct Outlook {
 pub fn outlook(snapshot: &Snapshot, set: &StatefulSet) -> Outlook {
     let pods = own_pods(snapshot, set);
     let objects: Vec<Arc<Pod>> = pods.iter().map(|pod| Arc::new((*pod).clone())).collect();
-    let seen = as_the_cluster_sees_it(snapshot, set);
+    let treated = Treatment::of(snapshot, set);
+    let seen = &treated.set;
     let known: Vec<_> = snapshot
         .revisions
         .values()
@@ -62,24 +64,31 @@ pub fn outlook(snapshot: &Snapshot, set: &StatefulSet) -> Outlook {
         .map(|revision| Arc::new(revision.clone()))
         .collect();
     let collisions = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
-    let decision = revisions::decide(set, &known, collisions);
+    let mut decision = revisions::decide(set, &known, collisions);
+    if let Some(share) = treated.share {
+        decision.current = companion::current(set, share, &objects, &|name| snapshot.may_have_revision(name));
+    }
     let (state, _) = Observed {
-        set: &seen,
+        set: seen,
         pods: &objects,
         claim: &|claim| snapshot.claims.get(claim).found().map(|claim| Arc::new(claim.clone())),
         current: &decision.current,
         update: decision.update.name(),
-        waits_for_others: waited_for(snapshot, set).next().is_some(),
+        waits_for_others: waited_for(snapshot, seen).next().is_some(),
         now: snapshot.now,
     }
     .look();
     let is_stuck =
         |pod: &&&Pod| crate::pod::state(snapshot, pod).is_some_and(|finding| finding.severity == Severity::Fault);
     let stuck: BTreeSet<u32> = pods.iter().filter(is_stuck).filter_map(|pod| identity::ordinal_of(set, pod)).collect();
-    let forecast = forecast(&state, &stuck);
+    let forecast = match treated.share {
+        Some(share) => forecast_by(&state, &stuck, &|set| companion::together(set, share)),
+        None => forecast(&state, &stuck),
+    };
     let teller = Teller {
         snapshot,
         set,
+        seen,
         current: &decision.current,
         update: decision.update.name(),
         ordered: state.policy == Policy::OrderedReady,
@@ -97,7 +106,7 @@ pub fn outlook(snapshot: &Snapshot, set: &StatefulSet) -> Outlook {
         steps.push(Step { round: step.round, what, makes, why, unavailable: names(&step.unavailable) });
     }
     let at_most = steps.iter().map(|step| step.unavailable.len()).max().unwrap_or(0);
-    let wanted = if state.deletion == Deletion::No { identity::ordinals(set).len() } else { 0 };
+    let wanted = if state.deletion == Deletion::No { identity::ordinals(seen).len() } else { 0 };
     Outlook { steps, kept: names(&forecast.kept), stops: teller.end(forecast.end), at_most, wanted }
 }
 
@@ -114,6 +123,8 @@ fn own_pods<'a>(snapshot: &'a Snapshot, set: &StatefulSet) -> Vec<&'a Pod> {
 struct Teller<'a> {
     snapshot: &'a Snapshot,
     set: &'a StatefulSet,
+    /// The set as this cluster treats it.
+    seen: &'a StatefulSet,
     current: &'a str,
     update: &'a str,
     ordered: bool,
@@ -215,7 +226,7 @@ impl Teller<'_> {
     }
 
     fn growth(&self, ordinal: u32) -> String {
-        let grows = claims::wanted(self.set, ordinal).into_iter().filter_map(|wanted| {
+        let grows = claims::wanted(self.seen, ordinal).into_iter().filter_map(|wanted| {
             let claim = name(&wanted.metadata);
             let found = self.snapshot.claims.get(claim).found()?;
             (size(found) != size(&wanted)).then(|| {

@@ -1,5 +1,6 @@
 //! A roll-out: how far it is, what it is stuck on, and what holds it on purpose.
 
+use stead_workloads::statefulset::companion::{PARTITION, Share};
 use stead_workloads::statefulset::{Revision, Strategy, Wait, wishes};
 
 use crate::finding::{Evidence, Finding};
@@ -22,13 +23,13 @@ pub(crate) fn state(set: &mut Set<'_>) -> Option<Finding> {
         .map(|slot| slot.ordinal)
         .collect();
     let broken = broken(set);
-    let rolling = status.current_revision.as_ref() != Some(&update);
+    let rolling = set.current != update;
     if outdated.is_empty() && !(rolling && broken.is_some()) {
         return undone;
     }
     let total = set.wanted.len();
     let done = total.saturating_sub(outdated.len());
-    let before = status.current_revision.clone().unwrap_or_default();
+    let before = &set.current;
     let finding =
         Finding::new("RollOut", set.word(), format!("roll-out of {update}: {done} of {total} pods are of it"))
             .seen("status.updateRevision", format!("{update} (before: {before})"))
@@ -74,7 +75,7 @@ fn held(set: &Set<'_>, finding: &Finding, outdated: &[u32]) -> Option<Finding> {
     let kubectl = set.snapshot.kubectl();
     let word = set.word();
     let with = |rule, why: String| Finding { rule, what: format!("{}: {why}", finding.what), ..finding.clone() }.note();
-    if wishes::is_paused(set.set) {
+    if wishes::is_paused(&set.treated.set) {
         return Some(
             with("Paused", "it is paused".to_owned())
                 .seen(format!("metadata.annotations[{}]", wishes::PAUSED), "true")
@@ -98,10 +99,15 @@ fn held(set: &Set<'_>, finding: &Finding, outdated: &[u32]) -> Option<Finding> {
             }
             let names: Vec<String> = outdated.iter().map(|ordinal| set.pod_name(*ordinal)).collect();
             let patch = r#"{"spec":{"updateStrategy":{"rollingUpdate":{"partition":0}}}}"#;
+            let (field, command) = if set.treated.share == Some(Share::RollOuts) {
+                (format!("metadata.annotations[{PARTITION}]"), format!("annotate {word} {PARTITION}-"))
+            } else {
+                ("spec.updateStrategy.rollingUpdate.partition".to_owned(), format!("patch {word} -p '{patch}'"))
+            };
             Some(
                 with("Partition", format!("{} stay as they are, below the partition", names.join(", ")))
-                    .seen("spec.updateStrategy.rollingUpdate.partition", partition.to_string())
-                    .mended_by("let it go on", format!("{kubectl} patch {word} -p '{patch}'")),
+                    .seen(field, partition.to_string())
+                    .mended_by("let it go on", format!("{kubectl} {command}")),
             )
         }
     }

@@ -7,8 +7,9 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use stead_workloads::owner::controller_of;
 use stead_workloads::pod::is_ready;
-use stead_workloads::statefulset::{Observed, Plan, Snapshot as State, Wait, identity, plan, wishes};
+use stead_workloads::statefulset::{Observed, Plan, Snapshot as State, Wait, companion, identity, plan, wishes};
 
+use crate::companion::Treatment;
 use crate::finding::{Finding, Report};
 use crate::snapshot::{Lookup, Snapshot, name};
 use crate::{claim, pod, roll_out, service};
@@ -17,6 +18,10 @@ use crate::{claim, pod, roll_out, service};
 pub(crate) struct Set<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) set: &'a StatefulSet,
+    /// The same as this cluster treats it.
+    pub(crate) treated: Treatment,
+    /// The revision that its pods come from.
+    pub(crate) current: String,
     /// Its own pods, by ordinal.
     pub(crate) pods: BTreeMap<u32, &'a Pod>,
     pub(crate) wanted: Vec<u32>,
@@ -24,15 +29,6 @@ pub(crate) struct Set<'a> {
     pub(crate) plan: Plan,
     /// What is wrong with each pod, until it has been told.
     pub(crate) faults: BTreeMap<u32, Finding>,
-}
-
-/// The annotation that takes healing away, which only a stead has.
-pub(crate) fn as_the_cluster_sees_it(snapshot: &Snapshot, set: &StatefulSet) -> StatefulSet {
-    let mut set = set.clone();
-    if !snapshot.heals {
-        set.metadata.annotations.get_or_insert_default().insert(wishes::HEAL.to_owned(), "false".to_owned());
-    }
-    set
 }
 
 impl<'a> Set<'a> {
@@ -47,14 +43,19 @@ impl<'a> Set<'a> {
             .filter_map(|pod| Some((identity::ordinal_of(set, pod)?, pod)))
             .collect();
         let objects: Vec<Arc<Pod>> = pods.values().map(|pod| Arc::new((*pod).clone())).collect();
-        let seen = as_the_cluster_sees_it(snapshot, set);
+        let treated = Treatment::of(snapshot, set);
+        let seen = &treated.set;
         let revision = |get: fn(&k8s_openapi::api::apps::v1::StatefulSetStatus) -> Option<&String>| {
             set.status.as_ref().and_then(get).cloned().unwrap_or_default()
         };
-        let (current, update) = (revision(|s| s.current_revision.as_ref()), revision(|s| s.update_revision.as_ref()));
-        let waits_for_others = waited_for(snapshot, set).next().is_some();
+        let update = revision(|s| s.update_revision.as_ref());
+        let current = match treated.share {
+            Some(share) => companion::current(set, share, &objects, &|name| snapshot.may_have_revision(name)),
+            None => revision(|s| s.current_revision.as_ref()),
+        };
+        let waits_for_others = waited_for(snapshot, seen).next().is_some();
         let (state, _) = Observed {
-            set: &seen,
+            set: seen,
             pods: &objects,
             claim: &|claim| snapshot.claims.get(claim).found().map(|claim| Arc::new(claim.clone())),
             current: &current,
@@ -64,8 +65,9 @@ impl<'a> Set<'a> {
         }
         .look();
         let plan = plan(&state);
+        let wanted = identity::ordinals(seen);
         let faults = pods.iter().filter_map(|(ordinal, pod)| Some((*ordinal, pod::state(snapshot, pod)?))).collect();
-        Self { snapshot, set, wanted: identity::ordinals(set), pods, state, plan, faults }
+        Self { snapshot, set, treated, current, wanted, pods, state, plan, faults }
     }
 
     pub(crate) fn word(&self) -> String {
@@ -100,6 +102,7 @@ pub(crate) fn report(snapshot: &Snapshot, object: &StatefulSet) -> Report {
     let mut findings: Vec<Finding> = service::of_set(snapshot, object).into_iter().collect();
     findings.extend(going(&set));
     findings.extend(unseen(&set));
+    findings.extend(set.treated.findings(snapshot));
     findings.extend(missing(&mut set));
     findings.extend(shrinking(&mut set));
     findings.extend(roll_out::state(&mut set));

@@ -95,6 +95,8 @@ pub struct Snapshot {
     pub now: Timestamp,
     /// The cluster replaces broken pods of a roll-out by itself unless a set says otherwise: it is a stead.
     pub heals: bool,
+    /// Whether a companion (`stead controller`) runs; `None` when that is not known.
+    pub companion: Option<bool>,
     pub sets: Listed<StatefulSet>,
     pub pods: Listed<Pod>,
     pub claims: Listed<PersistentVolumeClaim>,
@@ -111,6 +113,13 @@ pub struct Snapshot {
     /// The last lines of containers' logs, by pod and container.
     pub logs: BTreeMap<(String, String), Vec<String>>,
     pub unread: Vec<Unread>,
+}
+
+impl Snapshot {
+    /// Whether there is a revision of that name, or revisions could not be listed.
+    pub(crate) fn may_have_revision(&self, name: &str) -> bool {
+        !matches!(self.revisions.get(name), Lookup::Absent)
+    }
 }
 
 /// When an event was seen last.

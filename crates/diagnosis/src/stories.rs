@@ -28,6 +28,7 @@ struct World {
     events: Vec<Value>,
     placed: bool,
     heals: bool,
+    companion: Option<bool>,
     unseen: bool,
 }
 
@@ -100,6 +101,7 @@ impl World {
             events: Vec::new(),
             placed: true,
             heals: true,
+            companion: None,
             unseen: false,
         }
     }
@@ -148,6 +150,14 @@ impl World {
         self.pods[1]["metadata"]["labels"]["controller-revision-hash"] = "web-2".into();
     }
 
+    /// The set is another cluster's, and asks for a companion.
+    fn managed(&mut self, annotations: Value) {
+        self.heals = false;
+        self.set["spec"]["updateStrategy"] = json!({"type": "OnDelete"});
+        self.set["metadata"]["annotations"] = annotations;
+        self.set["metadata"]["annotations"]["stead.dev/managed"] = "true".into();
+    }
+
     fn snapshot(&self) -> Snapshot {
         fn listed<T: serde::de::DeserializeOwned>(objects: &[Value]) -> Listed<T> {
             let named = |object: &Value| {
@@ -172,6 +182,7 @@ impl World {
             namespace: "ns".to_owned(),
             now: NOW.parse().expect("a time"),
             heals: self.heals,
+            companion: self.companion,
             sets: listed(std::slice::from_ref(&self.set)),
             placed: self.placed.then(|| pods.values().cloned().collect()),
             pods,
@@ -688,6 +699,63 @@ fn a_roll_out_is_followed_to_what_holds_it() {
                 w.set["metadata"]["annotations"] = json!({"stead.dev/paused": "true"});
             },
             "-Paused",
+        ),
+        (
+            "18: a companion rolls out",
+            |w| {
+                w.set["status"]["updateRevision"] = "web-2".into();
+                w.managed(json!({}));
+            },
+            "~RollOut",
+        ),
+        (
+            "18: a companion waits for a pod that starts",
+            |w| {
+                w.rolls();
+                w.managed(json!({}));
+                w.waiting("ContainerCreating", "");
+            },
+            "~RollOut(~Starting)",
+        ),
+        (
+            "18: the partition of a companion",
+            |w| {
+                w.rolls();
+                w.managed(json!({"stead.dev/partition": "1"}));
+            },
+            "-Partition",
+        ),
+        (
+            "18: a companion that is not there",
+            |w| {
+                w.rolls();
+                w.managed(json!({}));
+                w.companion = Some(false);
+            },
+            "NoCompanion -OnDelete",
+        ),
+        (
+            "18: a companion that has looked holds another lease",
+            |w| {
+                w.rolls();
+                w.managed(json!({"stead.dev/progress": r#"{"message": "Revision \"web-2\" is progressing"}"#}));
+                w.companion = Some(false);
+            },
+            "~RollOut",
+        ),
+        (
+            "what no companion can do",
+            |w| w.managed(json!({"stead.dev/reserve-ordinals": "0", "stead.dev/max-unavailable": "none"})),
+            "-IgnoredAnnotation -IgnoredAnnotation",
+        ),
+        (
+            "what another cluster does not know",
+            |w| {
+                w.heals = false;
+                w.rolls();
+                w.set["metadata"]["annotations"] = json!({"stead.dev/paused": "true", "stead.dev/heal": "false"});
+            },
+            "~RollOut -IgnoredAnnotation",
         ),
         (
             "18: it waits for a pod that starts",

@@ -102,7 +102,7 @@ impl Elector {
     async fn acquire(&mut self) -> Instant {
         loop {
             let asked = Instant::now();
-            if self.try_hold().await {
+            if let Ok(true) = timeout(self.election.renew_within, self.try_hold()).await {
                 return asked;
             }
             sleep(self.election.every).await;

@@ -1,6 +1,6 @@
 //! The command line, as data. Flags and places follow k3s where k3s has them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Server(ServerFlags),
     /// Make this machine one more node of a cluster.
     Agent(AgentFlags),
+    /// Add to the StatefulSets of another cluster what stead's can do: roll-outs that heal, pause and are undone, and more.
+    Controller(ControllerFlags),
     /// Print the token with which other machines join.
     Token(TokenFlags),
     /// A throw-away cluster and a demo StatefulSet that comes up in order before your eyes.
@@ -139,6 +141,40 @@ pub(crate) struct AgentFlags {
 }
 
 #[derive(Args, Clone, Debug)]
+pub(crate) struct ControllerFlags {
+    /// The cluster (default: the one that this pod runs in; elsewhere $KUBECONFIG, then ~/.kube/config).
+    #[arg(long)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig (default: its current one).
+    #[arg(long)]
+    pub(crate) context: Option<String>,
+    /// Only sets of this namespace; may be given more than once (default: all).
+    #[arg(long, short = 'n', value_delimiter = ',')]
+    pub(crate) namespace: Vec<String>,
+    /// Act only while holding the lease: of several processes one does.
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
+    pub(crate) leader_elect: bool,
+    /// Where the lease `stead-controller` is.
+    #[arg(long, default_value = "kube-system")]
+    pub(crate) leader_elect_namespace: String,
+    /// Seconds after which others take a lease over that was not renewed.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) leader_elect_lease_duration: u32,
+    /// Seconds after which a leader that cannot renew its lease stops.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) leader_elect_renew_deadline: u32,
+    /// Seconds between two tries.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) leader_elect_retry_period: u32,
+    /// Serve /metrics and /healthz here, without TLS: IP:PORT.
+    #[arg(long)]
+    pub(crate) metrics_bind_address: Option<SocketAddr>,
+    /// More to log.
+    #[arg(long)]
+    pub(crate) debug: bool,
+}
+
+#[derive(Args, Clone, Debug)]
 pub(crate) struct TokenFlags {
     /// The server's data directory.
     #[arg(long, default_value = "/var/lib/stead", env = "STEAD_DATA_DIR")]
@@ -177,6 +213,8 @@ pub(crate) enum ImageCommand {
     Ls,
     /// Remove an image.
     Rm { reference: String },
+    /// Write an OCI archive with this very program as an image, for `stead controller` in another cluster.
+    Archive { file: PathBuf },
 }
 
 #[derive(Args, Clone, Debug)]

@@ -6,11 +6,15 @@ use anyhow::{Context, Result};
 use stead_runtime::Image;
 
 use crate::arguments::{ImageCommand, ImageFlags};
-use crate::machine;
 use crate::node::engine_options;
 use crate::server::block_on;
+use crate::{machine, own_image};
 
 pub(crate) fn run(flags: ImageFlags) -> Result<ExitCode> {
+    if let ImageCommand::Archive { file } = &flags.what {
+        println!("wrote {} to {}", own_image::write(file, own_image::Purpose::Any)?, file.display());
+        return Ok(ExitCode::SUCCESS);
+    }
     anyhow::ensure!(machine::is_root(), "the image store belongs to root: use sudo");
     block_on(async {
         let registries = flags.private_registry.exists().then_some(flags.private_registry);
@@ -31,6 +35,8 @@ pub(crate) fn run(flags: ImageFlags) -> Result<ExitCode> {
                 store.remove(&reference).await?;
                 println!("removed {reference}");
             }
+            // Needs no store: done above.
+            ImageCommand::Archive { .. } => {}
         }
         Ok(ExitCode::SUCCESS)
     })

@@ -4,11 +4,13 @@
 
 mod agent;
 mod arguments;
+mod controller;
 mod demo;
 mod images;
 mod kill_all;
 mod machine;
 mod node;
+mod own_image;
 mod quickstart;
 mod server;
 mod shutdown;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let result = match stead.command {
         Command::Server(flags) => server::run(flags),
         Command::Agent(flags) => agent::run(flags),
+        Command::Controller(flags) => controller::run(flags),
         Command::Token(flags) => token(&flags),
         Command::Quickstart(flags) => quickstart::run(&flags),
         Command::Check(flags) => stead_cli::check::run(&flags),

@@ -18,6 +18,9 @@ use crate::session::Session;
 
 /// Holds the roll-out of a StatefulSet while it is "true".
 const PAUSED: &str = "stead.dev/paused";
+/// A companion rolls such a set out, from the partition that it names on.
+const MANAGED: &str = "stead.dev/managed";
+const PARTITION: &str = "stead.dev/partition";
 const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 const DEPLOYMENT_REVISION: &str = "deployment.kubernetes.io/revision";
@@ -213,6 +216,11 @@ fn progress(found: &Found, object: &Value) -> Result<Progress> {
                 () => done(format!("deployment {name:?} successfully rolled out")),
             }
         }
+        Kind::StatefulSet if is_managed(object) => {
+            let partition =
+                object["metadata"]["annotations"][PARTITION].as_str().and_then(|text| text.trim().parse().ok());
+            Ok(stateful_set_progress((spec, Some(partition.unwrap_or(0))), status, behind || observed == 0))
+        }
         Kind::DaemonSet | Kind::StatefulSet if at(spec, "/updateStrategy/type") != "RollingUpdate" => {
             plain("rollout status is only available for RollingUpdate strategy type")
         }
@@ -231,14 +239,22 @@ fn progress(found: &Found, object: &Value) -> Result<Progress> {
                 () => done(format!("daemon set {name:?} successfully rolled out")),
             }
         }
-        Kind::StatefulSet => Ok(stateful_set_progress(spec, status, behind || observed == 0)),
+        Kind::StatefulSet => {
+            let partition = spec.pointer("/updateStrategy/rollingUpdate/partition").and_then(Value::as_i64);
+            Ok(stateful_set_progress((spec, partition), status, behind || observed == 0))
+        }
     }
 }
 
-fn stateful_set_progress(spec: &Value, status: &Value, behind: bool) -> Progress {
+/// Whether a companion rolls the set out.
+fn is_managed(object: &Value) -> bool {
+    at(object, "/spec/updateStrategy/type") == "OnDelete" && object["metadata"]["annotations"][MANAGED] == "true"
+}
+
+fn stateful_set_progress((spec, partition): (&Value, Option<i64>), status: &Value, behind: bool) -> Progress {
     let (wanted, updated) = (spec["replicas"].as_i64().unwrap_or(1), int(status, "/updatedReplicas"));
     let ready = int(status, "/readyReplicas");
-    let (text, done) = match spec.pointer("/updateStrategy/rollingUpdate/partition").and_then(Value::as_i64) {
+    let (text, done) = match partition {
         _ if behind => ("Waiting for statefulset spec update to be observed...".to_owned(), false),
         _ if ready < wanted => (format!("Waiting for {} pods to be ready...", wanted - ready), false),
         Some(partition) if updated < wanted - partition => {

@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub const NS: &str = "default";
 
 pub struct Cluster {
+    pub server: ApiServer,
     pub client: Client,
     pub caches: Caches,
     pub pods: Cache<Pod>,
@@ -77,6 +78,7 @@ impl Cluster {
             pods: caches.of::<Pod>(),
             log: Arc::default(),
             nodes_run: Arc::new(Mutex::new(true)),
+            server,
             client,
             caches,
             _stop: stop.drop_guard(),
@@ -85,6 +87,12 @@ impl Cluster {
         cluster.watch_pods();
         cluster.pods.synced().await;
         cluster
+    }
+
+    /// A client in the name of a service account of `kube-system`.
+    pub fn account(&self, name: &str) -> Client {
+        let user = format!("system:serviceaccount:kube-system:{name}");
+        in_process(self.server.in_process(Identity::new(&user, &["system:serviceaccounts"])), NS)
     }
 
     fn watch_pods(&self) {

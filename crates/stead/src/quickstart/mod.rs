@@ -2,7 +2,6 @@
 //!
 //! Works offline: the demo image is made from this very binary.
 
-mod image;
 mod screen;
 mod story;
 
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Command, QuickstartFlags, ServerFlags, Stead};
 use crate::server::{Server, Settings, block_on};
-use crate::{kill_all, machine, shutdown, telemetry};
+use crate::{kill_all, machine, own_image, shutdown, telemetry};
 use screen::Screen;
 
 pub(crate) fn run(flags: &QuickstartFlags) -> Result<ExitCode> {
@@ -40,7 +39,7 @@ async fn show(place: &Place, keep: bool, screen: &Screen) -> Result<()> {
     let stop = CancellationToken::new();
     shutdown::on_signal(stop.clone())?;
     let archive = place.directory.join("demo.tar");
-    let image = image::write(&archive)?;
+    let image = own_image::write(&archive, own_image::Purpose::Demo)?;
     let server = Server::start(&settings, &stop).await?;
     server.write_kubeconfig(&settings.kubeconfig)?;
     server.import(&archive).await?;
@@ -48,7 +47,7 @@ async fn show(place: &Place, keep: bool, screen: &Screen) -> Result<()> {
     screen.say("the cluster is ready");
     let admin = server.admin();
     tokio::select! {
-        told = story::tell(&admin, &image, screen) => told?,
+        told = story::tell(&admin, image, screen) => told?,
         () = stop.cancelled() => {}
     }
     if keep && !stop.is_cancelled() {

@@ -7,6 +7,7 @@ mod acceptance;
 mod applications;
 mod bad_input;
 mod check;
+mod companion;
 mod csi;
 mod documents;
 mod healing;

@@ -67,7 +67,7 @@ pub(crate) fn layout() -> PathBuf {
 }
 
 /// The `registries.yaml` that leads every pull to the loopback registry, which lives as long as this process.
-fn registries() -> String {
+pub(crate) fn registries() -> String {
     static YAML: OnceLock<String> = OnceLock::new();
     YAML.get_or_init(|| {
         let layout = layout();

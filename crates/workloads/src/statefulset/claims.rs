@@ -292,11 +292,12 @@ mod tests {
     #[test]
     fn claims_grow_with_their_template_where_the_set_asks_for_it() {
         let request = |size: &str| json!({"resources": {"requests": {"storage": size}}});
-        for (asked, template, has, expected) in [
-            ("true", "2Gi", "1Gi", true),
-            ("true", "1Gi", "1024Mi", false),
-            ("true", "1Gi", "2Gi", false),
-            ("false", "2Gi", "1Gi", false),
+        for (asked, template, has, phase, expected) in [
+            ("true", "2Gi", "1Gi", "Bound", true),
+            ("true", "2Gi", "1Gi", "Pending", false),
+            ("true", "1Gi", "1024Mi", "Bound", false),
+            ("true", "1Gi", "2Gi", "Bound", false),
+            ("false", "2Gi", "1Gi", "Bound", false),
         ] {
             let mut set = set("Retain", "Retain");
             set.metadata.annotations = Some([(wishes::GROW_CLAIMS.to_owned(), asked.to_owned())].into());
@@ -304,9 +305,10 @@ mod tests {
             templates[0].spec = serde_json::from_value(request(template)).expect("a spec");
             let mut claim = claim(&[]);
             claim.spec = serde_json::from_value(request(has)).expect("a spec");
+            claim.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
             let owners = Owners { set: &set, pod_name: "web-0".into(), pod_uid: "pod", scaled_down: false };
             let seen = look(&owners, 0, &|_| Some(Arc::new(claim.clone())));
-            assert_eq!(seen.small, expected, "{asked}: {has} to {template}");
+            assert_eq!(seen.small, expected, "{asked}: {phase} {has} to {template}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The demo image: an OCI archive with this very binary as its only program.
+//! An image of this very binary: an OCI archive with it as its only program.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -8,17 +8,42 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// The image's name; the version keeps images of different binaries apart.
-pub(super) const NAME: &str = concat!("stead.dev/demo:", env!("CARGO_PKG_VERSION"));
+/// What the image is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    /// The program of `stead quickstart`, with a volume and a port.
+    Demo,
+    /// Any of the binary's commands.
+    Any,
+}
+
+impl Purpose {
+    /// The image's name; the version keeps images of different binaries apart.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Demo => concat!("stead.dev/demo:", env!("CARGO_PKG_VERSION")),
+            Self::Any => concat!("stead.dev/stead:", env!("CARGO_PKG_VERSION")),
+        }
+    }
+
+    fn config(self) -> Value {
+        match self {
+            Self::Demo => json!({
+                "Entrypoint": ["/stead", "demo"], "Env": ["PATH=/"], "ExposedPorts": {"8080/tcp": {}}, "Volumes": {"/data": {}},
+            }),
+            Self::Any => json!({"Entrypoint": ["/stead"], "Env": ["PATH=/"]}),
+        }
+    }
+}
 
 /// Writes the archive and returns the image's name.
-pub(super) fn write(archive: &Path) -> Result<String> {
+pub(crate) fn write(archive: &Path, purpose: Purpose) -> Result<&'static str> {
     let program = std::env::current_exe().context("this program's own file")?;
     let layer = layer(&program)?;
     let layer_digest = digest(&layer);
     let config = serde_json::to_vec(&json!({
         "architecture": architecture(), "os": "linux",
-        "config": {"Entrypoint": ["/stead", "demo"], "Env": ["PATH=/"], "ExposedPorts": {"8080/tcp": {}}, "Volumes": {"/data": {}}},
+        "config": purpose.config(),
         "rootfs": {"type": "layers", "diff_ids": [layer_digest]},
     }))?;
     let manifest = serde_json::to_vec(&json!({
@@ -27,7 +52,7 @@ pub(super) fn write(archive: &Path) -> Result<String> {
         "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
     }))?;
     let mut named = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
-    named["annotations"] = json!({"org.opencontainers.image.ref.name": NAME});
+    named["annotations"] = json!({"org.opencontainers.image.ref.name": purpose.name()});
     let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [named]}))?;
 
     let mut tar = tar::Builder::new(File::create(archive).with_context(|| archive.display().to_string())?);
@@ -37,7 +62,7 @@ pub(super) fn write(archive: &Path) -> Result<String> {
         add(&mut tar, &format!("blobs/sha256/{}", digest(blob).trim_start_matches("sha256:")), 0o644, blob)?;
     }
     tar.into_inner()?.flush()?;
-    Ok(NAME.to_owned())
+    Ok(purpose.name())
 }
 
 /// The binary, the libraries that it needs (none when it is linked statically), and a directory for the volume.
