@@ -68,6 +68,61 @@ fn check_creates(base: &Value, stories: &[(Value, &str)]) {
 }
 
 /// Creates base, then updates it with the patch and compares the start of the refusal (a diff may follow).
+/// The set of [`set`] with claims that follow their templates.
+#[test]
+fn claim_templates_that_may_change() {
+    let mut follows = set();
+    follows["metadata"]["annotations"] = json!({"stead.dev/grow-claims": "true"});
+    let old = try_create(&World::new(), &follows).unwrap();
+    let claim = |name: &str, size: &str| {
+        json!({"metadata": {"name": name}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}})
+    };
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut claim = claim("data", "1Gi");
+        change(&mut claim);
+        json!({"spec": {"volumeClaimTemplates": [claim]}})
+    };
+    let mend = "add a template of another name, or delete the set with --cascade=orphan and create it anew with the new templates";
+    let refused = |field: &str, why: &str| format!("spec.volumeClaimTemplates[0]{field}: Forbidden: {why}; {mend}");
+    let size = ".spec.resources.requests.storage";
+    let removed = format!(
+        "spec.volumeClaimTemplates: Forbidden: template \"data\" cannot be removed: claims were made from it; {mend}"
+    );
+    let other = "only the storage request may grow, and labels and annotations may change";
+    check_updates(
+        &old,
+        &[
+            (with(&|c| c["spec"]["resources"]["requests"]["storage"] = "2Gi".into()), "accepted"),
+            (with(&|c| c["metadata"]["labels"] = json!({"tier": "gold"})), "accepted"),
+            (with(&|c| c["metadata"]["annotations"] = json!({"a": "b"})), "accepted"),
+            (json!({"spec": {"volumeClaimTemplates": [claim("log", "1Gi"), claim("data", "1Gi")]}}), "accepted"),
+            (json!({"spec": {"volumeClaimTemplates": [claim("log", "1Gi")]}}), &removed),
+            (
+                with(&|c| c["spec"]["resources"]["requests"]["storage"] = "512Mi".into()),
+                &refused(size, "cannot shrink from 1Gi to 512Mi: claims never do"),
+            ),
+            (
+                with(&|c| c["spec"]["storageClassName"] = "fast".into()),
+                &refused(".spec.storageClassName", "cannot be changed: claims keep their class"),
+            ),
+            (
+                with(&|c| c["spec"]["accessModes"] = json!(["ReadWriteMany"])),
+                &refused(".spec.accessModes", "cannot be changed: claims keep their access modes"),
+            ),
+            (with(&|c| c["spec"]["volumeMode"] = "Block".into()), &refused("", other)),
+            (
+                json!({"spec": {"volumeClaimTemplates": [claim("data", "1Gi"), claim("data", "1Gi")]}}),
+                "spec.volumeClaimTemplates[1].metadata.name: Duplicate value: \"data\"",
+            ),
+            (
+                json!({"spec": {"volumeClaimTemplates": [claim("data", "1Gi"), claim("Log", "1Gi")]}}),
+                &format!("spec.volumeClaimTemplates[1].metadata.name: Invalid value: \"Log\": {LABEL}"),
+            ),
+        ],
+    );
+}
+
 fn check_updates(old: &Value, stories: &[(Value, &str)]) {
     let world = World::new();
     assert_eq!(why(try_update(&world, old, &json!({}))), "accepted");

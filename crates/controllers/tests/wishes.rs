@@ -191,9 +191,78 @@ async fn claims_grow_with_their_templates() {
         resources.and_then(|r| r.requests.as_ref()?.get("storage").cloned()).unwrap_or_default().0
     };
     cluster.until(&cache, |all| all.list().iter().all(|claim| request(claim) == "2Gi").then_some(())).await;
-    let shrunk = Patch::Merge(json!({"spec": {"volumeClaimTemplates": templates("1Gi")}}));
-    let refused = sets.patch("web", &PatchParams::default(), &shrunk).await.expect_err("shrinking is refused");
-    assert!(refused.to_string().contains("updates to statefulset spec for fields other than"), "{refused}");
+    let told = |set: &StatefulSet| {
+        let conditions = set.status.as_ref()?.conditions.as_ref()?;
+        let found = conditions.iter().find(|c| c.type_.as_deref() == Some("ClaimsUpToDate"))?;
+        Some(format!("{} {}", found.reason.as_deref()?, found.message.as_deref()?))
+    };
+    let behind = "ClaimsChanging data-web-0 has 1Gi of 2Gi; data-web-1 has 1Gi of 2Gi";
+    cluster.set_until("web", |set| told(set).as_deref() == Some(behind)).await;
+    for n in 0..2 {
+        let grown = Patch::Merge(json!({"status": {"capacity": {"storage": "2Gi"}}}));
+        claims.patch_status(&format!("data-web-{n}"), &PatchParams::default(), &grown).await.expect("grown");
+    }
+    let done = "ClaimsUpToDate claims that are as their templates ask: 2";
+    cluster.set_until("web", |set| told(set).as_deref() == Some(done)).await;
+
+    // A new template and new labels: pods that lack the volume are rolled, claims get the labels.
+    cluster.take_log();
+    let mut more = templates("2Gi");
+    more[0]["metadata"]["labels"] = json!({"tier": "gold"});
+    let mut log = templates("1Gi")[0].clone();
+    log["metadata"]["name"] = "log".into();
+    more.as_array_mut().expect("a list").push(log);
+    let added = Patch::Merge(json!({"spec": {"volumeClaimTemplates": more}}));
+    sets.patch("web", &PatchParams::default(), &added).await.expect("templates may be added");
+    let done = "ClaimsUpToDate claims that are as their templates ask: 4";
+    cluster.set_until("web", |set| told(set).as_deref() == Some(done)).await;
+    cluster.settled("web").await;
+    assert_eq!(cluster.take_log(), "~web-1 -web-1 +web-1 ~web-0 -web-0 +web-0");
+    let labelled =
+        |claim: &PersistentVolumeClaim| claim.metadata.labels.as_ref().is_some_and(|l| l.contains_key("tier"));
+    let names: Vec<_> = cache.list().iter().filter(|c| labelled(c)).filter_map(|c| c.metadata.name.clone()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+
+    for (change, why) in [
+        (
+            templates("2Gi"),
+            "template \"log\" cannot be removed: claims were made from it; add a template of another name",
+        ),
+        (
+            json!([templates("1Gi")[0], more[1]]),
+            "spec.volumeClaimTemplates[0].spec.resources.requests.storage: Forbidden: cannot shrink from 2Gi to 1Gi",
+        ),
+    ] {
+        let patch = Patch::Merge(json!({"spec": {"volumeClaimTemplates": change}}));
+        let refused = sets.patch("web", &PatchParams::default(), &patch).await.expect_err("refused");
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_class_that_does_not_grow_is_told_in_the_condition() {
+    let cluster = Cluster::start().await;
+    let set = with(web(1, json!({})), wishes::GROW_CLAIMS, "true");
+    cluster.create::<StatefulSet>(set).await;
+    cluster.settled("web").await;
+    let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
+    let claims = cluster.api::<PersistentVolumeClaim>();
+    claims.patch_status("data-web-0", &PatchParams::default(), &Patch::Merge(bound)).await.expect("bound");
+    let grown = json!([{
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}},
+    }]);
+    let grown = Patch::Merge(json!({"spec": {"volumeClaimTemplates": grown}}));
+    cluster.api::<StatefulSet>().patch("web", &PatchParams::default(), &grown).await.expect("templates may grow");
+    let refused = |set: &StatefulSet| {
+        let conditions = set.status.as_ref().and_then(|status| status.conditions.as_ref());
+        conditions.into_iter().flatten().any(|condition| {
+            let message = condition.message.as_deref().unwrap_or_default();
+            condition.reason.as_deref() == Some("ClaimsRefused")
+                && message.starts_with("data-web-0 asks for 1Gi of 2Gi: ")
+        })
+    };
+    cluster.set_until("web", refused).await;
 }
 
 #[tokio::test]

@@ -177,6 +177,9 @@ impl Teller<'_> {
                 (format!("delete pod {}", pod(ordinal)), why)
             }
             Action::GrowClaims { ordinal } => (format!("grow claims of {}", pod(ordinal)), self.growth(ordinal)),
+            Action::LabelClaims { ordinal } => {
+                (format!("update claims of {}", pod(ordinal)), "labels and annotations of their templates".to_owned())
+            }
             Action::RollBack => ("roll back".to_owned(), "the roll-out took too long".to_owned()),
             Action::HoldDeletion | Action::ReleaseDeletion => {
                 ("update the set".to_owned(), format!("its finalizer {}", wishes::ORDERED_DELETE_FINALIZER))

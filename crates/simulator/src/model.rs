@@ -147,6 +147,12 @@ impl Set {
         templates.filter_map(|template| template["metadata"]["name"].as_str())
     }
 
+    #[must_use]
+    pub(crate) fn template(&self, name: &str) -> Option<&Value> {
+        let mut templates = self.json["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten();
+        templates.find(|template| template["metadata"]["name"] == name)
+    }
+
     /// Whether a pod of that name is as a new one would be: of the newest revision, with the volumes asked for.
     #[must_use]
     pub(crate) fn is_updated(&self, name: &str, pod: &Pod) -> bool {

@@ -48,6 +48,7 @@ enum Deed {
     Strange,
     Evict,
     Tune,
+    ChangeClaims,
     Nothing,
 }
 
@@ -70,6 +71,7 @@ const DEEDS: &[Deed] = &[
     Deed::Evict,
     Deed::Tune,
     Deed::Tune,
+    Deed::ChangeClaims,
     Deed::Nothing,
 ];
 
@@ -167,6 +169,7 @@ impl People {
                 }
             }
             Deed::Tune => self.tune(name).await,
+            Deed::ChangeClaims => self.change_claims(name).await,
             Deed::Nothing => {}
         }
     }
@@ -204,6 +207,24 @@ impl People {
         self.patch_set(name, patch).await;
     }
 
+    /// Lets a claim template grow, or adds one; refused where the set does not ask for it.
+    async fn change_claims(&self, name: &str) {
+        let set = self.world.model.lock().sets.get(name).map(|set| set.json.clone());
+        let Some(set) = set else { return };
+        let mut templates = set["spec"]["volumeClaimTemplates"].as_array().cloned().unwrap_or_default();
+        let missing = ["data", "log"].into_iter().find(|t| templates.iter().all(|has| has["metadata"]["name"] != **t));
+        match (missing, templates.first_mut()) {
+            (None, Some(first)) => first["spec"]["resources"]["requests"]["storage"] = "2Gi".into(),
+            (Some(_), Some(first)) if self.rng.percent(50) => {
+                first["spec"]["resources"]["requests"]["storage"] = "2Gi".into();
+                first["metadata"]["labels"] = json!({"grown": "yes"});
+            }
+            (Some(missing), _) => templates.push(claim_template(missing)),
+            (None, None) => {}
+        }
+        self.patch_set(name, json!({"spec": {"volumeClaimTemplates": templates}})).await;
+    }
+
     /// Deletes a set in one of the three ways; mostly it comes again.
     async fn delete_set(&mut self, name: &str) {
         let policy = *self.rng.pick(&["Background", "Foreground", "Orphan"]);
@@ -234,6 +255,7 @@ impl People {
             ("stead.dev/paused", "true", 5),
             ("stead.dev/ordered-delete", "true", 15),
             ("stead.dev/progress-deadline-seconds", "60", 15),
+            ("stead.dev/grow-claims", "true", 40),
         ] {
             if rng.percent(chance) {
                 annotations[annotation] = value.into();
@@ -259,13 +281,7 @@ impl People {
         }
         // A set that was deleted without its pods may so find pods with other volumes.
         let templates = *rng.pick(CLAIM_TEMPLATES);
-        let claims: Vec<Value> = templates
-            .iter()
-            .map(|template| {
-                let request = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
-                json!({"metadata": {"name": template}, "spec": request})
-            })
-            .collect();
+        let claims: Vec<Value> = templates.iter().copied().map(claim_template).collect();
         json!({
             "metadata": {"name": name, "annotations": annotations},
             "spec": {
@@ -328,4 +344,9 @@ impl People {
             }
         }
     }
+}
+
+fn claim_template(name: &str) -> Value {
+    let request = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    json!({"metadata": {"name": name}, "spec": request})
 }

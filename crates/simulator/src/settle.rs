@@ -1,5 +1,7 @@
 //! Whether the cluster is as its objects say: what must become true after the faults, and stay.
 
+use serde_json::Value;
+
 use crate::model::{Model, Set, place};
 
 /// The first thing that is not as it should be.
@@ -61,6 +63,12 @@ fn claims(model: &Model, set: &Set) -> Result<(), String> {
             let claim = model.claims.get(&name).ok_or_else(|| format!("claim {name} is missing"))?;
             if claim.json["status"]["phase"] != "Bound" {
                 return Err(format!("claim {name} is not Bound"));
+            }
+            // Sizes are 1Gi and 2Gi here.
+            let size = |claim: &Value| claim["spec"]["resources"]["requests"]["storage"].as_str().map(str::to_owned);
+            let grown = set.template(template).is_none_or(|template| size(&claim.json) >= size(template));
+            if set.annotation("stead.dev/grow-claims") == Some("true") && !grown {
+                return Err(format!("claim {name} is not of the size of its template"));
             }
         }
     }

@@ -23,8 +23,12 @@ const MUTABLE: &[&str] = &[
 
 const FORBIDDEN: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
 
-/// The annotation by which a set asks that its claim templates may grow; not upstream's.
+/// The annotation by which a set asks that its claim templates may change, and its claims follow; not upstream's.
 const GROW_CLAIMS: &str = "stead.dev/grow-claims";
+
+/// How to have what claims cannot bear.
+const MEND: &str =
+    "add a template of another name, or delete the set with --cascade=orphan and create it anew with the new templates";
 
 pub(super) fn stateful_set(object: &Value, old: Option<&Value>, judge: &mut Judge<'_>) {
     let path = Path::new("spec");
@@ -53,7 +57,8 @@ pub(super) fn stateful_set(object: &Value, old: Option<&Value>, judge: &mut Judg
             kept.put(field, before.at(field).clone());
         }
         if object.at("metadata.annotations").get(GROW_CLAIMS).is_some_and(|value| value == "true") {
-            forgive_growth(&mut kept, before);
+            claim_templates(spec, before, &path.child("volumeClaimTemplates"), judge);
+            kept.put("volumeClaimTemplates", before.at("volumeClaimTemplates").clone());
         }
         if !same(&kept, before) {
             judge.errors.forbidden(&path, FORBIDDEN);
@@ -61,15 +66,56 @@ pub(super) fn stateful_set(object: &Value, old: Option<&Value>, judge: &mut Judg
     }
 }
 
-/// Takes growth of what the claim templates request back, so that it is no difference.
-fn forgive_growth(spec: &mut Value, before: &Value) {
-    let size = |claim: &Value| claim.at("spec.resources.requests.storage").as_str()?.parse::<Quantity>().ok();
-    for (new, old) in spec.items_mut("volumeClaimTemplates").iter_mut().zip(before.items("volumeClaimTemplates")) {
-        if let (Some(wanted), Some(present)) = (size(new), size(old))
-            && wanted > present
-        {
-            new["spec"]["resources"]["requests"]["storage"] = old.at("spec.resources.requests.storage").clone();
+/// Claim templates of a set whose claims follow them: what existing claims cannot follow is refused.
+fn claim_templates(spec: &Value, before: &Value, path: &Path, judge: &mut Judge<'_>) {
+    let name = |claim: &Value| claim.text("metadata.name").to_owned();
+    let (new, old) = (spec.items("volumeClaimTemplates"), before.items("volumeClaimTemplates"));
+    for gone in old.iter().map(name).filter(|gone| new.iter().all(|claim| name(claim) != *gone)) {
+        let why = format!("template {gone:?} cannot be removed: claims were made from it; {MEND}");
+        judge.errors.forbidden(path, &why);
+    }
+    for (i, claim) in new.iter().enumerate() {
+        let at = path.index(i);
+        if new[..i].iter().any(|earlier| name(earlier) == name(claim)) {
+            judge.errors.duplicate(&at.child("metadata").child("name"), &name(claim));
         }
+        let meta = at.child("metadata");
+        super::meta::labels(claim.at("metadata.labels"), &meta.child("labels"), judge.errors);
+        super::meta::annotations(claim.at("metadata.annotations"), &meta.child("annotations"), judge.errors);
+        match old.iter().find(|old| name(old) == name(claim)) {
+            Some(old) => changed_claim(claim, old, &at, judge),
+            None => new_claim(claim, &at, judge),
+        }
+    }
+}
+
+/// Storage may grow, labels and annotations may change, and nothing else.
+fn changed_claim(new: &Value, old: &Value, path: &Path, judge: &mut Judge<'_>) {
+    const SIZE: &str = "spec.resources.requests.storage";
+    let at = path.child("spec");
+    let mut kept = new.clone();
+    let size = |claim: &Value| claim.at(SIZE).as_str()?.parse::<Quantity>().ok();
+    if size(new) < size(old) {
+        let (from, to) = (old.text(SIZE), new.text(SIZE));
+        let why = format!("cannot shrink from {from} to {to}: claims never do; {MEND}");
+        judge.errors.forbidden(&at.child("resources").child("requests").child("storage"), &why);
+    }
+    for (field, what) in [("accessModes", "access modes"), ("storageClassName", "class")] {
+        if !same(new.at("spec").at(field), old.at("spec").at(field)) {
+            let why = format!("cannot be changed: claims keep their {what}; {MEND}");
+            judge.errors.forbidden(&at.child(field), &why);
+        }
+        kept["spec"][field] = old.at("spec").at(field).clone();
+    }
+    if size(new).is_some() {
+        kept["spec"]["resources"]["requests"]["storage"] = old.at(SIZE).clone();
+    }
+    for field in ["labels", "annotations"] {
+        kept["metadata"][field] = old.at("metadata").at(field).clone();
+    }
+    if !same(&kept, old) {
+        let why = format!("only the storage request may grow, and labels and annotations may change; {MEND}");
+        judge.errors.forbidden(path, &why);
     }
 }
 
@@ -163,15 +209,18 @@ fn claims(spec: &Value, before: Option<&Value>, path: &Path, judge: &mut Judge<'
         return;
     }
     for (i, claim) in spec.items("volumeClaimTemplates").iter().enumerate() {
-        let at = path.index(i);
-        let name = claim.text("metadata.name");
-        if name.is_empty() {
-            judge.errors.required(&at.child("metadata").child("name"), "");
-        } else {
-            super::meta::invalid_all(&at.child("metadata").child("name"), name, names::dns_label(name), judge.errors);
-        }
-        storage::claim_spec(claim.at("spec"), &at.child("spec"), judge);
+        new_claim(claim, &path.index(i), judge);
     }
+}
+
+fn new_claim(claim: &Value, at: &Path, judge: &mut Judge<'_>) {
+    let name = claim.text("metadata.name");
+    if name.is_empty() {
+        judge.errors.required(&at.child("metadata").child("name"), "");
+    } else {
+        super::meta::invalid_all(&at.child("metadata").child("name"), name, names::dns_label(name), judge.errors);
+    }
+    storage::claim_spec(claim.at("spec"), &at.child("spec"), judge);
 }
 
 /// Counts that cannot be.

@@ -19,6 +19,7 @@ use stead_workloads::statefulset::companion::{self, Asked, GOOD_REVISION, Ignore
 use stead_workloads::statefulset::revisions::Decision;
 use stead_workloads::statefulset::{Action, Observed, Why, identity, is_rolled_out};
 
+use super::execute::Outcome;
 use super::observe::Seen;
 use super::{Inner, StatefulSets, sets_that_use, until};
 use crate::{Context, Controller, Error, OwnWrites, sources};
@@ -71,7 +72,7 @@ impl Controller for Companion {
         }
         // No pod is made here, so that nobody needs the template of the current revision.
         seen.current.clone_from(&seen.update);
-        let (done, result) = self.works.execute(&seen, &plan.actions).await;
+        let Outcome { done, result, .. } = self.works.execute(&seen, &plan.actions).await;
         self.count(&done);
         if done.iter().any(|action| matches!(action, Action::HoldDeletion | Action::ReleaseDeletion)) {
             return result.map(|()| Next::Done);
@@ -198,6 +199,7 @@ impl Counts {
                 | Action::RefuseClaims { .. }
                 | Action::RepairPod { .. }
                 | Action::RepairClaims { .. }
+                | Action::LabelClaims { .. }
                 | Action::HoldDeletion
                 | Action::ReleaseDeletion => continue,
             };

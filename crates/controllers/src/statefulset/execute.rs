@@ -1,13 +1,14 @@
 //! Does what a plan says, and tells it in events. Never decides.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use serde_json::json;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 use stead_client::{Class, classify, message};
 use stead_informer::{Key, Severity};
 use stead_workloads::history::template;
@@ -19,14 +20,30 @@ use super::{Inner, StatefulSets};
 use crate::Error;
 use crate::batch::slow_start;
 
+/// How it went.
+pub(super) struct Outcome {
+    pub(super) done: Vec<Action>,
+    /// Claims, by name, that were not allowed to follow their templates, and why.
+    pub(super) refused: BTreeMap<String, String>,
+    /// The first failure.
+    pub(super) result: Result<(), Error>,
+}
+
 impl StatefulSets {
-    /// What was done, and the first failure. With `OrderedReady` one thing after the other; with `Parallel` each kind
-    /// of step for many pods at once.
-    pub(super) async fn execute(&self, seen: &Seen, actions: &[Action]) -> (Vec<Action>, Result<(), Error>) {
-        let work = match Work::new(self, seen) {
-            Ok(work) => Arc::new(work),
-            Err(error) => return (Vec::new(), Err(error)),
-        };
+    /// With `OrderedReady` one thing after the other; with `Parallel` each kind of step for many pods at once.
+    pub(super) async fn execute(&self, seen: &Seen, actions: &[Action]) -> Outcome {
+        match Work::new(self, seen) {
+            Ok(work) => {
+                let work = Arc::new(work);
+                let (done, result) = self.work(&work, seen, actions).await;
+                let refused = std::mem::take(&mut *work.refused.lock());
+                Outcome { done, refused, result }
+            }
+            Err(error) => Outcome { done: Vec::new(), refused: BTreeMap::new(), result: Err(error) },
+        }
+    }
+
+    async fn work(&self, work: &Arc<Work>, seen: &Seen, actions: &[Action]) -> (Vec<Action>, Result<(), Error>) {
         let mut done = Vec::with_capacity(actions.len());
         for phase in actions.chunk_by(|a, b| phase(*a) == phase(*b)) {
             let in_order = seen.snapshot.policy == Policy::OrderedReady && !goes_at_once(phase);
@@ -59,7 +76,7 @@ fn goes_at_once(phase: &[Action]) -> bool {
 fn phase(action: Action) -> u8 {
     match action {
         Action::HoldDeletion | Action::ReleaseDeletion | Action::RollBack => 4,
-        Action::GrowClaims { .. } => 5,
+        Action::GrowClaims { .. } | Action::LabelClaims { .. } => 5,
         Action::CreatePod { .. }
         | Action::CreateClaims { .. }
         | Action::RefuseClaims { .. }
@@ -83,6 +100,7 @@ struct Work {
     old_template: Option<PodTemplateSpec>,
     pods: Api<Pod>,
     claims: Api<PersistentVolumeClaim>,
+    refused: Mutex<BTreeMap<String, String>>,
 }
 
 impl Work {
@@ -108,6 +126,7 @@ impl Work {
             old_template,
             pods: Api::namespaced(client.clone(), &seen.key.namespace),
             claims: Api::namespaced(client.clone(), &seen.key.namespace),
+            refused: Mutex::default(),
             inner,
         })
     }
@@ -130,6 +149,7 @@ impl Work {
             Action::RepairClaims { ordinal } => self.repair_claims(ordinal, true).await.map(|_| ()),
             Action::DeletePod { ordinal, why } => self.delete_pod(ordinal, why).await,
             Action::GrowClaims { ordinal } => self.grow_claims(ordinal).await,
+            Action::LabelClaims { ordinal } => self.label_claims(ordinal).await,
             // Done before anything else, see `reconcile`.
             Action::RollBack => Ok(()),
             Action::HoldDeletion => self.hold(true).await,
@@ -282,22 +302,43 @@ impl Work {
                 "spec": {"resources": {"requests": {"storage": wanted}}},
             });
             let size = wanted.map(|wanted| wanted.0.as_str()).unwrap_or_default();
-            let set = &self.key.name;
-            match self.claims.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
-                Ok(written) => {
-                    self.inner.writes.wrote(&self.key, &self.inner.claims, &written);
-                    let text = format!("grow Claim {name} in StatefulSet {set} to {size} successful");
-                    self.event(Severity::Normal, "SuccessfulUpdate", text);
-                }
-                Err(error) if classify(&error) == Class::Final => {
-                    let text =
-                        format!("grow Claim {name} in StatefulSet {set} to {size} failed error: {}", message(&error));
-                    self.event(Severity::Warning, "FailedUpdate", text);
-                }
-                Err(error) => return Err(doing("grow Claim", &name)(error)),
-            }
+            let what = format!("grow Claim {name} in StatefulSet {} to {size}", self.key.name);
+            self.change_claim(&name, patch, &what).await?;
         }
         Ok(())
+    }
+
+    /// Gives claims the labels and annotations of their templates.
+    async fn label_claims(&self, ordinal: u32) -> Result<(), Error> {
+        for template in identity::claim_templates(&self.set) {
+            let name = identity::claim_name(&self.set, template, ordinal);
+            let Some(claim) = self.inner.claims.get(&self.key.namespace, &name) else { continue };
+            let Some((labels, annotations)) = claims::lacks(&self.set, template, &claim) else { continue };
+            let patch = json!({
+                "metadata": {"uid": claim.metadata.uid, "labels": labels, "annotations": annotations},
+            });
+            let what = format!("label Claim {name} in StatefulSet {}", self.key.name);
+            self.change_claim(&name, patch, &what).await?;
+        }
+        Ok(())
+    }
+
+    /// What is refused is told, and keeps nothing else from being done.
+    async fn change_claim(&self, name: &str, patch: Value, what: &str) -> Result<(), Error> {
+        match self.claims.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(written) => {
+                self.inner.writes.wrote(&self.key, &self.inner.claims, &written);
+                self.event(Severity::Normal, "SuccessfulUpdate", format!("{what} successful"));
+                Ok(())
+            }
+            Err(error) if classify(&error) == Class::Final => {
+                let why = message(&error);
+                self.event(Severity::Warning, "FailedUpdate", format!("{what} failed error: {why}"));
+                self.refused.lock().insert(name.to_owned(), why);
+                Ok(())
+            }
+            Err(error) => Err(doing("change Claim", name)(error)),
+        }
     }
 
     async fn delete_pod(&self, ordinal: u32, why: Why) -> Result<(), Error> {

@@ -4,6 +4,7 @@ mod companion;
 mod execute;
 mod observe;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use stead_workloads::history::name_of;
 use stead_workloads::owner::{controller_of, selects};
 use stead_workloads::statefulset::{self as decisions, Action, Progress, Wait, Why, claims, identity, plan, wishes};
 
+use self::execute::Outcome;
 use self::observe::Seen;
 use crate::{Context, Controller, Error, OwnWrites, family, sources};
 
@@ -85,12 +87,12 @@ impl Controller for StatefulSets {
             let text = "Deleting all pods for Recreate update".to_owned();
             self.inner.cx.recorder.event(&*seen.set, Severity::Normal, "RecreateStarted", text);
         }
-        let (done, result) = self.execute(&seen, &plan.actions).await;
+        let Outcome { done, refused, result } = self.execute(&seen, &plan.actions).await;
         if done.iter().any(|action| matches!(action, Action::HoldDeletion | Action::ReleaseDeletion)) {
             // The set itself changed, or is gone: its own event brings the key back for the status.
             return result.map(|()| Next::Done);
         }
-        self.publish(&seen, &done).await?;
+        self.publish(&seen, &done, &refused).await?;
         result?;
         self.truncate_history(key, &seen).await?;
         Ok(plan.wake_at.map_or(Next::Done, |at| Next::After(until(at, seen.now))))
@@ -109,10 +111,17 @@ impl StatefulSets {
     }
 
     /// Writes the status if it changed; the set as it is on the server then.
-    async fn publish(&self, seen: &Seen, done: &[Action]) -> Result<Arc<StatefulSet>, Error> {
+    async fn publish(
+        &self,
+        seen: &Seen,
+        done: &[Action],
+        refused: &BTreeMap<String, String>,
+    ) -> Result<Arc<StatefulSet>, Error> {
         let (key, names) = (&seen.key, (seen.current.as_str(), seen.update.as_str()));
-        let progress = seen.progress.as_ref();
-        let status = decisions::status(&seen.set, &seen.snapshot, done, names, seen.collisions, progress);
+        let find = |claim: &str| self.inner.claims.get(&key.namespace, claim);
+        let claims = claims::condition(&seen.set, &find, refused, seen.now);
+        let told = (seen.progress.as_ref(), claims);
+        let status = decisions::status(&seen.set, &seen.snapshot, done, names, seen.collisions, told);
         if seen.object.status.as_ref() == Some(&status) {
             return Ok(seen.object.clone());
         }
@@ -127,7 +136,7 @@ impl StatefulSets {
     /// Says that the roll-out failed, then gives the set the template that it had before. Only as long as nobody
     /// changes the set meanwhile: what people write counts more.
     async fn roll_back(&self, seen: &Seen) -> Result<(), Error> {
-        let told = self.publish(seen, &[]).await?;
+        let told = self.publish(seen, &[], &BTreeMap::new()).await?;
         self.undo(seen, &told.metadata, json!({})).await
     }
 
@@ -193,15 +202,28 @@ fn sets_that_wait_for(sets: &Cache<StatefulSet>, change: &Change<StatefulSet>) -
     waiting.map(|set| Key::of(&set.metadata)).collect()
 }
 
-/// The set whose claim went, goes, is bound, or has other owners: a pod may wait for just that, or the claim's growth.
+/// The set whose claim went, goes, is bound, or has other owners: a pod may wait for just that, or the claim's growth. Or
+/// whose claim follows its template.
 fn sets_of_claim(sets: &Cache<StatefulSet>, change: &Change<PersistentVolumeClaim>) -> Vec<Key> {
     let (Some(old), new) = (&change.old, &change.new) else { return Vec::new() };
-    let matters = new.as_ref().is_none_or(|new| {
+    let (mut matters, mut follows) = (true, false);
+    if let Some(new) = new {
+        let size = |claim: &PersistentVolumeClaim| {
+            let asked = claim.spec.as_ref().and_then(|spec| spec.resources.clone()).and_then(|r| r.requests);
+            (asked, claim.status.as_ref().and_then(|status| status.capacity.clone()))
+        };
         let bound = !claims::is_bound(old) && claims::is_bound(new);
-        let (old, new) = (&old.metadata, &new.metadata);
-        bound || old.owner_references != new.owner_references || old.deletion_timestamp != new.deletion_timestamp
-    });
-    if matters { sets_that_use(sets, change) } else { Vec::new() }
+        let (was, is) = (&old.metadata, &new.metadata);
+        matters =
+            bound || was.owner_references != is.owner_references || was.deletion_timestamp != is.deletion_timestamp;
+        follows = size(old) != size(new) || was.labels != is.labels || was.annotations != is.annotations;
+    }
+    if !matters && !follows {
+        return Vec::new();
+    }
+    let mut using = sets_that_use(sets, change);
+    using.retain(|key| matters || sets.by_key(key).is_some_and(|set| wishes::grows_claims(&set)));
+    using
 }
 
 /// The sets that have a claim of that name.

@@ -23,7 +23,7 @@ pub fn capacity(volume: &PersistentVolume) -> Quantity {
     amount(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()?.get("storage")))
 }
 
-fn amount(quantity: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity>) -> Quantity {
+pub(crate) fn amount(quantity: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity>) -> Quantity {
     quantity.and_then(|quantity| quantity.0.parse().ok()).unwrap_or_default()
 }
 

@@ -7,19 +7,32 @@
 //! | Retain / Delete | none | the pod |
 //! | Delete / Delete | the set | the pod |
 //!
+//! With [`wishes::GROW_CLAIMS`] claims follow their templates: they grow, and have their labels and annotations; the
+//! condition `ClaimsUpToDate` of the set says which do not yet, and why.
+//!
 //! A claim is deleted by the garbage collector when its owner is gone, never by this controller. A claim that refers
 //! to an *earlier* set or pod of the same name is left alone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::StatefulSet;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetCondition};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
-use super::identity::{claim_name, claim_templates, set_ref};
+use super::identity::{claim_name, claim_templates, ordinals, set_ref};
 use super::snapshot::Claims;
 use super::wishes;
-use crate::claims::matching::requested;
+use crate::claims::matching::{amount, requested};
+
+/// The type of the condition that tells how the claims follow their templates.
+pub(super) const CONDITION: &str = "ClaimsUpToDate";
+/// How many claims the condition names.
+const NAMED_MAX: usize = 8;
+
+/// Labels, or annotations.
+pub type Metadata = BTreeMap<String, String>;
 
 /// Who may own the claims of one ordinal.
 #[derive(Clone, Debug)]
@@ -89,6 +102,7 @@ pub fn look(owners: &Owners<'_>, ordinal: u32, find: &dyn Fn(&str) -> Option<Arc
         seen.stale |= scaling_deletes && owners.is_stale_pod(&claim);
         seen.owners |= !owners.are_right(&claim);
         seen.small |= grows && is_small(template, &claim);
+        seen.unlabelled |= grows && lacks(owners.set, template, &claim).is_some();
     }
     seen
 }
@@ -103,6 +117,95 @@ pub fn is_small(template: &PersistentVolumeClaim, claim: &PersistentVolumeClaim)
 #[must_use]
 pub fn is_bound(claim: &PersistentVolumeClaim) -> bool {
     claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
+}
+
+/// The labels and annotations that `claim` should have by its template and does not have; what is more is left.
+#[must_use]
+pub fn lacks(
+    set: &StatefulSet,
+    template: &PersistentVolumeClaim,
+    claim: &PersistentVolumeClaim,
+) -> Option<(Metadata, Metadata)> {
+    if claim.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let mut labels = template.metadata.labels.clone().unwrap_or_default();
+    labels.extend(set.spec.selector.match_labels.clone().unwrap_or_default());
+    let mut annotations = template.metadata.annotations.clone().unwrap_or_default();
+    let differs = |has: &Option<Metadata>, key: &str, value: &str| {
+        has.as_ref().and_then(|has| has.get(key)).is_none_or(|present| present != value)
+    };
+    labels.retain(|key, value| differs(&claim.metadata.labels, key, value));
+    annotations.retain(|key, value| differs(&claim.metadata.annotations, key, value));
+    (!labels.is_empty() || !annotations.is_empty()).then_some((labels, annotations))
+}
+
+/// How the claims of the wanted ordinals follow their templates, for sets that ask for it. `refused`: by name, why a
+/// claim was not allowed to follow.
+#[must_use]
+pub fn condition(
+    set: &StatefulSet,
+    find: &dyn Fn(&str) -> Option<Arc<PersistentVolumeClaim>>,
+    refused: &BTreeMap<String, String>,
+    now: Timestamp,
+) -> Option<StatefulSetCondition> {
+    if !wishes::grows_claims(set) || set.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let (mut behind, mut total, mut reason) = (Vec::new(), 0_usize, "ClaimsUpToDate");
+    for ordinal in ordinals(set) {
+        for template in claim_templates(set) {
+            total += 1;
+            let name = claim_name(set, template, ordinal);
+            let claim = find(&name);
+            let Some(what) = behind_template(set, template, claim.as_deref()) else { continue };
+            let why = refused.get(&name);
+            reason = if why.is_some() || reason == "ClaimsRefused" { "ClaimsRefused" } else { "ClaimsChanging" };
+            behind.push(format!("{name} {what}{}", why.map(|why| format!(": {why}")).unwrap_or_default()));
+        }
+    }
+    let status = if behind.is_empty() { "True" } else { "False" };
+    let more = behind.len().saturating_sub(NAMED_MAX);
+    behind.truncate(NAMED_MAX);
+    let mut message = behind.join("; ");
+    if more > 0 {
+        message += &format!("; and {more} more");
+    }
+    if message.is_empty() {
+        message = format!("claims that are as their templates ask: {total}");
+    }
+    let before = set.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let before = before.into_iter().find(|condition| condition.type_.as_deref() == Some(CONDITION));
+    let since = before.filter(|before| before.status.as_deref() == Some(status));
+    let since = since.and_then(|before| before.last_transition_time.clone()).unwrap_or(Time(now));
+    Some(StatefulSetCondition {
+        type_: Some(CONDITION.to_owned()),
+        status: Some(status.to_owned()),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        last_transition_time: Some(since),
+    })
+}
+
+/// In what a claim is not yet as its template asks.
+fn behind_template(
+    set: &StatefulSet,
+    template: &PersistentVolumeClaim,
+    claim: Option<&PersistentVolumeClaim>,
+) -> Option<String> {
+    let Some(claim) = claim else { return Some("does not exist yet".to_owned()) };
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Some("is being deleted".to_owned());
+    }
+    let wanted = requested(template);
+    if requested(claim) < wanted {
+        return Some(format!("asks for {} of {wanted}", requested(claim)));
+    }
+    let capacity = claim.status.as_ref().and_then(|status| status.capacity.as_ref()?.get("storage"));
+    if capacity.is_some_and(|has| amount(Some(has)) < wanted) {
+        return Some(format!("has {} of {wanted}", amount(capacity)));
+    }
+    lacks(set, template, claim).map(|_| "lacks labels or annotations".to_owned())
 }
 
 impl Owners<'_> {
@@ -310,6 +413,62 @@ mod tests {
             let seen = look(&owners, 0, &|_| Some(Arc::new(claim.clone())));
             assert_eq!(seen.small, expected, "{asked}: {phase} {has} to {template}");
         }
+    }
+
+    #[test]
+    fn claims_get_the_labels_and_annotations_of_their_template_where_the_set_asks_for_it() {
+        let mut set = set("Retain", "Retain");
+        let template =
+            |value: serde_json::Value| serde_json::from_value::<PersistentVolumeClaim>(value).expect("a template");
+        set.spec.volume_claim_templates = Some(vec![template(
+            json!({"metadata": {"name": "data", "labels": {"l": "2"}, "annotations": {"a": "1"}}}),
+        )]);
+        let mut claim = claim(&[]);
+        claim.metadata.labels = Some([("l".to_owned(), "1".to_owned()), ("mine".to_owned(), "x".to_owned())].into());
+        let look_at = |set: &StatefulSet, claim: &PersistentVolumeClaim| {
+            let owners = Owners { set, pod_name: "web-0".into(), pod_uid: "pod", scaled_down: false };
+            look(&owners, 0, &|_| Some(Arc::new(claim.clone()))).unlabelled
+        };
+        assert!(!look_at(&set, &claim), "not asked for");
+        set.metadata.annotations = Some([(wishes::GROW_CLAIMS.to_owned(), "true".to_owned())].into());
+        assert!(look_at(&set, &claim));
+        let (labels, annotations) = lacks(&set, &claim_templates(&set)[0], &claim).expect("something");
+        assert_eq!(json!([labels, annotations]), json!([{"app": "web", "l": "2"}, {"a": "1"}]));
+        claim.metadata.labels.get_or_insert_default().extend(labels);
+        claim.metadata.annotations.get_or_insert_default().extend(annotations);
+        assert!(!look_at(&set, &claim), "what is more is left");
+    }
+
+    #[test]
+    fn the_condition_names_each_claim_that_is_behind_and_why() {
+        let mut set = set("Retain", "Retain");
+        set.metadata.annotations = Some([(wishes::GROW_CLAIMS.to_owned(), "true".to_owned())].into());
+        set.spec.replicas = Some(1);
+        let request = |size: &str| json!({"resources": {"requests": {"storage": size}}});
+        let templates = set.spec.volume_claim_templates.as_mut().expect("templates");
+        templates[0].spec = serde_json::from_value(request("2Gi")).expect("a spec");
+        let now = Timestamp::from_second(9).expect("a time");
+        for (asks, has, refused, expected) in [
+            ("", "", "", "False ClaimsChanging data-web-0 does not exist yet"),
+            ("1Gi", "1Gi", "", "False ClaimsChanging data-web-0 asks for 1Gi of 2Gi"),
+            ("1Gi", "1Gi", "no", "False ClaimsRefused data-web-0 asks for 1Gi of 2Gi: no"),
+            ("2Gi", "1Gi", "", "False ClaimsChanging data-web-0 has 1Gi of 2Gi"),
+            ("2Gi", "2Gi", "", "True ClaimsUpToDate claims that are as their templates ask: 1"),
+        ] {
+            let mut claim = claim(&[]);
+            claim.spec = serde_json::from_value(request(asks)).expect("a spec");
+            claim.status = serde_json::from_value(json!({"capacity": {"storage": has}})).expect("a status");
+            let (labels, _) = lacks(&set, &claim_templates(&set)[0], &claim).unwrap_or_default();
+            claim.metadata.labels = Some(labels);
+            let found = (!asks.is_empty()).then(|| Arc::new(claim));
+            let refused =
+                [("data-web-0".to_owned(), refused.to_owned())].into_iter().filter(|(_, why)| !why.is_empty());
+            let told = condition(&set, &|_| found.clone(), &refused.collect(), now).expect("asked for");
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            assert_eq!(format!("{} {} {}", text(&told.status), text(&told.reason), text(&told.message)), expected);
+        }
+        set.metadata.annotations = None;
+        assert_eq!(condition(&set, &|_| None, &BTreeMap::new(), now), None);
     }
 
     #[test]

@@ -203,7 +203,7 @@ fn every_claims() -> Vec<Claims> {
         Claims { deleting: true, ..none },
         Claims { stale: true, ..none },
         Claims { owners: true, ..none },
-        Claims { small: true, ..none },
+        Claims { small: true, unlabelled: true, ..none },
         Claims { missing: true, deleting: true, owners: true, ..none },
     ]
 }
@@ -226,6 +226,7 @@ fn assert_safe(world: &World) {
             | Action::RepairPod { .. }
             | Action::RepairClaims { .. }
             | Action::GrowClaims { .. }
+            | Action::LabelClaims { .. }
             | Action::RollBack
             | Action::HoldDeletion
             | Action::ReleaseDeletion => panic!("claims are in order, nothing is deleted: {}", context()),
@@ -352,6 +353,9 @@ fn assert_claims_are_safe(world: &World) {
             }
             Action::GrowClaims { ordinal } => {
                 assert!(world.claims[&ordinal].small && ordinal < world.replicas, "{}", context());
+            }
+            Action::LabelClaims { ordinal } => {
+                assert!(world.claims[&ordinal].unlabelled && ordinal < world.replicas, "{}", context());
             }
             Action::DeletePod { ordinal, why: Why::ScaleDown } => {
                 let repaired = plan.actions.iter().position(|a| *a == Action::RepairClaims { ordinal });

@@ -90,6 +90,7 @@ fn changes_pod(action: Action) -> Option<u32> {
         | Action::RepairPod { .. }
         | Action::RepairClaims { .. }
         | Action::GrowClaims { .. }
+        | Action::LabelClaims { .. }
         | Action::RollBack
         | Action::HoldDeletion
         | Action::ReleaseDeletion => None,
@@ -165,6 +166,7 @@ impl World<'_> {
             }),
             Action::RepairClaims { ordinal } => self.claims(ordinal, |slot| slot.claims.owners = false),
             Action::GrowClaims { ordinal } => self.claims(ordinal, |slot| slot.claims.small = false),
+            Action::LabelClaims { ordinal } => self.claims(ordinal, |slot| slot.claims.unlabelled = false),
             Action::DeletePod { ordinal, .. } => self.claims(ordinal, |slot| {
                 if let Some(pod) = &mut slot.pod {
                     pod.terminating = true;

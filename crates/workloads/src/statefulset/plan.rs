@@ -37,6 +37,10 @@ pub enum Action {
     GrowClaims {
         ordinal: u32,
     },
+    /// Give the claims of that ordinal the labels and annotations of their templates.
+    LabelClaims {
+        ordinal: u32,
+    },
     /// Give the set the template of its current revision again.
     RollBack,
     /// Make the deletion of the set wait for this controller.
@@ -120,6 +124,9 @@ pub fn plan(set: &Snapshot) -> Plan {
     // Last, since a class may refuse it, and no pod is to wait for that.
     for slot in set.replicas.iter().filter(|slot| slot.claims.small) {
         plan.act(Action::GrowClaims { ordinal: slot.ordinal });
+    }
+    for slot in set.replicas.iter().filter(|slot| slot.claims.unlabelled) {
+        plan.act(Action::LabelClaims { ordinal: slot.ordinal });
     }
     plan
 }

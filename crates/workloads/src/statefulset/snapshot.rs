@@ -123,6 +123,8 @@ pub struct Claims {
     pub owners: bool,
     /// At least one asks for less storage than its template, and is to grow.
     pub small: bool,
+    /// At least one lacks labels or annotations of its template, and is to have them.
+    pub unlabelled: bool,
 }
 
 /// One ordinal: its pod, if there is one, and its claims.

@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetCondition, StatefulSetStatus};
 
 use super::progress::CONDITION;
-use super::{Action, Progress, Revision, Snapshot};
+use super::{Action, Progress, Revision, Snapshot, claims};
 
 /// How many pods are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +46,7 @@ pub fn count(set: &Snapshot, done: &[Action]) -> Counts {
             | Action::RepairPod { .. }
             | Action::RepairClaims { .. }
             | Action::GrowClaims { .. }
+            | Action::LabelClaims { .. }
             | Action::RollBack
             | Action::HoldDeletion
             | Action::ReleaseDeletion => {}
@@ -87,7 +88,7 @@ pub fn status(
     done: &[Action],
     (current, update): (&str, &str),
     collisions: i32,
-    progress: Option<&Progress>,
+    (progress, claims): (Option<&Progress>, Option<StatefulSetCondition>),
 ) -> StatefulSetStatus {
     let mut counts = count(set, done);
     let rolled_out = counts.is_rolled_out(set);
@@ -106,16 +107,22 @@ pub fn status(
         current_revision: Some(if rolled_out { update } else { current }.to_owned()),
         update_revision: Some(update.to_owned()),
         collision_count: Some(collisions),
-        conditions: conditions(object, progress),
+        conditions: conditions(object, progress, claims),
     }
 }
 
 /// The conditions that others set, and ours where there is something to say.
-fn conditions(object: &StatefulSet, progress: Option<&Progress>) -> Option<Vec<StatefulSetCondition>> {
+fn conditions(
+    object: &StatefulSet,
+    progress: Option<&Progress>,
+    claims: Option<StatefulSetCondition>,
+) -> Option<Vec<StatefulSetCondition>> {
     let before = object.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let others = before.into_iter().flatten().filter(|condition| condition.type_.as_deref() != Some(CONDITION));
+    let ours = [Some(CONDITION), Some(claims::CONDITION)];
+    let others = before.into_iter().flatten().filter(|condition| !ours.contains(&condition.type_.as_deref()));
     let mut conditions: Vec<_> = others.cloned().collect();
     conditions.extend(progress.map(|progress| progress.condition.clone()));
+    conditions.extend(claims);
     (!conditions.is_empty()).then_some(conditions)
 }
 
@@ -135,7 +142,7 @@ mod tests {
         .expect("a set");
         let mut world = world(Policy::OrderedReady, pods);
         (world.replicas, world.update) = (replicas, 1);
-        let status = status(&object, &world.snapshot(), done, ("old", "new"), 2, None);
+        let status = status(&object, &world.snapshot(), done, ("old", "new"), 2, (None, None));
         assert_eq!((status.observed_generation, status.collision_count), (Some(4), Some(2)));
         assert_eq!((status.update_revision.as_deref(), status.conditions), (Some("new"), None));
         let number = |number: Option<i32>| number.unwrap_or(0);
@@ -183,7 +190,7 @@ mod tests {
             serde_json::from_value(json!({"metadata": {}, "spec": {"selector": {}, "template": {}}})).expect("a set");
         let mut world = world(Policy::Parallel, "R1");
         (world.replicas, world.update, world.strategy) = (1, 1, Strategy::OnDelete);
-        let status = status(&object, &world.snapshot(), &[], ("old", "new"), 0, None);
+        let status = status(&object, &world.snapshot(), &[], ("old", "new"), 0, (None, None));
         assert_eq!(status.current_revision.as_deref(), Some("old"));
     }
 
@@ -197,7 +204,7 @@ mod tests {
         }))
         .expect("a set");
         let world = world(Policy::Parallel, "");
-        let status = status(&object, &world.snapshot(), &[], ("old", "new"), 0, None);
+        let status = status(&object, &world.snapshot(), &[], ("old", "new"), 0, (None, None));
         let kinds: Vec<_> = status.conditions.expect("conditions").into_iter().filter_map(|c| c.type_).collect();
         assert_eq!(kinds, ["Theirs"]);
     }

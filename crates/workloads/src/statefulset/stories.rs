@@ -83,6 +83,7 @@ pub(super) fn happen(world: &mut World, event: &str) {
         "claim-going" => drop(world.claims.insert(n, claims(|c| c.deleting = true))),
         "claim-missing" => drop(world.claims.insert(n, claims(|c| c.missing = true))),
         "claim-owners" => drop(world.claims.insert(n, claims(|c| c.owners = true))),
+        "claim-unlabelled" => drop(world.claims.insert(n, claims(|c| c.unlabelled = true))),
         "claim-small" => drop(world.claims.insert(n, claims(|c| c.small = true))),
         "claim-gone" => drop(world.claims.remove(&n)),
         other => panic!("unknown event: {other}"),
@@ -574,6 +575,8 @@ mod ordered {
             "scale 1              |    | create 0 new
              claim-small 0        | p0 | grow 0, wait ready 0
              ready 0, claim-small 0 | R0 | grow 0
+             tick                 | R0 | settled
+             claim-unlabelled 0   | R0 | label 0
              tick                 | R0 | settled",
         );
     }

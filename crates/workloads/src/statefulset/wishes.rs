@@ -9,7 +9,7 @@
 //! | `stead.dev/reserve-ordinals` | `"1,4-6"` | these ordinals get no pod |
 //! | `stead.dev/depends-on` | `"db,queue"` | the first pod starts when these sets are ready |
 //! | `stead.dev/update-last` | a label selector | pods with these labels are updated after all others |
-//! | `stead.dev/grow-claims` | `"true"` | claim templates may grow, and the claims grow with them |
+//! | `stead.dev/grow-claims` | `"true"` | claim templates may grow and be added, and the claims follow |
 //!
 //! A value that cannot be understood counts as not given.
 
@@ -39,7 +39,7 @@ pub const RESERVED: &str = "stead.dev/reserve-ordinals";
 pub const DEPENDS_ON: &str = "stead.dev/depends-on";
 /// A label selector, `role=leader` say: a roll-out takes the pods that it selects after all others.
 pub const UPDATE_LAST: &str = "stead.dev/update-last";
-/// `"true"` allows the storage requests of claim templates to grow.
+/// `"true"` allows claim templates to grow, to be added and to have other labels; claims follow.
 pub const GROW_CLAIMS: &str = "stead.dev/grow-claims";
 /// The finalizer of a deletion that is to leave the pods alone.
 const ORPHAN_FINALIZER: &str = "orphan";

@@ -140,6 +140,7 @@ impl World {
                     self.claims.remove(&ordinal);
                 }
                 Action::GrowClaims { ordinal } => self.claims.entry(ordinal).or_default().small = false,
+                Action::LabelClaims { ordinal } => self.claims.entry(ordinal).or_default().unlabelled = false,
                 Action::RollBack => {
                     self.update = self.current;
                     self.give_up = GiveUp::Never;
@@ -187,6 +188,7 @@ pub(super) fn words(action: Action) -> String {
         Action::DeletePod { ordinal, why: Why::Recreate } => format!("delete {ordinal} (recreate)"),
         Action::DeletePod { ordinal, why: Why::Broken } => format!("delete {ordinal} (broken)"),
         Action::GrowClaims { ordinal } => format!("grow {ordinal}"),
+        Action::LabelClaims { ordinal } => format!("label {ordinal}"),
         Action::RollBack => "roll back".to_owned(),
         Action::DeletePod { ordinal, why: Why::SetDeleted } => format!("delete {ordinal} (set deleted)"),
         Action::HoldDeletion => "hold deletion".to_owned(),

@@ -166,6 +166,7 @@ fn is_ours(set: &Snapshot, share: Share, action: Action) -> bool {
         | Action::RefuseClaims { .. }
         | Action::RepairPod { .. }
         | Action::RepairClaims { .. }
+        | Action::LabelClaims { .. }
         | Action::DeletePod { why: Why::Finished, .. } => false,
         Action::DeletePod { why: Why::Outdated, .. } => share == Share::RollOuts,
         Action::DeletePod { why: Why::Recreate, .. } => false,
