@@ -139,6 +139,33 @@ mod tests {
         assert_eq!(history::data(&typed), json!({"spec": {"template": patch}}));
     }
 
+    /// Names that Kubernetes gave to this template: 1.34, and 1.33, which wrote a null down.
+    #[test]
+    fn names_are_those_of_upstream_and_revisions_of_older_versions_are_still_known() {
+        let template = json!({
+            "metadata": {"annotations": {"test": "value"}, "labels": {"app": "foo"}},
+            "spec": {
+                "containers": [{
+                    "image": "test", "imagePullPolicy": "Always", "name": "test", "resources": {},
+                    "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+                }],
+                "dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "schedulerName": "default-scheduler",
+                "securityContext": {}, "terminationGracePeriodSeconds": 30,
+            },
+        });
+        let set: StatefulSet = serde_json::from_value(json!({
+            "metadata": {"name": "test", "uid": "set"}, "spec": {"selector": {}, "template": template},
+        }))
+        .expect("a set");
+        let Update::Create(new) = decide(&set, &[], 0).update else { panic!("no history") };
+        assert_eq!(named(&new), "test-776999688b");
+        let mut old = (*new).clone();
+        old.data.0["spec"]["template"]["metadata"]["creationTimestamp"] = serde_json::Value::Null;
+        assert_eq!(history::hash(&old.data.0, 0), "c77f6d978");
+        old.metadata.name = Some("test-c77f6d978".to_owned());
+        assert_eq!(decide(&set, &[Arc::new(old)], 0).update, Update::Newest("test-c77f6d978".to_owned()));
+    }
+
     #[test]
     fn a_collision_gives_another_name() {
         let first = decide(&set("one", None, 10), &[], 0);
