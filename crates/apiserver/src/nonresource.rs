@@ -33,7 +33,7 @@ pub(crate) fn serve(server: &ApiServer, path: &str, query: &Query, parts: &Parts
         [] => json(json!({"paths": index()})),
         ["healthz" | "livez" | "readyz", ..] => Ok(health(server, &segments, query)),
         ["version"] => json(version()),
-        ["metrics"] => Ok(response::text(StatusCode::OK, server.0.metrics.render(server.0.store.revision()))),
+        ["metrics"] => Ok(response::text(StatusCode::OK, server.metrics())),
         ["openid", "v1", "jwks"] => Ok(typed(&server.0.pki.tokens.jwks(), "application/jwk-set+json")),
         [".well-known", "openid-configuration"] => Ok(typed(&openid(server), "application/json")),
         ["api" | "apis"] => Ok(roots(server, segments[0], form, parts)),

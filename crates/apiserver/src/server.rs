@@ -125,6 +125,9 @@ impl NodeDialer for NoNodes {
     }
 }
 
+/// Figures as text in Prometheus' format.
+type MetricsSource = Box<dyn Fn() -> String + Send + Sync>;
+
 /// What all requests share.
 pub(crate) struct Inner {
     pub(crate) config: Config,
@@ -142,6 +145,8 @@ pub(crate) struct Inner {
     pub(crate) tokens: TokenCache,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
+    /// Figures of other parts of this process.
+    pub(crate) more_metrics: Mutex<Vec<MetricsSource>>,
     /// Ends long-running requests when the server stops.
     pub(crate) closing: CancellationToken,
     /// One quota check and write at a time, so that two requests cannot both take the last place.
@@ -185,6 +190,7 @@ impl ApiServer {
             tokens: TokenCache::default(),
             limits: Limits::default(),
             metrics: Metrics::default(),
+            more_metrics: Mutex::default(),
             closing: CancellationToken::new(),
             quota: tokio::sync::Mutex::new(()),
             listening: Mutex::new(None),
@@ -197,6 +203,18 @@ impl ApiServer {
     #[must_use]
     pub fn in_process(&self, user: Identity) -> InProcess {
         InProcess::new(self.clone(), user)
+    }
+
+    /// Adds figures of another part of this process to `/metrics`.
+    pub fn add_metrics(&self, source: impl Fn() -> String + Send + Sync + 'static) {
+        self.0.more_metrics.lock().push(Box::new(source));
+    }
+
+    /// Everything that `/metrics` tells.
+    pub(crate) fn metrics(&self) -> String {
+        let mut text = self.0.metrics.render(self.0.store.revision());
+        text.extend(self.0.more_metrics.lock().iter().map(|source| source()));
+        text
     }
 
     /// Opens a connection to the agent of a node: through its tunnel if it has one.

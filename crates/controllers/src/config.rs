@@ -9,6 +9,7 @@ use stead_informer::{Clock, system_clock};
 use stead_workloads::nodeipam::Parts;
 use stead_workloads::nodelife;
 
+use crate::Metrics;
 use crate::statefulset::Counts;
 
 /// The client of a service account in `kube-system`, by its name.
@@ -35,6 +36,8 @@ pub struct Config {
     pub beside_stead: bool,
     /// What [`crate::statefulset::Companion`] did, for its metrics.
     pub companion_counts: Arc<Counts>,
+    /// Where controllers put their figures.
+    pub metrics: Metrics,
 }
 
 impl Default for Config {
@@ -49,6 +52,7 @@ impl Default for Config {
             node_silence_max: nodelife::SILENCE_MAX,
             beside_stead: false,
             companion_counts: Arc::default(),
+            metrics: Metrics::default(),
         }
     }
 }

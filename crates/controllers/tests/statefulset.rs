@@ -370,6 +370,25 @@ async fn recreate_takes_all_pods_down_before_it_makes_new_ones() {
     assert_eq!(events.await.iter().filter(|event| *event == told).count(), 1);
 }
 
+#[tokio::test]
+async fn figures_are_told_under_the_names_of_upstream() {
+    let cluster = Cluster::start().await;
+    let rolling = json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "50%"}}});
+    cluster.create::<StatefulSet>(web(4, rolling)).await;
+    cluster.settled("web").await;
+    cluster.hold_nodes();
+    cluster.unready("web-1").await;
+    cluster.set_until("web", |set| set.status.as_ref().is_some_and(|s| s.ready_replicas == Some(3))).await;
+    let labels = "{pod_management_policy=\"OrderedReady\",statefulset_name=\"web\",statefulset_namespace=\"default\"}";
+    let text = cluster.metrics.render();
+    for line in [
+        format!("statefulset_controller_statefulset_max_unavailable{labels} 2\n"),
+        format!("statefulset_controller_statefulset_unavailable_replicas{labels} 1\n"),
+    ] {
+        assert!(text.contains(&line), "{text}");
+    }
+}
+
 fn words(event: &Event) -> String {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     format!("{} {} {}", text(&event.type_), text(&event.reason), text(&event.message))

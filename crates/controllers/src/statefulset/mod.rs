@@ -18,10 +18,13 @@ use serde_json::json;
 use stead_informer::{Cache, Change, Key, Next, Queue, Severity};
 use stead_workloads::history::name_of;
 use stead_workloads::owner::{controller_of, selects};
-use stead_workloads::statefulset::{self as decisions, Action, Progress, Wait, Why, claims, identity, plan, wishes};
+use stead_workloads::statefulset::{
+    self as decisions, Action, Policy, Progress, Snapshot, Strategy, Wait, Why, claims, identity, plan, wishes,
+};
 
 use self::execute::Outcome;
 use self::observe::Seen;
+use crate::metrics::StatefulSetFigures;
 use crate::{Context, Controller, Error, OwnWrites, family, sources};
 
 pub use self::companion::{Companion, Counts};
@@ -73,8 +76,12 @@ impl Controller for StatefulSets {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
-        let Some(set) = self.inner.sets.by_key(key) else { return Ok(Next::Done) };
+        let Some(set) = self.inner.sets.by_key(key) else {
+            self.inner.cx.config.metrics.no_stateful_set(key);
+            return Ok(Next::Done);
+        };
         let Some(seen) = self.observe(key, set).await? else { return Ok(Next::Done) };
+        self.inner.cx.config.metrics.stateful_set(key, figures(&seen.snapshot));
         let plan = plan(&seen.snapshot);
         if plan.actions.contains(&Action::RollBack) {
             return self.roll_back(&seen).await.map(|()| Next::Done);
@@ -166,6 +173,21 @@ impl StatefulSets {
             wishes::depends_on(set).filter(|other| !self.inner.is_ready(&key.namespace, other)).collect();
         let text = format!("the first Pod of StatefulSet {} waits for StatefulSet {}", key.name, missing.join(", "));
         self.inner.cx.recorder.event(set, Severity::Normal, "WaitingForDependency", text);
+    }
+}
+
+/// What `/metrics` tells of a set.
+fn figures(set: &Snapshot) -> StatefulSetFigures {
+    StatefulSetFigures {
+        policy: match set.policy {
+            Policy::OrderedReady => "OrderedReady",
+            Policy::Parallel => "Parallel",
+        },
+        max_unavailable: match set.strategy {
+            Strategy::RollingUpdate { max_unavailable, .. } => Some(max_unavailable),
+            Strategy::OnDelete | Strategy::Recreate => None,
+        },
+        unavailable: u32::try_from(set.unavailable()).unwrap_or(u32::MAX),
     }
 }
 

@@ -34,6 +34,7 @@ pub struct Cluster {
     log: Arc<Mutex<Vec<String>>>,
     /// Whether the nodes run pods at once, or wait for [`Cluster::ready`] and [`Cluster::gone`].
     nodes_run: Arc<Mutex<bool>>,
+    pub metrics: stead_controllers::Metrics,
     _stop: DropGuard,
     _pki: tempfile::TempDir,
 }
@@ -73,12 +74,14 @@ impl Cluster {
             })),
             ..ControllerConfig::default()
         };
+        let metrics = config.metrics.clone();
         tokio::spawn(run_only(entries, config, client.clone(), caches.clone(), stop.clone()));
         let cluster = Self {
             pods: caches.of::<Pod>(),
             log: Arc::default(),
             nodes_run: Arc::new(Mutex::new(true)),
             server,
+            metrics,
             client,
             caches,
             _stop: stop.drop_guard(),

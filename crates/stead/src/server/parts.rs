@@ -123,6 +123,8 @@ impl Server {
         if !settings.has("local-storage") {
             config.disabled.push("local-storage".to_owned());
         }
+        let metrics = config.metrics.clone();
+        self.api.add_metrics(move || metrics.render());
         let (caches, stop) = (self.caches.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             stead_controllers::run(config, caches.client().clone(), caches, stop).await;

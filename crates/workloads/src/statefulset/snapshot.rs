@@ -190,6 +190,14 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// How many wanted pods are missing or not available.
+    #[must_use]
+    pub fn unavailable(&self) -> usize {
+        self.replicas.iter().filter(|slot| slot.pod.is_none_or(|pod| !pod.is_healthy())).count()
+    }
+}
+
 impl Observed<'_> {
     /// The snapshot of these objects, and how the roll-out gets on where the set gives it a deadline.
     #[must_use]
