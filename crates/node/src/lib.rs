@@ -33,6 +33,7 @@ mod server;
 mod start;
 mod system;
 mod tls;
+mod usage;
 mod volumes;
 mod worker;
 
@@ -93,6 +94,8 @@ pub struct Node {
     pub(crate) sole_users: Mutex<HashMap<String, String>>,
     pub(crate) drivers: csi::Drivers,
     pub(crate) capacity: Capacity,
+    /// What was in use a moment ago.
+    pub(crate) samples: usage::Samples,
     pub(crate) pods: Pods,
     /// Containers whose output somebody has had by attaching.
     pub(crate) attached: Mutex<HashSet<String>>,
@@ -141,6 +144,7 @@ impl Node {
             sole_users: Mutex::default(),
             drivers: csi::Drivers::new(storage),
             capacity: system::capacity(&config),
+            samples: usage::Samples::default(),
             pods: Pods::default(),
             attached: Mutex::default(),
             owners: Mutex::default(),
@@ -176,7 +180,8 @@ impl Node {
                 self.clone().keep_registered(),
                 self.clone().renew_lease(),
                 self.clone().reclaim_volumes(),
-                self.clone().follow_drivers()
+                self.clone().follow_drivers(),
+                self.clone().sample_usage()
             )
         };
         self.stop.run_until_cancelled(all).await;

@@ -36,6 +36,23 @@ pub(crate) fn meminfo(name: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
+/// CPU time that the machine has spent not idle since it was started, nanoseconds.
+#[must_use]
+pub(crate) fn busy_nanos() -> Option<u64> {
+    busy_ticks(&fs::read_to_string("/proc/stat").ok()?).map(|ticks| ticks * (1_000_000_000 / TICKS_PER_SECOND))
+}
+
+/// The kernel's `USER_HZ`, the same on every architecture that is built for.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// User, nice, system, interrupts and stolen time; neither idle nor waiting for disks. Guests are in user already.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();
+    let [user, nice, system, _idle, _wait, rest @ ..] = ticks.as_slice() else { return None };
+    Some(user + nice + system + rest.iter().take(3).sum::<u64>())
+}
+
 /// Size and free bytes of the file system at `path`.
 #[must_use]
 pub(crate) fn disk(path: &Path) -> Option<(u64, u64)> {
@@ -84,4 +101,16 @@ pub(crate) fn architecture() -> &'static str {
 fn os_image(release: &str) -> String {
     let line = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     line.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busy_is_what_is_neither_idle_nor_waiting() {
+        let stat = "cpu  10 2 30 1000 500 1 2 3 7 7\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(busy_ticks(stat), Some(10 + 2 + 30 + 1 + 2 + 3));
+        assert_eq!(busy_ticks("intr 1\n"), None);
+    }
 }

@@ -205,19 +205,25 @@ impl Cgroups {
     pub(crate) fn stats(&self, group: &str) -> Stats {
         let number = |path: PathBuf| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
         let memory = self.dir("memory", group).unwrap_or_default();
-        let (cpu, usage, inactive) = if self.is_unified() {
+        let details = std::fs::read_to_string(memory.join("memory.stat")).unwrap_or_default();
+        let detail = |key: &str| keyed_in(&details, key).unwrap_or(0);
+        let (cpu, usage, [inactive, rss, faults, major]) = if self.is_unified() {
             let cpu = keyed(&memory.join("cpu.stat"), "usage_usec").map(|micros| micros * 1000);
-            (cpu, number(memory.join("memory.current")), keyed(&memory.join("memory.stat"), "inactive_file"))
+            let keys = ["inactive_file", "anon", "pgfault", "pgmajfault"];
+            (cpu, number(memory.join("memory.current")), keys.map(detail))
         } else {
             let cpu = self.dir("cpuacct", group).and_then(|dir| number(dir.join("cpuacct.usage")));
-            let inactive = keyed(&memory.join("memory.stat"), "total_inactive_file");
-            (cpu, number(memory.join("memory.usage_in_bytes")), inactive)
+            let keys = ["total_inactive_file", "total_rss", "total_pgfault", "total_pgmajfault"];
+            (cpu, number(memory.join("memory.usage_in_bytes")), keys.map(detail))
         };
         let usage: u64 = usage.unwrap_or(0);
         Stats {
             cpu_usage_nanos: cpu.unwrap_or(0),
             memory_usage_bytes: usage,
-            memory_working_set_bytes: usage.saturating_sub(inactive.unwrap_or(0)),
+            memory_working_set_bytes: usage.saturating_sub(inactive),
+            memory_rss_bytes: rss,
+            page_faults: faults,
+            major_page_faults: major,
         }
     }
 }
@@ -292,7 +298,10 @@ fn write_value(path: &Path, value: &str) -> io::Result<()> {
 }
 
 fn keyed(path: &Path, key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(path).ok()?;
+    keyed_in(&std::fs::read_to_string(path).ok()?, key)
+}
+
+fn keyed_in(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
@@ -360,6 +369,40 @@ mod tests {
         let unified = parse("28 25 0:25 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
         assert!(unified.is_unified());
         assert_eq!(unified.dir("memory", "a").unwrap(), Path::new("/sys/fs/cgroup/a"));
+    }
+
+    #[test]
+    fn stats_of_both_versions() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(path, text).expect("written");
+        };
+        let of = |controllers: Option<&str>, mount: &str| Hierarchy {
+            mount: dir.path().join(mount),
+            controllers: controllers.map(|names| names.split(',').map(str::to_owned).collect()),
+        };
+        let wanted = Stats {
+            cpu_usage_nanos: 7_000_000,
+            memory_usage_bytes: 1000,
+            memory_working_set_bytes: 900,
+            memory_rss_bytes: 600,
+            page_faults: 12,
+            major_page_faults: 3,
+        };
+        write("v2/a/cpu.stat", "usage_usec 7000\nuser_usec 5000\n");
+        write("v2/a/memory.current", "1000\n");
+        write("v2/a/memory.stat", "anon 600\nfile 300\ninactive_file 100\npgfault 12\npgmajfault 3\n");
+        assert_eq!(Cgroups { hierarchies: vec![of(None, "v2")] }.stats("a"), wanted);
+        write("cpu/a/cpuacct.usage", "7000000\n");
+        write("mem/a/memory.usage_in_bytes", "1000\n");
+        let own = "rss 1\ninactive_file 1\n";
+        let all = "total_rss 600\ntotal_inactive_file 100\ntotal_pgfault 12\ntotal_pgmajfault 3\n";
+        write("mem/a/memory.stat", &format!("{own}{all}"));
+        let hierarchies = vec![of(Some("cpu,cpuacct"), "cpu"), of(Some("memory"), "mem"), of(None, "v2")];
+        assert_eq!(Cgroups { hierarchies }.stats("a"), wanted);
+        assert_eq!(Cgroups { hierarchies: vec![of(None, "v2")] }.stats("gone"), Stats::default());
     }
 
     #[test]

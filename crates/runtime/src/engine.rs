@@ -67,6 +67,8 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     async fn attach(&self, id: &str, config: AttachConfig) -> Result<Session, EngineError>;
     /// CPU and memory in use, from the container's cgroup.
     async fn stats(&self, id: &str) -> Result<Stats, EngineError>;
+    /// The same of a whole sandbox: its containers, those that have ended, and what they left behind in memory.
+    async fn sandbox_stats(&self, id: &str) -> Result<Stats, EngineError>;
 
     /// What happens from now on. A receiver that lags must read `containers()` again.
     fn events(&self) -> broadcast::Receiver<EngineEvent>;
@@ -310,6 +312,10 @@ pub struct Stats {
     pub memory_usage_bytes: u64,
     /// Usage less inactive file pages.
     pub memory_working_set_bytes: u64,
+    /// Memory that no file backs.
+    pub memory_rss_bytes: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
 }
 
 /// A failed engine call.

@@ -98,7 +98,8 @@ impl Node {
         match parts.as_slice() {
             ["healthz"] => Ok(plain(StatusCode::OK, "ok".to_owned())),
             ["pods"] => json(&self.pod_list()),
-            ["stats", "summary"] => json(&self.summary().await),
+            ["stats", "summary"] => json(&self.summary(&query).await),
+            ["metrics", "resource"] => Ok(metrics(self.resource_metrics().await)),
             ["containerLogs", namespace, pod, container] => {
                 only(&request, &[Method::GET])?;
                 self.container_logs(namespace, pod, container, &query).await
@@ -168,6 +169,14 @@ fn plain(code: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(full(text));
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// Prometheus' text format.
+fn metrics(text: String) -> Response<Body> {
+    let mut response = Response::new(full(text));
+    let format = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
+    response.headers_mut().insert(header::CONTENT_TYPE, format);
     response
 }
 

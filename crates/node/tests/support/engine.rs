@@ -302,7 +302,11 @@ impl Engine for FakeEngine {
     }
 
     async fn stats(&self, _: &str) -> Result<Stats, EngineError> {
-        Ok(Stats { cpu_usage_nanos: 1, memory_usage_bytes: 2, memory_working_set_bytes: 3 })
+        Ok(Stats { cpu_usage_nanos: 1, memory_usage_bytes: 2, memory_working_set_bytes: 3, ..Stats::default() })
+    }
+
+    async fn sandbox_stats(&self, _: &str) -> Result<Stats, EngineError> {
+        Ok(Stats { cpu_usage_nanos: 1, memory_usage_bytes: 2, memory_working_set_bytes: 3, ..Stats::default() })
     }
 
     fn events(&self) -> broadcast::Receiver<EngineEvent> {

@@ -407,6 +407,11 @@ impl Engine for Embedded {
         Ok(self.inner.cgroups.stats(&self.inner.container_cgroup(&sandbox.record, id)))
     }
 
+    async fn sandbox_stats(&self, id: &str) -> Result<Stats, EngineError> {
+        let sandbox = self.inner.sandbox(id)?;
+        Ok(self.inner.cgroups.stats(&self.inner.pod_cgroup(&sandbox.record)))
+    }
+
     fn events(&self) -> broadcast::Receiver<EngineEvent> {
         self.inner.events.subscribe()
     }
