@@ -15,6 +15,9 @@ use serde_json::Value;
 
 type Definitions = BTreeMap<String, Value>;
 
+/// Definitions that the published schemas lack: the types of `metrics.k8s.io`, which upstream's metrics-server serves.
+const MORE: &str = include_str!("metrics.json");
+
 /// Types that requests and answers carry beside the kinds themselves.
 const EXTRA_ROOTS: &[&str] = &[
     "io.k8s.api.autoscaling.v1.Scale",
@@ -28,6 +31,8 @@ const EXTRA_ROOTS: &[&str] = &[
     "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
     "io.k8s.apimachinery.pkg.apis.meta.v1.Status",
     "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent",
+    "io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetricsList",
+    "io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetricsList",
 ];
 
 /// Defaults of fields that are keys of an associative list: server-side apply needs them; the published schemas lack them.
@@ -106,7 +111,8 @@ pub(crate) fn run(definitions: &Path, root: &Path) -> Result<()> {
     let text = std::fs::read(definitions).with_context(|| format!("cannot read {}", definitions.display()))?;
     let document: Value = serde_json::from_slice(&text)?;
     let Some(map) = document["$defs"].as_object() else { bail!("{} has no $defs", definitions.display()) };
-    let map: Definitions = map.iter().map(|(name, schema)| (name.clone(), schema.clone())).collect();
+    let mut map: Definitions = map.iter().map(|(name, schema)| (name.clone(), schema.clone())).collect();
+    map.extend(serde_json::from_str::<Definitions>(MORE)?);
     let names = reachable(&map);
     let (mut lines, mut descriptions) = (String::new(), String::new());
     for name in &names {

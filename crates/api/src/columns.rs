@@ -9,6 +9,7 @@ pub(crate) mod headings;
 pub(crate) mod network;
 pub(crate) mod pods;
 pub(crate) mod storage;
+pub(crate) mod usage;
 pub(crate) mod workloads;
 
 use std::borrow::Cow;

@@ -16,6 +16,17 @@ pub enum Scope {
     Cluster,
 }
 
+/// Where the objects of a kind come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The store: what was written to it.
+    Stored,
+    /// The question itself: what is POSTed is answered (TokenReview, SubjectAccessReview, ...).
+    Asked,
+    /// The nodes: read-only, made up when asked for.
+    Measured,
+}
+
 /// The sub-resources that a kind can have. The API server serves each of them once, for every kind that lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subresource {
@@ -137,8 +148,7 @@ pub struct Kind {
     pub categories: &'static [&'static str],
     pub scope: Scope,
     pub subresources: &'static [Subresource],
-    /// Kinds that are only ever POSTed and answered (TokenReview, SubjectAccessReview, ...) are not stored.
-    pub stored: bool,
+    pub origin: Origin,
     /// Where objects of this kind are stored; differs from the kind's own group version when several share one storage.
     pub storage: GroupVersion,
     /// Name of the schema: `io.k8s.api.core.v1.Pod`.
@@ -182,6 +192,11 @@ impl Kind {
     }
 
     #[must_use]
+    pub fn stored(&self) -> bool {
+        self.origin == Origin::Stored
+    }
+
+    #[must_use]
     pub fn has(&self, subresource: Subresource) -> bool {
         self.subresources.contains(&subresource)
     }
@@ -202,8 +217,10 @@ impl Kind {
     /// The verbs of the resource itself, as discovery lists them.
     #[must_use]
     pub fn verbs(&self) -> &'static [&'static str] {
-        if !self.stored {
-            return &["create"];
+        match self.origin {
+            Origin::Asked => return &["create"],
+            Origin::Measured => return &["get", "list"],
+            Origin::Stored => {}
         }
         if self.plural == "namespaces" {
             return &["create", "delete", "get", "list", "patch", "update", "watch"];
@@ -235,7 +252,9 @@ pub fn by_api_version(api_version: &str, kind: &str) -> Option<&'static Kind> {
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static Kind> {
     let name = name.to_ascii_lowercase();
-    let is = |k: &&Kind| k.plural == name || k.singular == name || k.short_names.contains(&name.as_str());
+    let is = |k: &&Kind| {
+        k.plural == name || (k.singular == name && !name.is_empty()) || k.short_names.contains(&name.as_str())
+    };
     KINDS.iter().find(|k| is(k))
 }
 
@@ -258,8 +277,10 @@ mod tests {
             assert!(seen.insert((kind.group, kind.version, kind.plural)), "twice: {kind:?}");
             let storage = kind.storage_kind();
             assert!(!storage.converted(), "{} is stored as {}, which is itself converted", kind.plural, kind.storage);
-            assert_eq!(storage.stored, kind.stored);
-            assert_eq!(kind.singular, kind.kind.to_lowercase());
+            assert_eq!(storage.origin, kind.origin);
+            // Upstream's metrics-server tells no singular.
+            let singular = if kind.origin == Origin::Measured { String::new() } else { kind.kind.to_lowercase() };
+            assert_eq!(kind.singular, singular);
         }
     }
 

@@ -3,12 +3,12 @@
 //! Groups stand in upstream's order of preference; within a group the preferred version of a resource comes first.
 //! Source: upstream's discovery documents and `pkg/registry/*/rest`; selectable fields from the kinds' field label conversions.
 
-use crate::columns::{self, access, cluster, headings, network, pods, storage, workloads};
+use crate::columns::{self, access, cluster, headings, network, pods, storage, usage, workloads};
 use crate::kinds::Subresource::{
     Approval, Attach, Binding, EphemeralContainers, Eviction, Exec, Finalize, Log, PortForward, Proxy, Resize, Scale,
     Status, Token,
 };
-use crate::kinds::{Cells, Column, GroupVersion, Kind, Scope, Subresource};
+use crate::kinds::{Cells, Column, GroupVersion, Kind, Origin, Scope, Subresource};
 
 const NS: Scope = Scope::Namespaced;
 const CLUSTER: Scope = Scope::Cluster;
@@ -122,7 +122,7 @@ pub static KINDS: &[Kind] = &[
     .table(headings::REPLICATION_CONTROLLER, workloads::replication_controller),
     row("", "v1", "PodTemplate", "podtemplates", "podtemplate", NS, "io.k8s.api.core.v1.PodTemplate")
         .table(headings::POD_TEMPLATE, pods::pod_template),
-    row("", "v1", "Binding", "bindings", "binding", NS, "io.k8s.api.core.v1.Binding").not_stored(),
+    row("", "v1", "Binding", "bindings", "binding", NS, "io.k8s.api.core.v1.Binding").asked(),
     // apps
     row("apps", "v1", "StatefulSet", "statefulsets", "statefulset", NS, "io.k8s.api.apps.v1.StatefulSet")
         .short(&["sts"])
@@ -617,7 +617,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.authentication.v1.TokenReview",
     )
-    .not_stored(),
+    .asked(),
     row(
         "authentication.k8s.io",
         "v1",
@@ -627,7 +627,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.authentication.v1.SelfSubjectReview",
     )
-    .not_stored(),
+    .asked(),
     // authorization.k8s.io
     row(
         "authorization.k8s.io",
@@ -638,7 +638,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.authorization.v1.SubjectAccessReview",
     )
-    .not_stored(),
+    .asked(),
     row(
         "authorization.k8s.io",
         "v1",
@@ -648,7 +648,7 @@ pub static KINDS: &[Kind] = &[
         NS,
         "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
     )
-    .not_stored(),
+    .asked(),
     row(
         "authorization.k8s.io",
         "v1",
@@ -658,7 +658,7 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
     )
-    .not_stored(),
+    .asked(),
     row(
         "authorization.k8s.io",
         "v1",
@@ -668,7 +668,30 @@ pub static KINDS: &[Kind] = &[
         CLUSTER,
         "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
     )
-    .not_stored(),
+    .asked(),
+    // metrics.k8s.io
+    row(
+        "metrics.k8s.io",
+        "v1beta1",
+        "NodeMetrics",
+        "nodes",
+        "",
+        CLUSTER,
+        "io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics",
+    )
+    .measured()
+    .table(headings::USAGE, usage::node),
+    row(
+        "metrics.k8s.io",
+        "v1beta1",
+        "PodMetrics",
+        "pods",
+        "",
+        NS,
+        "io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics",
+    )
+    .measured()
+    .table(headings::USAGE, usage::pod),
 ];
 
 /// A stored kind without anything special.
@@ -691,7 +714,7 @@ const fn row(
         categories: &[],
         scope,
         subresources: &[],
-        stored: true,
+        origin: Origin::Stored,
         storage: GroupVersion { group, version },
         schema,
         selectable: &[],
@@ -716,8 +739,13 @@ impl Kind {
         self
     }
 
-    const fn not_stored(mut self) -> Self {
-        self.stored = false;
+    const fn asked(mut self) -> Self {
+        self.origin = Origin::Asked;
+        self
+    }
+
+    const fn measured(mut self) -> Self {
+        self.origin = Origin::Measured;
         self
     }
 

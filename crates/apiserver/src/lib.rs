@@ -19,6 +19,7 @@ mod http;
 mod inprocess;
 pub mod join;
 mod lookup;
+mod measured;
 mod metrics;
 mod negotiate;
 mod nonresource;

@@ -175,7 +175,10 @@ pub(crate) fn metadata_slice(stored: &[u8]) -> Option<&[u8]> {
 /// When the stored bytes are not JSON.
 pub(crate) fn decode(stored: &[u8], revision: Revision) -> Result<Value, serde_json::Error> {
     let mut object: Value = serde_json::from_slice(stored)?;
-    object["metadata"]["resourceVersion"] = revision.to_string().into();
+    // What is nowhere (a dry run, a measurement) has none.
+    if revision > 0 {
+        object["metadata"]["resourceVersion"] = revision.to_string().into();
+    }
     Ok(object)
 }
 

@@ -19,6 +19,7 @@ use crate::chain::flow::Limits;
 use crate::followed::{Granted, Relations};
 use crate::inprocess::InProcess;
 use crate::lookup::{Memo, StoreLookup};
+use crate::measured::Figures;
 use crate::metrics::Metrics;
 use crate::pki::{JoinToken, Pki, PkiError};
 use crate::select::Recent;
@@ -134,6 +135,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) nodes: Arc<dyn NodeDialer>,
     pub(crate) tunnels: Tunnels,
+    pub(crate) figures: Figures,
     pub(crate) joining: OnceLock<Joining>,
     pub(crate) pki: Pki,
     pub(crate) issuer: String,
@@ -180,6 +182,7 @@ impl ApiServer {
             store,
             nodes,
             tunnels: Tunnels::default(),
+            figures: Figures::default(),
             joining: OnceLock::new(),
             pki,
             memo: Memo::default(),

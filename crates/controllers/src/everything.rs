@@ -43,7 +43,7 @@ pub(crate) struct Everything {
 
 /// Whether a row stands for objects of its own: some kinds are served under several groups.
 fn is_own(kind: &Kind) -> bool {
-    kind.stored && kind.group_version() == kind.storage && kind.kind != "Event"
+    kind.stored() && kind.group_version() == kind.storage && kind.kind != "Event"
 }
 
 impl Everything {

@@ -32,6 +32,7 @@ const ORDER: &[&str] = &[
     "resource.k8s.io",
     "flowcontrol.apiserver.k8s.io",
     "storagemigration.k8s.io",
+    "metrics.k8s.io",
 ];
 
 /// The two versions of aggregated discovery.
@@ -144,7 +145,7 @@ fn describe_resource(kind: &Kind) -> Value {
         "verbs": kind.verbs(),
     });
     put_names(kind, &mut resource);
-    if kind.stored {
+    if kind.stored() {
         resource["storageVersionHash"] = storage_version_hash(kind).into();
     }
     resource

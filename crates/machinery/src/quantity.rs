@@ -61,6 +61,12 @@ impl Quantity {
         Self { nanos: i128::from(milli) * (NANO / 1000), format }
     }
 
+    /// A number of billionths.
+    #[must_use]
+    pub fn from_nanos(nanos: i128, format: Format) -> Self {
+        Self::clamped(nanos, format)
+    }
+
     #[must_use]
     pub fn is_zero(&self) -> bool {
         self.nanos == 0
@@ -362,6 +368,7 @@ mod tests {
         assert_eq!(q("1n").milli_value(), 1);
         assert_eq!(q("2Gi").milli_value(), 2 * 1024 * 1024 * 1024 * 1000);
         assert_eq!(q("9E").milli_value(), i64::MAX);
+        assert_eq!(Quantity::from_nanos(1_500_000, Format::DecimalSi).to_string(), "1500u");
         assert_eq!((q("1Gi") + q("512Mi")).to_string(), "1536Mi");
         assert_eq!((Quantity::default() + q("1Gi")).to_string(), "1Gi");
         assert_eq!((q("1") - q("250m")).to_string(), "750m");

@@ -11,6 +11,14 @@ const READ: &str = "get,list,watch";
 const WRITE: &str = "create,delete,deletecollection,patch,update";
 const ALL: &str = "create,delete,deletecollection,get,list,patch,update,watch";
 
+/// What reads usage; a part of `view`, `edit` and `admin`.
+const METRICS_READER: &str = "system:aggregated-metrics-reader";
+const AGGREGATED_TO_ALL: [&str; 3] = [
+    "rbac.authorization.k8s.io/aggregate-to-admin",
+    "rbac.authorization.k8s.io/aggregate-to-edit",
+    "rbac.authorization.k8s.io/aggregate-to-view",
+];
+
 /// Verbs, API groups (`-` is core), resources.
 type Rule = (&'static str, &'static str, &'static str);
 
@@ -171,6 +179,8 @@ const ROLES: &[(&str, &[Rule])] = &[
             (ALL, "coordination.k8s.io", "leases"),
         ],
     ),
+    // Upstream's metrics-server brings it along.
+    (METRICS_READER, &[(READ, "metrics.k8s.io", "nodes,pods")]),
     (
         "system:aggregate-to-admin",
         &[
@@ -510,7 +520,8 @@ fn aggregated() -> Vec<Value> {
     let parts = [("view", vec!["view"]), ("edit", vec!["edit", "view"]), ("admin", vec!["admin", "edit", "view"])];
     let mut out = Vec::new();
     for (i, (name, from)) in parts.iter().enumerate() {
-        let rules = from.iter().flat_map(|part| rules_of(&format!("system:aggregate-to-{part}"))).collect();
+        let roles = from.iter().map(|part| format!("system:aggregate-to-{part}"));
+        let rules = roles.chain([METRICS_READER.to_owned()]).flat_map(|role| rules_of(&role)).collect();
         let labels: Vec<String> = parts.get(i + 1).map(|(next, _)| to(next)).into_iter().collect();
         let mut role = role(name, &labels.iter().map(String::as_str).collect::<Vec<_>>(), rules);
         role["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {to(name): "true"}}]});
@@ -548,7 +559,10 @@ fn plain_roles() -> Vec<Value> {
     for (name, rules) in ROLES {
         let label =
             name.strip_prefix("system:aggregate-to-").map(|to| format!("rbac.authorization.k8s.io/aggregate-to-{to}"));
-        let labels: Vec<&str> = label.iter().map(String::as_str).collect();
+        let mut labels: Vec<&str> = label.iter().map(String::as_str).collect();
+        if *name == METRICS_READER {
+            labels.extend(AGGREGATED_TO_ALL);
+        }
         let mut role = role(name, &labels, rules.iter().map(rule).collect());
         if *name == "system:certificates.k8s.io:kube-apiserver-client-approver" {
             role["rules"][0]["resourceNames"] = json!(["kubernetes.io/kube-apiserver-client"]);

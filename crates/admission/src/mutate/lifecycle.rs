@@ -13,7 +13,7 @@ const PROTECTED: &[&str] = &["default", "kube-system", "kube-public"];
 
 /// Reviews are answered, not stored: their namespace need not exist.
 fn is_review(kind: &Kind) -> bool {
-    !kind.stored
+    !kind.stored()
 }
 
 pub(crate) fn create(kind: &Kind, object: &Value, ctx: &Context<'_>) -> Result<(), ApiError> {

@@ -829,3 +829,11 @@ pub(crate) const API_SERVICE: &[Column] = &[
     column("Available", "string", "Whether this service is available."),
     AGE,
 ];
+
+/// Of what nodes and pods use; the headings are the names of the resources, as metrics-server has them.
+pub(crate) const USAGE: &[Column] = &[
+    Column { description: "Name of the resource", ..NAME },
+    Column { format: "quantity", ..column("cpu", "string", "") },
+    Column { format: "quantity", ..column("memory", "string", "") },
+    Column { format: "duration", ..column("Window", "string", "") },
+];

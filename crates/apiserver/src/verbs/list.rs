@@ -56,6 +56,11 @@ pub(crate) async fn matching(server: &ApiServer, target: &Target, call: &Call) -
     Ok(selected(server, &prefix, &options, &selection).await?.entries)
 }
 
+/// Judges the query of a list that is not of the store.
+pub(crate) fn check(query: &Query) -> Result<(), ApiError> {
+    ListOptions::read(query, Revision::MAX).map(|_| ())
+}
+
 /// A page of a list.
 struct Page {
     entries: Vec<Entry>,

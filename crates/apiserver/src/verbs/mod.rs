@@ -11,6 +11,7 @@ pub(crate) mod watch;
 pub(crate) mod write;
 
 use serde_json::json;
+use stead_api::kinds::Origin;
 use stead_api::{Kind, Subresource, kinds};
 use stead_machinery::ApiError;
 use stead_machinery::status::Reason;
@@ -19,7 +20,7 @@ use crate::chain::Call;
 use crate::path::{ResourceRequest, Verb};
 use crate::response::{self, Answer};
 use crate::server::ApiServer;
-use crate::subresources;
+use crate::{measured, subresources};
 
 /// The kind and object that a request is about. `name` is empty for collections, `namespace` for all of them.
 #[derive(Clone, Debug)]
@@ -59,11 +60,11 @@ pub(crate) async fn dispatch(server: &ApiServer, request: ResourceRequest, call:
         }
         return subresources::dispatch(server, target, *known, verb, &rest, call).await;
     }
-    if !kind.stored {
-        return match verb {
-            Verb::Create => subresources::review(server, &target, &call).await,
-            _ => Err(not_allowed()),
-        };
+    match (kind.origin, verb) {
+        (Origin::Stored, _) => {}
+        (Origin::Asked, Verb::Create) => return subresources::review(server, &target, &call).await,
+        (Origin::Measured, Verb::List | Verb::Get) => return measured::serve(server, &target, &call).await,
+        (Origin::Asked | Origin::Measured, _) => return Err(not_allowed()),
     }
     if !kind.verbs().contains(&verb.as_str()) {
         return Err(not_allowed());

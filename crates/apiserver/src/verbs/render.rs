@@ -86,6 +86,10 @@ fn put_value(out: &mut BytesMut, value: &Value) {
 }
 
 fn put_metadata(out: &mut BytesMut, stored: &[u8], revision: Revision) {
+    if revision == 0 {
+        out.put_slice(b"\"metadata\":");
+        return out.put_slice(objects::metadata_slice(stored).unwrap_or(b"{}"));
+    }
     out.put_slice(b"\"metadata\":{\"resourceVersion\":\"");
     out.put_slice(revision.to_string().as_bytes());
     out.put_slice(b"\"");
@@ -114,6 +118,10 @@ impl ListMeta {
     }
 
     fn put(&self, out: &mut BytesMut) {
+        if self.revision == 0 {
+            // A list of measurements.
+            return out.put_slice(b"\"metadata\":{}");
+        }
         out.put_slice(format!("\"metadata\":{{\"resourceVersion\":\"{}\"", self.revision).as_bytes());
         if !self.next.is_empty() {
             out.put_slice(format!(",\"continue\":\"{}\"", self.next).as_bytes());

@@ -1,6 +1,7 @@
 //! The paths and operations of the kinds, once for both versions of OpenAPI.
 
 use serde_json::{Map, Value, json};
+use stead_api::kinds::Origin;
 use stead_api::{Kind, Subresource};
 
 /// Where the types of requests themselves are.
@@ -135,7 +136,7 @@ fn of_kind(kind: &Kind) -> Vec<PathItem> {
     let with = |extra: &[Param]| scope.iter().chain(extra).copied().collect::<Vec<_>>();
     let mut items =
         vec![PathItem { path: collection, params: with(&[PRETTY]), operations: collection_operations(kind) }];
-    if !kind.stored {
+    if kind.origin == Origin::Asked {
         return items;
     }
     if kind.namespaced() {
@@ -198,6 +199,9 @@ fn collection_operations(kind: &Kind) -> Vec<Operation> {
     if kind.verbs().contains(&"list") {
         operations.push(list(kind, ""));
     }
+    if kind.origin == Origin::Measured {
+        return operations;
+    }
     operations.push(Operation {
         description: format!("create a {}", kind.kind),
         body: Body::Type(kind.schema.to_owned()),
@@ -228,11 +232,15 @@ fn options(name: &str) -> Body {
 
 fn item_operations(kind: &Kind) -> Vec<Operation> {
     let own = || Body::Type(kind.schema.to_owned());
+    let read = Operation {
+        description: format!("read the specified {}", kind.kind),
+        ..operation(kind, "get", "get", "read", "")
+    };
+    if kind.origin == Origin::Measured {
+        return vec![read];
+    }
     vec![
-        Operation {
-            description: format!("read the specified {}", kind.kind),
-            ..operation(kind, "get", "get", "read", "")
-        },
+        read,
         Operation {
             description: format!("replace the specified {}", kind.kind),
             body: own(),
