@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::commands::{
     annotate, api_resources, apply, attach, auth, cluster_info, completion, config, cordon, cp, create, delete,
     describe, drain, edit, events, exec, explain, get, label, logs, patch, plan, port_forward, replace, rollout, run,
-    scale, set, taint, timeline, version, wait,
+    scale, set, taint, timeline, top, version, wait,
 };
 
 /// kubectl's commands, for any Kubernetes cluster.
@@ -120,6 +120,8 @@ pub(crate) enum Command {
     Plan(plan::Flags),
     /// What happened to an object and what belongs to it, in order.
     Timeline(timeline::Flags),
+    /// CPU and memory in use by nodes and pods.
+    Top(top::Flags),
     /// Versions of client and server.
     Version(version::Flags),
     /// Take a node out of scheduling.

@@ -34,6 +34,7 @@ pub(crate) mod scale;
 pub(crate) mod set;
 pub(crate) mod taint;
 pub(crate) mod timeline;
+pub(crate) mod top;
 pub(crate) mod version;
 pub(crate) mod wait;
 
@@ -70,6 +71,7 @@ pub(crate) async fn run(session: &Session, command: Command) -> Result {
         Command::Explain(flags) => explain::run(session, flags).await,
         Command::Plan(flags) => plan::run(session, flags).await,
         Command::Timeline(flags) => timeline::run(session, flags).await,
+        Command::Top(flags) => top::run(session, flags).await,
         Command::Version(flags) => version::run(session, flags).await,
         Command::Cordon(flags) => cordon::run(session, flags, true).await,
         Command::Uncordon(flags) => cordon::run(session, flags, false).await,
