@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use stead_client::Client;
 use stead_informer::{Clock, system_clock};
 use stead_workloads::nodeipam::Parts;
-use stead_workloads::nodelife;
+use stead_workloads::{hpa, nodelife};
 
 use crate::Metrics;
 use crate::statefulset::Counts;
@@ -38,6 +39,9 @@ pub struct Config {
     pub companion_counts: Arc<Counts>,
     /// Where controllers put their figures.
     pub metrics: Metrics,
+    /// How often autoscalers look (`--horizontal-pod-autoscaler-sync-period`).
+    pub autoscaler_sync: Duration,
+    pub autoscaling: hpa::Settings,
 }
 
 impl Default for Config {
@@ -53,6 +57,8 @@ impl Default for Config {
             beside_stead: false,
             companion_counts: Arc::default(),
             metrics: Metrics::default(),
+            autoscaler_sync: crate::hpa::sync_period(),
+            autoscaling: hpa::Settings::default(),
         }
     }
 }

@@ -63,6 +63,7 @@ pub mod family;
 mod frame;
 pub mod gc;
 mod history;
+pub mod hpa;
 pub mod job;
 mod metrics;
 pub mod namespace;

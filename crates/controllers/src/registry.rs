@@ -15,13 +15,14 @@ use crate::disruption::{Budgets, Marks};
 use crate::endpoints::{EndpointsObjects, MirroredSlices, Slices};
 use crate::frame::run_one;
 use crate::gc::Garbage;
+use crate::hpa::Autoscalers;
 use crate::job::Jobs;
 use crate::namespace::Namespaces;
 use crate::nodeipam::NodeRanges;
 use crate::nodelife::NodeLife;
 use crate::podgc::PodGarbage;
 use crate::quota::Quotas;
-use crate::replicaset::ReplicaSets;
+use crate::replicaset::{ReplicaSets, ReplicationControllers};
 use crate::rootca::RootCertificates;
 use crate::serviceaccount::ServiceAccounts;
 use crate::statefulset::StatefulSets;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Entry> {
         entry::<DaemonSets>(),
         entry::<Deployments>(),
         entry::<ReplicaSets>(),
+        entry::<ReplicationControllers>(),
         entry::<Jobs>(),
         entry::<CronJobs>(),
         entry::<EndpointsObjects>(),
@@ -71,6 +73,7 @@ pub fn all() -> Vec<Entry> {
         entry::<TaintEviction>(),
         entry::<Budgets>(),
         entry::<Marks>(),
+        entry::<Autoscalers>(),
     ]
 }
 

@@ -1,42 +1,93 @@
-//! Keeps every ReplicaSet at its number of pods. The decision is [`stead_workloads::replicaset`].
+//! Keeps every ReplicaSet at its number of pods, and every ReplicationController, which is its elder with the same behaviour.
+//! The decision is [`stead_workloads::replicaset`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, Resource};
+use serde::Serialize;
 use stead_client::{Class, classify, message};
-use stead_informer::{Cache, Change, Key, Next, Queue, Severity, index};
-use stead_workloads::owner::{controller_of, selects};
-use stead_workloads::replicaset::{self as decisions, Failure, new_pod, plan, set_ref};
+use stead_informer::{Cache, Change, Key, Next, Object, Queue, Severity, index};
+use stead_workloads::owner::{controller_of, controller_ref, selects};
+use stead_workloads::replicaset::{self as decisions, Failure, new_pod, plan, replication};
 
 use crate::family::{self, Head, gather, still_alive};
 use crate::{Context, Controller, Error, OwnWrites, slow_start, sources};
 
+/// A kind whose objects are kept at a number of pods.
+pub trait Replicated: Object + Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize {
+    /// Upstream's name of the controller and its account.
+    const CONTROLLER: &'static str;
+    const API_VERSION: &'static str;
+    const KIND: &'static str;
+
+    /// The object as the decision takes it.
+    fn as_set(&self) -> Cow<'_, ReplicaSet>;
+
+    #[must_use]
+    fn with_status(&self, status: ReplicaSetStatus) -> Self;
+}
+
+impl Replicated for ReplicaSet {
+    const CONTROLLER: &'static str = "replicaset-controller";
+    const API_VERSION: &'static str = "apps/v1";
+    const KIND: &'static str = "ReplicaSet";
+
+    fn as_set(&self) -> Cow<'_, ReplicaSet> {
+        Cow::Borrowed(self)
+    }
+
+    fn with_status(&self, status: ReplicaSetStatus) -> Self {
+        Self { status: Some(status), ..self.clone() }
+    }
+}
+
+impl Replicated for ReplicationController {
+    const CONTROLLER: &'static str = "replication-controller";
+    const API_VERSION: &'static str = "v1";
+    const KIND: &'static str = "ReplicationController";
+
+    fn as_set(&self) -> Cow<'_, ReplicaSet> {
+        Cow::Owned(replication::to_set(self))
+    }
+
+    fn with_status(&self, status: ReplicaSetStatus) -> Self {
+        Self { status: Some(replication::to_status(status)), ..self.clone() }
+    }
+}
+
 /// The ReplicaSet controller.
-#[derive(Clone, Debug)]
-pub struct ReplicaSets {
-    inner: Arc<Inner>,
+pub type ReplicaSets = Replicas<ReplicaSet>;
+/// The controller of ReplicationControllers.
+pub type ReplicationControllers = Replicas<ReplicationController>;
+
+/// The controller of one such kind.
+#[derive(Debug)]
+pub struct Replicas<K> {
+    inner: Arc<Inner<K>>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Inner<K> {
     cx: Context,
-    sets: Cache<ReplicaSet>,
+    sets: Cache<K>,
     pods: Cache<Pod>,
     writes: OwnWrites,
 }
 
-impl Controller for ReplicaSets {
-    const NAME: &'static str = "replicaset-controller";
+impl<K: Replicated> Controller for Replicas<K> {
+    const NAME: &'static str = K::CONTROLLER;
 
     fn start(cx: Context, queue: &Queue<Key>) -> Self {
-        let (sets, pods) = (cx.caches.of::<ReplicaSet>(), cx.caches.of::<Pod>());
+        let (sets, pods) = (cx.caches.of::<K>(), cx.caches.of::<Pod>());
         family::prepare(&sets);
         family::prepare(&pods);
         sources::wake_self(&sets, queue);
-        sources::wake_controller(&pods, "ReplicaSet", queue);
+        sources::wake_controller(&pods, K::KIND, queue);
         let of_orphan = sets.clone();
         sources::wake(&pods, queue, move |change| sets_that_may_adopt(&of_orphan, change));
         Self { inner: Arc::new(Inner { cx, sets, pods, writes: OwnWrites::default() }) }
@@ -52,10 +103,11 @@ impl Controller for ReplicaSets {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let inner = &*self.inner;
-        let Some(set) = inner.sets.by_key(key) else { return Ok(Next::Done) };
-        let reference = set_ref(&set);
+        let Some(object) = inner.sets.by_key(key) else { return Ok(Next::Done) };
+        let set = object.as_set();
+        let reference = controller_ref(K::API_VERSION, K::KIND, &set.metadata);
         let head = Head { key, meta: &set.metadata, reference: &reference };
-        let alive = || still_alive::<ReplicaSet>(&inner.cx.client, key, &set.metadata);
+        let alive = || still_alive::<K>(&inner.cx.client, key, &set.metadata);
         let none = std::collections::BTreeMap::new();
         let fits = |pod: &Pod| selects(&set.spec.selector, pod.metadata.labels.as_ref().unwrap_or(&none));
         let family = gather((&inner.cx.client, &inner.pods, &inner.writes), head, fits, alive).await?;
@@ -64,16 +116,17 @@ impl Controller for ReplicaSets {
         }
         let now = inner.cx.now();
         let plan = plan(&set, &family.members, &self.related(&set, &family.members), now);
-        let work = Work { inner: self.inner.clone(), key: key.clone(), set: set.clone() };
+        let pod = set.spec.template.as_ref().map(|template| Arc::new(new_pod(&set.metadata, &reference, template)));
+        let work = Work { inner: self.inner.clone(), key: key.clone(), object: object.clone(), pod };
         let result = work.create(plan.create).await;
         let result = if result.is_ok() { work.delete(plan.delete).await } else { result };
         let failure = result.as_ref().err().map(|(failure, _)| failure);
         let status = decisions::status(&set, &family.members, failure, now);
-        if set.status.as_ref() != Some(&status) {
-            let api: Api<ReplicaSet> = Api::namespaced(inner.cx.client.clone(), &key.namespace);
-            let set = ReplicaSet { status: Some(status), ..(*set).clone() };
-            let written = api.replace_status(&key.name, &PostParams::default(), &set).await;
-            let written = written.map_err(Error::doing(format!("write the status of ReplicaSet {key}")))?;
+        let counted = object.with_status(status);
+        if set.status != counted.as_set().status {
+            let api: Api<K> = Api::namespaced(inner.cx.client.clone(), &key.namespace);
+            let written = api.replace_status(&key.name, &PostParams::default(), &counted).await;
+            let written = written.map_err(Error::doing(format!("write the status of {} {key}", K::KIND)))?;
             inner.writes.wrote(key, &inner.sets, &written);
         }
         result.map_err(|(_, error)| error)?;
@@ -82,35 +135,42 @@ impl Controller for ReplicaSets {
     }
 }
 
-impl ReplicaSets {
-    /// The pods of all ReplicaSets with the same owner, which say where pods are doubled up.
+impl<K: Replicated> Replicas<K> {
+    /// The pods of all sets with the same owner, which say where pods are doubled up.
     fn related(&self, set: &ReplicaSet, own: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
         let Some(owner) = controller_of(&set.metadata) else { return own.to_vec() };
         let siblings = self.inner.sets.by_index(index::CONTROLLER_UID, &owner.uid);
-        let uids = siblings.iter().filter_map(|sibling| sibling.metadata.uid.as_deref());
+        let uids = siblings.iter().filter_map(|sibling| sibling.meta().uid.as_deref());
         uids.flat_map(|uid| self.inner.pods.by_index(index::CONTROLLER_UID, uid)).collect()
     }
 }
 
 /// Everything the steps of one plan need.
-#[derive(Clone)]
-struct Work {
-    inner: Arc<Inner>,
+struct Work<K> {
+    inner: Arc<Inner<K>>,
     key: Key,
-    set: Arc<ReplicaSet>,
+    object: Arc<K>,
+    /// To be made as often as there are pods missing.
+    pod: Option<Arc<Pod>>,
+}
+
+impl<K> Clone for Work<K> {
+    fn clone(&self) -> Self {
+        let Self { inner, key, object, pod } = self;
+        Self { inner: inner.clone(), key: key.clone(), object: object.clone(), pod: pod.clone() }
+    }
 }
 
 type Outcome = Result<(), (Failure, Error)>;
 
-impl Work {
+impl<K: Replicated> Work<K> {
     fn api(&self) -> Api<Pod> {
         Api::namespaced(self.inner.cx.client.clone(), &self.key.namespace)
     }
 
     async fn create(&self, count: usize) -> Outcome {
-        let Some(template) = &self.set.spec.template else { return Ok(()) };
-        let pod = Arc::new(new_pod(&self.set.metadata, &set_ref(&self.set), template));
-        let pods = vec![pod; count];
+        let Some(pod) = &self.pod else { return Ok(()) };
+        let pods = vec![pod.clone(); count];
         let step = |pod: Arc<Pod>| {
             let work = self.clone();
             async move { work.create_one(&pod).await }
@@ -157,21 +217,21 @@ impl Work {
         if classify(&error) != Class::NamespaceTerminating {
             self.event(Severity::Warning, reason, format!("Error {verb}: {why}"));
         }
-        (Failure { reason, message: why }, Error::doing(format!("{doing} of ReplicaSet {}", self.key))(error))
+        (Failure { reason, message: why }, Error::doing(format!("{doing} of {} {}", K::KIND, self.key))(error))
     }
 
     fn event(&self, severity: Severity, reason: &str, text: String) {
-        self.inner.cx.recorder.event(&*self.set, severity, reason, text);
+        self.inner.cx.recorder.event(&*self.object, severity, reason, text);
     }
 }
 
 /// The sets that a pod without a controller might belong to.
-fn sets_that_may_adopt(sets: &Cache<ReplicaSet>, change: &Change<Pod>) -> Vec<Key> {
+fn sets_that_may_adopt<K: Replicated>(sets: &Cache<K>, change: &Change<Pod>) -> Vec<Key> {
     let Some(pod) = change.new.as_ref().filter(|pod| controller_of(&pod.metadata).is_none()) else { return Vec::new() };
     let labels = pod.metadata.labels.clone().unwrap_or_default();
     if labels.is_empty() {
         return Vec::new();
     }
-    let fitting = sets.list_ns(&change.key.namespace).into_iter().filter(|set| selects(&set.spec.selector, &labels));
-    fitting.map(|set| Key::of(&set.metadata)).collect()
+    let fits = |set: &Arc<K>| selects(&set.as_set().spec.selector, &labels);
+    sets.list_ns(&change.key.namespace).iter().filter(|set| fits(set)).map(|set| Key::of(set.meta())).collect()
 }

@@ -89,6 +89,9 @@ pub(crate) struct ServerFlags {
     /// Seconds for which a node may be silent before it counts as not ready.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) node_monitor_grace_period: u32,
+    /// Seconds between two looks of a HorizontalPodAutoscaler at what is in use.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) horizontal_pod_autoscaler_sync_period: u32,
     #[command(flatten)]
     pub(crate) node: NodeFlags,
     /// More to log.

@@ -15,6 +15,7 @@ pub mod deployment;
 pub mod disruption;
 pub mod gc;
 pub mod history;
+pub mod hpa;
 pub mod job;
 pub mod namespace;
 pub mod nodeipam;

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use stead_apiserver::{ApiServer, Config, Identity, NoNodes};
+use stead_apiserver::{ApiServer, Config, Identity, NoNodes, NodeDialer};
 use stead_client::{Client, create_if_absent, in_process};
 use stead_controllers::{Config as ControllerConfig, registry, run_only};
 use stead_informer::{Cache, Caches, Object};
@@ -47,6 +47,11 @@ impl Cluster {
 
     /// The same with more controllers than those of workloads.
     pub async fn start_with(more: &[&str]) -> Self {
+        Self::start_among(more, Arc::new(NoNodes), ControllerConfig::default()).await
+    }
+
+    /// The same with nodes that can be asked, and settings of the controllers.
+    pub async fn start_among(more: &[&str], nodes: Arc<dyn NodeDialer>, settings: ControllerConfig) -> Self {
         let pki = tempfile::tempdir().expect("a directory");
         let config = Config {
             bind: "127.0.0.1:0".parse().expect("an address"),
@@ -57,7 +62,7 @@ impl Cluster {
             cluster_domain: "cluster.local".to_owned(),
             cluster_dns: IpAddr::V4(Ipv4Addr::new(10, 43, 0, 10)),
         };
-        let server = ApiServer::open(config, stead_store::memory(), Arc::new(NoNodes)).await.expect("opens");
+        let server = ApiServer::open(config, stead_store::memory(), nodes).await.expect("opens");
         let client = in_process(server.in_process(Identity::admin()), NS);
         let account = ServiceAccount { metadata: name("default"), ..Default::default() };
         create_if_absent(&Api::namespaced(client.clone(), NS), &account).await.expect("a service account");
@@ -72,7 +77,7 @@ impl Cluster {
                 let user = format!("system:serviceaccount:kube-system:{name}");
                 in_process(accounts.in_process(Identity::new(&user, &["system:serviceaccounts"])), NS)
             })),
-            ..ControllerConfig::default()
+            ..settings
         };
         let metrics = config.metrics.clone();
         tokio::spawn(run_only(entries, config, client.clone(), caches.clone(), stop.clone()));

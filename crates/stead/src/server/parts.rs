@@ -118,6 +118,7 @@ impl Server {
             accounts: Some(accounts(&self.api)),
             pod_ranges: Some(Parts::of(&settings.cluster.cluster_cidr, NODE_BITS)?),
             node_silence_max: settings.node_silence_max,
+            autoscaler_sync: settings.autoscaler_sync,
             ..stead_controllers::Config::default()
         };
         if !settings.has("local-storage") {

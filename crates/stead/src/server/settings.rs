@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use jiff::SignedDuration;
@@ -27,6 +28,7 @@ pub(crate) struct Settings {
     pub(crate) node: Option<NodeSettings>,
     pub(crate) token: Option<String>,
     pub(crate) node_silence_max: SignedDuration,
+    pub(crate) autoscaler_sync: Duration,
 }
 
 impl Settings {
@@ -74,6 +76,7 @@ impl Settings {
             node: runs_pods.then_some(node),
             token: flags.token,
             node_silence_max: SignedDuration::from_secs(flags.node_monitor_grace_period.into()),
+            autoscaler_sync: Duration::from_secs(flags.horizontal_pod_autoscaler_sync_period.into()),
         })
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Behaviour is that of upstream's `pkg/controller/replicaset` at Kubernetes 1.37.
 
+pub mod replication;
 mod victims;
 
 use std::sync::Arc;
