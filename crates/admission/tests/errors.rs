@@ -589,6 +589,7 @@ fn other_kinds() {
             "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
         )],
     );
+    job_policies(&job);
     let cron = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "cj"},
         "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": job["spec"]}}});
     check_creates(
@@ -607,6 +608,7 @@ fn other_kinds() {
             "spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`",
         )],
     );
+    autoscalers(&scaler);
     let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "i"},
         "spec": {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}});
     check_creates(
@@ -624,5 +626,141 @@ fn other_kinds() {
             json!({"spec": {"maxUnavailable": 1}}),
             "spec: Invalid value: {\"MinAvailable\":1,\"Selector\":{\"matchLabels\":{\"app\":\"web\"}},\"MaxUnavailable\":1,\"UnhealthyPodEvictionPolicy\":null}: minAvailable and maxUnavailable cannot be both set",
         )],
+    );
+}
+
+fn job_policies(job: &Value) {
+    let indexed =
+        |more: Value| merged(&json!({"spec": {"completionMode": "Indexed", "completions": 3}}), &json!({"spec": more}));
+    let rule = |rule: Value| json!({"spec": {"podFailurePolicy": {"rules": [rule]}}});
+    let codes = |operator: &str, values: Value| json!({"operator": operator, "values": values});
+    let success = |rule: Value| indexed(json!({"successPolicy": {"rules": [rule]}}));
+    check_creates(
+        job,
+        &[
+            (
+                json!({"spec": {"maxFailedIndexes": 1}}),
+                "spec.maxFailedIndexes: Invalid value: 1: requires indexed completion mode",
+            ),
+            (
+                indexed(json!({"maxFailedIndexes": 1})),
+                "spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified",
+            ),
+            (
+                indexed(json!({"maxFailedIndexes": 4, "backoffLimitPerIndex": 1})),
+                "spec.maxFailedIndexes: Invalid value: 4: must be less than or equal to completions",
+            ),
+            (
+                indexed(json!({"completions": 200_000, "backoffLimitPerIndex": 1})),
+                "spec.maxFailedIndexes: Required value: must be specified when completions is above 100000",
+            ),
+            (
+                indexed(json!({"parallelism": 100_001})),
+                "spec.parallelism: Invalid value: 100001: must be less than or equal to 100000 when completion mode is Indexed",
+            ),
+            (json!({"spec": {"managedBy": "acme.io/queue"}}), "accepted"),
+            (
+                json!({"spec": {"managedBy": "me"}}),
+                "spec.managedBy: Invalid value: \"me\": must be a domain-prefixed path (such as \"acme.io/foo\")",
+            ),
+            (rule(json!({"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]})), "accepted"),
+            (
+                rule(json!({"action": "FailIndex", "onExitCodes": codes("In", json!([1]))})),
+                "spec.podFailurePolicy.rules[0].action: Invalid value: \"FailIndex\": requires the backoffLimitPerIndex to be set",
+            ),
+            (
+                rule(json!({"action": "Count"})),
+                "spec.podFailurePolicy.rules[0]: Invalid value: null: specifying one of OnExitCodes and OnPodConditions is required",
+            ),
+            (
+                rule(json!({"action": "FailJob", "onExitCodes": codes("In", json!([0]))})),
+                "spec.podFailurePolicy.rules[0].onExitCodes.values[0]: Invalid value: 0: must not be 0 for the In operator",
+            ),
+            (
+                rule(json!({"action": "FailJob", "onExitCodes": codes("NotIn", json!([3, 1]))})),
+                "spec.podFailurePolicy.rules[0].onExitCodes.values: Invalid value: [3,1]: must be ordered",
+            ),
+            (
+                rule(json!({"action": "Stop", "onExitCodes": codes("In", json!([1]))})),
+                "spec.podFailurePolicy.rules[0].action: Unsupported value: \"Stop\": supported values: \"Count\", \"FailIndex\", \"FailJob\", \"Ignore\"",
+            ),
+            (success(json!({"succeededIndexes": "0,2"})), "accepted"),
+            (
+                success(json!({})),
+                "spec.successPolicy.rules[0]: Required value: at least one of succeededCount or succeededIndexes must be specified",
+            ),
+            (
+                success(json!({"succeededCount": 4})),
+                "spec.successPolicy.rules[0].succeededCount: Invalid value: 4: must be less than or equal to 3 (the number of specified completions)",
+            ),
+            (
+                success(json!({"succeededCount": 2, "succeededIndexes": "1"})),
+                "spec.successPolicy.rules[0].succeededCount: Invalid value: 2: must be less than or equal to 1 (the number of indexes in the specified succeededIndexes field)",
+            ),
+            (
+                success(json!({"succeededIndexes": "2,1"})),
+                "spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"2,1\": error parsing succeededIndexes: non-increasing order, previous: 2, current: 1",
+            ),
+            (
+                json!({"spec": {"successPolicy": {"rules": [{"succeededCount": 1}]}}}),
+                "spec.successPolicy: Invalid value: {\"rules\":[{\"succeededCount\":1}]}: requires indexed completion mode",
+            ),
+        ],
+    );
+}
+
+fn autoscalers(scaler: &Value) {
+    let metric = |metric: Value| json!({"spec": {"metrics": [metric]}});
+    let cpu = |target: Value| metric(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
+    let up = |rules: Value| json!({"spec": {"behavior": {"scaleUp": rules}}});
+    check_creates(
+        scaler,
+        &[
+            (cpu(json!({"type": "Utilization", "averageUtilization": 50})), "accepted"),
+            (
+                cpu(json!({"type": "Utilization", "averageUtilization": 0})),
+                "spec.metrics[0].resource.target.averageUtilization: Invalid value: 0: must be greater than 0",
+            ),
+            (
+                cpu(json!({"type": "AverageValue", "averageValue": "0"})),
+                "spec.metrics[0].resource.target.averageValue: Invalid value: \"0\": must be positive",
+            ),
+            (
+                cpu(json!({"type": "Utilization"})),
+                "spec.metrics[0].resource.target.averageUtilization: Required value: must set either a target raw value or a target utilization",
+            ),
+            (
+                metric(
+                    json!({"type": "Pods", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 5}}}),
+                ),
+                "[spec.metrics[0].pods: Required value: must populate information for the given metric source, spec.metrics[0].resource: Forbidden: must populate the given metric source only]",
+            ),
+            (
+                metric(json!({"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "",
+                    "target": {"type": "Utilization", "averageUtilization": 5}}})),
+                "spec.metrics[0].containerResource.container: Required value: must specify a container",
+            ),
+            (
+                metric(json!({"type": "External", "external": {"metric": {"name": "q"}, "target": {"type": "Value"}}})),
+                "spec.metrics[0].external.target.averageValue: Required value: must set either a target value for metric or a per-pod target",
+            ),
+            (
+                up(json!({"stabilizationWindowSeconds": 3601})),
+                "spec.behavior.scaleUp.stabilizationWindowSeconds: Invalid value: 3601: must be less than or equal to 3600",
+            ),
+            (
+                up(json!({"selectPolicy": "Best"})),
+                "spec.behavior.scaleUp.selectPolicy: Unsupported value: \"Best\": supported values: \"Disabled\", \"Max\", \"Min\"",
+            ),
+            (
+                up(json!({"policies": [{"type": "Pods", "value": 0, "periodSeconds": 1801}]})),
+                "[spec.behavior.scaleUp.policies[0].value: Invalid value: 0: must be greater than zero, spec.behavior.scaleUp.policies[0].periodSeconds: Invalid value: 1801: must be less than or equal to 1800]",
+            ),
+            (up(json!({"tolerance": "50m"})), "accepted"),
+            (
+                up(json!({"tolerance": "-50m"})),
+                "spec.behavior.scaleUp.tolerance: Invalid value: \"-50m\": must be greater than or equal to 0",
+            ),
+        ],
     );
 }

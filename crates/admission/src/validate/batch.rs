@@ -5,13 +5,16 @@ use stead_machinery::Path;
 
 use super::meta::immutable;
 use super::pod::{self, Rules};
-use super::{Judge, non_negative, one_of, selector};
+use super::{Judge, job as policies, non_negative, one_of, selector};
 use crate::view::{Fill, View, same};
 
 pub(super) fn job(object: &Value, old: Option<&Value>, judge: &mut Judge<'_>) {
     let path = Path::new("spec");
     let spec = object.at("spec");
     job_spec(spec, &path, judge);
+    if old.is_none() {
+        policies::hostnames(object, judge);
+    }
     let at = path.child("selector");
     if spec.has("selector") {
         selector::selector(spec.at("selector"), &at, judge);
@@ -65,6 +68,7 @@ fn job_spec(spec: &Value, path: &Path, judge: &mut Judge<'_>) {
             one_of(policy, &["Failed", "TerminatingOrFailed"], &at, judge);
         }
     }
+    policies::policies(spec, path, judge);
     let at = path.child("template");
     pod::template(spec.at("template"), Rules::default(), &at, judge);
     restart(spec.text("template.spec.restartPolicy"), spec.has("podFailurePolicy"), &at, judge);

@@ -3,10 +3,12 @@
 //! Source: `k8s.io/kubernetes/pkg/apis/*/validation` and `k8s.io/apimachinery/pkg/api/validation`.
 
 mod apps;
+mod autoscaler;
 mod batch;
 mod container;
 mod core;
 mod diff;
+mod job;
 mod meta;
 mod network;
 mod placement;
@@ -85,7 +87,7 @@ fn body(kind: &Kind, object: &Value, old: Option<&Value>, judge: &mut Judge<'_>)
         ("batch", "Job") => batch::job(object, old, judge),
         ("batch", "CronJob") => batch::cron_job(object, judge),
         ("policy", "PodDisruptionBudget") => scaling::budget(object, judge),
-        ("autoscaling", "HorizontalPodAutoscaler") => scaling::autoscaler(object, judge),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaler::autoscaler(object, judge),
         ("networking.k8s.io", "Ingress") => network::ingress(object, judge),
         ("networking.k8s.io", "NetworkPolicy") => network::policy(object, judge),
         ("discovery.k8s.io", "EndpointSlice") => network::slice(object, old, judge),
