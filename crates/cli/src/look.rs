@@ -88,6 +88,7 @@ pub(crate) async fn look(client: &Client, namespace: &str) -> Result<Snapshot, k
         pods: pods.0,
         claims: claims.0,
         services: services.0,
+        autoscalers: Listed::default(),
         revisions: revisions.0,
         quotas: quotas.0,
         classes: classes.0,

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod autoscaler;
 mod claim;
 mod companion;
 mod container;
@@ -41,6 +42,7 @@ pub fn explain(snapshot: &Snapshot, target: &Target) -> Option<Report> {
         Target::Pod(name) => Some(pod::report(snapshot, snapshot.pods.get(name).found()?)),
         Target::Claim(name) => Some(claim::report(snapshot, snapshot.claims.get(name).found()?)),
         Target::Service(name) => Some(service::report(snapshot, snapshot.services.get(name).found()?)),
+        Target::Autoscaler(name) => Some(autoscaler::report(snapshot, snapshot.autoscalers.get(name).found()?)),
         Target::Workload { kind, name, uid, wanted } => Some(pod::of_workload(snapshot, kind, name, uid, *wanted)),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -17,6 +18,7 @@ pub enum Target {
     Pod(String),
     Claim(String),
     Service(String),
+    Autoscaler(String),
     /// Another owner of pods: `deployment`, its name and uid, and how many pods it wants.
     Workload {
         kind: String,
@@ -101,6 +103,8 @@ pub struct Snapshot {
     pub pods: Listed<Pod>,
     pub claims: Listed<PersistentVolumeClaim>,
     pub services: Listed<Service>,
+    /// Those that are to be explained.
+    pub autoscalers: Listed<HorizontalPodAutoscaler>,
     pub revisions: Listed<ControllerRevision>,
     pub quotas: Listed<ResourceQuota>,
     pub classes: Listed<StorageClass>,

@@ -82,6 +82,10 @@ fn one(snapshot: &mut Snapshot, found: &Found) -> Result<Report> {
             add(&mut snapshot.services, found)?;
             Target::Service(name)
         }
+        ("autoscaling", "HorizontalPodAutoscaler") => {
+            add(&mut snapshot.autoscalers, found)?;
+            Target::Autoscaler(name)
+        }
         ("apps", "Deployment" | "ReplicaSet" | "DaemonSet") | ("batch", "Job") => {
             let wanted = ["/spec/replicas", "/status/desiredNumberScheduled", "/spec/parallelism"]
                 .iter()
@@ -96,7 +100,7 @@ fn one(snapshot: &mut Snapshot, found: &Found) -> Result<Report> {
         }
         _ => {
             return plain(format!(
-                "{}: only statefulsets, pods, persistentvolumeclaims, services, deployments, replicasets, daemonsets and jobs can be explained",
+                "{}: only statefulsets, pods, persistentvolumeclaims, services, deployments, replicasets, daemonsets, jobs and horizontalpodautoscalers can be explained",
                 found.named()
             ));
         }
