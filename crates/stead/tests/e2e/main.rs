@@ -5,6 +5,7 @@
 
 mod acceptance;
 mod applications;
+mod autoscaling;
 mod bad_input;
 mod check;
 mod companion;

@@ -157,6 +157,10 @@ fn acceptance_6_3_three_nodes_share_an_ordered_set_and_survive_their_agents_and_
         assert_eq!(world.forwarded(&format!("web-{ordinal}")), format!("web-{ordinal}"));
     }
 
+    let _ = kubectl
+        .eventually("top nodes --no-headers", |figures| figures.lines().count() == 3 && !figures.contains("<unknown>"));
+    let _ = kubectl.eventually("top pods -l app=web --no-headers", |figures| figures.lines().count() == 3);
+
     let (there, back) = (5_000_000, 20_000_000);
     for ordinal in 0..3 {
         let sent = kubectl.run_with_input(&format!("exec -i web-{ordinal} -- wc -c"), &"x".repeat(there));

@@ -16,7 +16,7 @@ use stead_testkit::kubectl::{Done, Kubectl};
 use crate::support::cluster;
 
 /// How often a command is tried whose output tells ages: a second may have passed between the two programs.
-const TRIES: usize = 8;
+pub(crate) const TRIES: usize = 8;
 
 const OBJECTS: &str = r#"
 apiVersion: v1
@@ -346,7 +346,7 @@ const CHANGES: &[&str] = &[
 ];
 
 /// Stock kubectl and ours, by the name under which people call it.
-fn programs(cluster: &Cluster, kubectl: &Kubectl) -> Option<(Kubectl, Kubectl)> {
+pub(crate) fn programs(cluster: &Cluster, kubectl: &Kubectl) -> Option<(Kubectl, Kubectl)> {
     let version = kubectl.run("version --client").stdout;
     let new_enough = ["v1.30", "v1.31", "v1.32", "v1.33"].iter().any(|minor| version.contains(minor));
     if !new_enough {
@@ -359,7 +359,7 @@ fn programs(cluster: &Cluster, kubectl: &Kubectl) -> Option<(Kubectl, Kubectl)> 
 }
 
 /// Some builds of kubectl hand over to another one and word usage errors a little differently.
-fn normal(mut done: Done) -> Done {
+pub(crate) fn normal(mut done: Done) -> Done {
     let line = |line: &str| match line.split_once("\"command failed\" err=\"") {
         Some((_, text)) => format!("error: {}", text.trim_end_matches('"').replace("\\\"", "\"")),
         None => line.strip_prefix("Error: ").map_or_else(|| line.to_owned(), |text| format!("error: {text}")),
@@ -369,7 +369,7 @@ fn normal(mut done: Done) -> Done {
     done
 }
 
-fn told(command: &str, stock: &Done, ours: &Done) -> String {
+pub(crate) fn told(command: &str, stock: &Done, ours: &Done) -> String {
     let side = |name: &str, done: &Done| format!("{name} = {}\n{}{}\n", done.code, done.stdout, done.stderr);
     format!("--- {command}\n{}{}", side("kubectl", stock), side("stead", ours))
 }
