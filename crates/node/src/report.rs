@@ -8,6 +8,9 @@ use stead_podlife::{conditions, spec};
 
 use crate::Node;
 
+/// Tells a strategic merge in which order conditions are listed.
+const SET_ORDER: &str = "$setElementOrder/conditions";
+
 /// The patch that makes the status in the API equal to `status` in everything that the node owns; conditions of others stay.
 /// `None`: it is so already.
 #[must_use]
@@ -18,6 +21,7 @@ pub(crate) fn patch(pod: &Pod, status: &PodStatus) -> Option<Value> {
     let mut value = serde_json::to_value(status).ok()?;
     let own = value.as_object_mut()?;
     if let Some(Value::Array(list)) = own.get_mut("conditions") {
+        let order: Vec<Value> = list.iter().map(|one| json!({"type": one["type"]})).collect();
         list.retain(|one| one["type"].as_str().is_some_and(|kind| conditions::OWNED.contains(&kind)));
         for one in list {
             // A strategic merge keeps what is not named: what is gone has to be named.
@@ -27,6 +31,9 @@ pub(crate) fn patch(pod: &Pod, status: &PodStatus) -> Option<Value> {
                 }
             }
         }
+        // A strategic merge leaves what is there where it is, unless it is told the order: a status that differs from the
+        // stored one in nothing but the order would be reported for ever, and a pod whose status is not reported stays.
+        own.insert(SET_ORDER.to_owned(), order.into());
     }
     let known = pod.status.as_ref().and_then(|known| serde_json::to_value(known).ok()).unwrap_or_default();
     for field in ["podIPs", "hostIPs"] {
@@ -37,7 +44,7 @@ pub(crate) fn patch(pod: &Pod, status: &PodStatus) -> Option<Value> {
             own.insert(field.clone(), Value::Null);
         }
     }
-    own.retain(|field, value| field == "conditions" || known.get(field) != Some(value));
+    own.retain(|field, value| field == "conditions" || field == SET_ORDER || known.get(field) != Some(value));
     Some(json!({ "metadata": { "uid": pod.metadata.uid }, "status": value }))
 }
 
@@ -78,6 +85,7 @@ mod tests {
             "conditions": [{"type": "Ready", "status": "True"}, {"type": "Other", "status": "True"}]}))
         .expect("a status");
         let expected = json!({"metadata": {"uid": "u"}, "status": {"phase": "Running", "reason": null,
+            "$setElementOrder/conditions": [{"type": "Ready"}, {"type": "Other"}],
             "conditions": [{"type": "Ready", "status": "True", "reason": null, "message": null}]}});
         assert_eq!(patch(&pod, &status), Some(expected));
         assert_eq!(patch(&Pod { status: Some(status.clone()), ..pod }, &status), None);
