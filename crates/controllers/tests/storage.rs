@@ -59,7 +59,7 @@ async fn a_claim_of_the_default_class_waits_for_its_node_and_is_bound_at_once_th
     assert_eq!(path, &format!("/data/storage/{name}_default_data"));
     assert_eq!(volume.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Bound"));
     let told = events_of(&plane, "data", "ProvisioningSucceeded").await;
-    assert_eq!(told, [format!("Successfully provisioned volume {name}")]);
+    assert_eq!(told, [format!("Successfully provisioned volume {name} using stead.dev/local")]);
 
     // Grown by its owner.
     let more = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});

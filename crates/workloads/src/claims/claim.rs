@@ -243,7 +243,8 @@ fn local(snapshot: &Snapshot, class: &StorageClass, dir: &str) -> Plan {
     }
     match provision::volume(claim, class, &snapshot.places, dir) {
         Ok(volume) => {
-            let text = format!("Successfully provisioned volume {}", name(&volume.metadata));
+            let text =
+                format!("Successfully provisioned volume {} using {}", name(&volume.metadata), class.provisioner);
             let claim = asking(claim, &class.provisioner).unwrap_or_else(|| claim.clone());
             let events = vec![Event::normal("ProvisioningSucceeded", text)];
             Plan { acts: vec![Act::Provision { volume, claim }], events }
