@@ -27,5 +27,5 @@ mod view;
 pub use addresses::{AddressPool, Protocol, ServicePool};
 pub use chain::{create, delete, update};
 pub use context::{Context, Lookup, Random};
-pub use defaults::apply as default;
+pub use defaults::{apply as default, filled_late};
 pub use mutate::{node_token, quota_counts, quota_usage, waits_for_account};

@@ -65,13 +65,33 @@ pub(crate) fn written<'a>(manager: &'a str, subresource: &'a str) -> Write<'a> {
 /// The name of a request's field manager.
 pub(crate) fn manager(options: &WriteOptions, call: &Call) -> String {
     let agent = call.headers().get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let agent = if agent.is_empty() { component(&call.user.name) } else { agent };
     apply::manager_name(&options.field_manager, agent)
 }
 
-/// Notes in a new object who made which field. Defaults count as made by the request, as upstream.
+/// What upstream's component of that identity calls itself: clients of our own components do not tell.
+fn component(user: &str) -> &'static str {
+    match user {
+        "system:kube-scheduler" => "kube-scheduler",
+        "system:kube-controller-manager" => "kube-controller-manager",
+        user if user.starts_with("system:serviceaccount:kube-system:") => "kube-controller-manager",
+        user if user.starts_with("system:node:") => "kubelet",
+        _ => "",
+    }
+}
+
+/// Notes in a new object who made which field. Defaults count as made by the request, as upstream, but for those that
+/// are filled in where the object is stored.
 pub(crate) fn manage_created(kind: &Kind, object: &mut Value, options: &WriteOptions, call: &Call) {
+    let lacks = |field: &&&str| object["spec"].get(**field).is_none();
+    let late: Vec<&str> = stead_admission::filled_late(kind).iter().filter(lacks).copied().collect();
     stead_admission::default(kind, object);
+    let mut take = |field| Some((field, object["spec"].as_object_mut()?.remove(field)?));
+    let taken: Vec<(&str, Value)> = late.into_iter().filter_map(&mut take).collect();
     apply::track(&Target::of(kind), None, object, written(&manager(options, call), ""));
+    for (field, value) in taken {
+        object["spec"][field] = value;
+    }
 }
 
 /// Notes in a changed object who changed which field.

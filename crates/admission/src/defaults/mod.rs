@@ -14,6 +14,16 @@ use stead_api::Kind;
 
 use crate::view::{Fill, View};
 
+/// Fields of the spec that upstream fills only where it stores the object: nobody is noted as having made them.
+#[must_use]
+pub fn filled_late(kind: &Kind) -> &'static [&'static str] {
+    match (kind.group, kind.kind) {
+        ("", "Service") => &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"],
+        ("", "Namespace") => &["finalizers"],
+        _ => &[],
+    }
+}
+
 /// Fills the absent fields of an object of a known kind; other kinds stay as they are.
 pub fn apply(kind: &Kind, object: &mut Value) {
     match (kind.group, kind.kind) {
