@@ -72,7 +72,7 @@ async fn kubernetes_service(server: &ApiServer, ip: IpAddr) -> Result<(), ApiErr
     replace(server, "endpoints", endpoints).await?;
     let labels = json!({"kubernetes.io/service-name": "kubernetes"});
     let slice = json!({
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels, "generation": 1},
         "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
         "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],

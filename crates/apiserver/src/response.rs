@@ -52,6 +52,14 @@ pub(crate) fn page_not_found() -> Answer {
     text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
+/// A request whose user may not make it.
+#[must_use]
+pub(crate) fn forbidden(form: Form, refusal: &ApiError) -> Answer {
+    let mut answer = error(form, refusal);
+    answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
 /// A failed request.
 #[must_use]
 pub(crate) fn error(form: Form, error: &ApiError) -> Answer {

@@ -153,7 +153,10 @@ impl ApiError {
             .iter()
             .map(|e| json!({"reason": e.kind.reason(), "message": e.message, "field": e.field}))
             .collect();
-        let mut details = json!({"name": name, "kind": kind.kind, "causes": causes});
+        let mut details = json!({"kind": kind.kind, "causes": causes});
+        if !name.is_empty() {
+            details["name"] = name.into();
+        }
         if !kind.group.is_empty() {
             details["group"] = kind.group.into();
         }

@@ -189,12 +189,10 @@ where
             return Ok(response::text(http::StatusCode::INTERNAL_SERVER_ERROR, text));
         }
     };
-    authz::authorize(server, &user, &parts.method, &info).inspect_err(|error| {
-        // What a node is refused is told in one place, whoever refuses it.
-        if !peer.is_node() {
-            refused(server, peer, error);
-        }
-    })?;
+    if let Err(error) = authz::authorize(server, &user, &parts.method, &info) {
+        refused(server, peer, &error);
+        return Ok(response::forbidden(negotiate::fallback(&parts.headers, &query), &error));
+    }
     match info {
         Info::Path(path) => nonresource::serve(server, &path, &query, &parts),
         Info::Resource(request) => {

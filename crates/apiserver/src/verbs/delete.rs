@@ -137,6 +137,7 @@ fn preconditions(target: &Target, options: &DeleteOptions, old: &Value) -> Resul
     let refuse = |why: String| {
         let mut error = ApiError::conflict(target.kind, &target.name, &why);
         error.message = format!("Operation cannot be fulfilled on {} {:?}: {why}", target.kind.kind, target.name);
+        error.details["kind"] = target.kind.kind.into();
         Err(error)
     };
     if let Some(uid) = &options.uid

@@ -258,7 +258,8 @@ fn parse_token(token: &str) -> Result<(Option<Revision>, String), ApiError> {
     let invalid =
         |why: &str| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|e| invalid(&e.to_string()))?;
-    let token: Value = serde_json::from_slice(&bytes).map_err(|e| invalid(&e.to_string()))?;
+    let token: Value =
+        serde_json::from_slice(&bytes).map_err(|_| invalid(&stead_machinery::patch::json_error(&bytes)))?;
     if token["v"] != TOKEN_VERSION {
         return Err(invalid(&format!(
             "server does not recognize this encoded version {:?}",
