@@ -142,6 +142,17 @@ pub(crate) enum Command {
     Completion(completion::Flags),
 }
 
+impl Command {
+    /// Whether it waits for others, and ends by itself, with 1, when it is interrupted.
+    pub(crate) fn waits(&self) -> bool {
+        match self {
+            Self::Get(flags) => flags.watch || flags.watch_only,
+            Self::Rollout(_) | Self::Wait(_) | Self::Delete(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Understands the words after the program's name, as kubectl would.
 pub(crate) fn parse(words: Vec<String>) -> Result<Kubectl, clap::Error> {
     let words = plain_booleans(&Kubectl::command(), words);

@@ -15,6 +15,8 @@ pub(crate) enum Failure {
     Bare(String),
     /// Several things went wrong; each is told.
     Many(Vec<Failure>),
+    /// The text as it is, and the exit code of a container.
+    Ended(String, u8),
     /// All is said; only the exit code is left.
     Code(u8),
     /// Nobody reads the output any more.
@@ -77,7 +79,7 @@ impl Failure {
     pub(crate) fn message(&self) -> String {
         match self {
             Self::Api(refusal) => refusal.message(),
-            Self::Plain(text) | Self::Bare(text) => text.clone(),
+            Self::Plain(text) | Self::Bare(text) | Self::Ended(text, _) => text.clone(),
             Self::Many(all) => {
                 let all: Vec<String> = all.iter().map(Self::message).collect();
                 if all.len() == 1 { all.concat() } else { format!("[{}]", all.join(", ")) }
@@ -96,7 +98,7 @@ impl Failure {
                 all => all.iter().map(Self::among).collect(),
             },
             Self::Code(_) | Self::Closed => String::new(),
-            Self::Plain(_) | Self::Bare(_) => self.line(),
+            Self::Plain(_) | Self::Bare(_) | Self::Ended(..) => self.line(),
         }
     }
 
@@ -113,7 +115,7 @@ impl Failure {
         match self {
             Self::Api(refusal) => refusal.standard(),
             Self::Plain(text) => format!("error: {text}\n"),
-            Self::Bare(text) => format!("{text}\n"),
+            Self::Bare(text) | Self::Ended(text, _) => format!("{text}\n"),
             other => other.text(),
         }
     }
@@ -121,7 +123,7 @@ impl Failure {
     /// The exit code of a command that ends with this.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Code(code) => *code,
+            Self::Code(code) | Self::Ended(_, code) => *code,
             _ => 1,
         }
     }

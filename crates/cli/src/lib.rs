@@ -56,12 +56,26 @@ pub fn kubectl(words: Vec<String>, version: &'static str) -> ExitCode {
         flags.take_user(&mut parsed.globals);
     }
     let session = Session::new(parsed.globals, version);
-    let outcome = runtime.block_on(commands::run(&session, parsed.command));
+    let outcome = runtime.block_on(async {
+        let waits = parsed.command.waits();
+        tokio::select! {
+            outcome = commands::run(&session, parsed.command) => outcome,
+            () = interrupted(), if waits => Err(Failure::Code(1)),
+        }
+    });
     // Reading standard input may be under way in a thread that nothing can interrupt.
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => end(&session, &failure),
+    }
+}
+
+/// Ends when the user has enough of waiting.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Then the signal ends the process, as it does without this.
+        std::future::pending::<()>().await;
     }
 }
 

@@ -105,7 +105,9 @@ async fn save(
         Some(sub) => format!("{}/{sub}", found.path()),
         None => found.path(),
     };
-    let call = Call::new(Method::PATCH, &path).query(teller.query()).body(media, patch.to_string().into_bytes());
+    let mut query = teller.query();
+    query.push(("fieldValidation", "Strict".to_owned()));
+    let call = Call::new(Method::PATCH, &path).query(query).body(media, patch.to_string().into_bytes());
     let new = session.server().await?.send(call).await?;
     teller.tell(session, &found.resource, &new, "edited")
 }

@@ -250,8 +250,8 @@ async fn with_pod(session: &Session, flags: &Flags, found: &Found) -> Result {
         }
     }
     if flags.restart != "Never" {
-        if flags.stdin && flags.tty && !flags.rm && flags.restart == "Always" {
-            session.err(&format!("Session ended, resume using 'kubectl attach {} -c {container} -i -t' command when the pod is running\n", found.name));
+        if flags.stdin && flags.tty && !flags.quiet && flags.restart == "Always" {
+            session.out(&format!("Session ended, resume using 'kubectl attach {} -c {container} -i -t' command when the pod is running\n", found.name))?;
         }
         return Ok(());
     }
@@ -277,8 +277,8 @@ fn verdict(pod: &Value) -> Result {
             if code == 0 {
                 return plain(format!("pod {namespace}/{name} failed with unknown exit code"));
             }
-            eprintln!("pod {namespace}/{name} terminated ({})", at(end, "/reason"));
-            Err(Failure::Code(u8::try_from(code & 0xff).unwrap_or(1)))
+            let text = format!("pod {namespace}/{name} terminated ({})", at(end, "/reason"));
+            Err(Failure::Ended(text, u8::try_from(code & 0xff).unwrap_or(1)))
         }
         other => plain(format!("pod {namespace}/{name} left in phase {other}")),
     }
