@@ -17,6 +17,7 @@ mod nodes;
 mod order;
 mod plan;
 mod quickstart;
+mod records;
 mod restart;
 mod same_as_kubectl;
 mod seed_000;
