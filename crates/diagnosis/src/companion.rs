@@ -72,18 +72,21 @@ fn is_looked_at(set: &StatefulSet) -> bool {
 
 /// Annotations that only a stead knows, on a set of another cluster.
 fn unknown(set: &StatefulSet) -> Vec<Ignored> {
-    const KNOWN: [&str; 8] = [
+    /// What a companion would do, and what only a stead's own controller can.
+    const COMPANIONS: [&str; 5] = [
         wishes::PROGRESS_DEADLINE,
         wishes::PAUSED,
         wishes::ORDERED_DELETE,
-        wishes::RESERVED,
-        wishes::DEPENDS_ON,
         wishes::UPDATE_LAST,
-        wishes::GROW_CLAIMS,
         companion::CLAIM_SIZES,
     ];
-    let why = format!("this cluster's own controller does not know it; with {MANAGED}: \"true\" a companion does");
-    let annotations = set.metadata.annotations.iter().flatten();
-    let ours = annotations.filter(|(key, value)| KNOWN.contains(&key.as_str()) && *value != "false");
-    ours.map(|(key, _)| Ignored { annotation: key.clone(), why: why.clone() }).collect()
+    const OWN: [&str; 3] = [wishes::RESERVED, wishes::DEPENDS_ON, wishes::GROW_CLAIMS];
+    let why = |key: &str| {
+        let companions = COMPANIONS.contains(&key);
+        let hint = if companions { format!("; with {MANAGED}: \"true\" a companion does") } else { String::new() };
+        let known = companions || OWN.contains(&key);
+        known.then(|| format!("this cluster's own controller does not know it{hint}"))
+    };
+    let asked = set.metadata.annotations.iter().flatten().filter(|(_, value)| *value != "false");
+    asked.filter_map(|(key, _)| Some(Ignored { annotation: key.clone(), why: why(key)? })).collect()
 }

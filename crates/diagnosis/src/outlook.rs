@@ -144,9 +144,10 @@ impl Teller<'_> {
         match action {
             Action::CreatePod { ordinal, revision } => {
                 let name = if revision == Revision::UPDATE { self.update } else { self.current };
+                let at = if self.is_foreign(name) { "a new revision".to_owned() } else { format!("revision {name}") };
                 let claims = self.claims(ordinal);
                 let again = if remade.contains(&ordinal) { "again " } else { "" };
-                (format!("create pod {}", pod(ordinal)), format!("{again}at revision {name}{claims}"))
+                (format!("create pod {}", pod(ordinal)), format!("{again}at {at}{claims}"))
             }
             Action::CreateClaims { ordinal } => {
                 (format!("create claims of {}", pod(ordinal)), "they are missing".to_owned())
@@ -185,6 +186,11 @@ impl Teller<'_> {
                 ("update the set".to_owned(), format!("its finalizer {}", wishes::ORDERED_DELETE_FINALIZER))
             }
         }
+    }
+
+    /// Whether another cluster makes a revision of that name: its own version of Kubernetes says what it is called.
+    fn is_foreign(&self, revision: &str) -> bool {
+        !self.snapshot.heals && matches!(self.snapshot.revisions.get(revision), Lookup::Absent)
     }
 
     /// Which claims a new pod finds or gets.
