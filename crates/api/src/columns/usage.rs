@@ -36,7 +36,7 @@ pub(crate) fn pod(object: &Value, _now: Timestamp) -> Vec<Value> {
 fn sum<'a>(amounts: impl Iterator<Item = &'a str>, bytes: bool) -> String {
     let total: i128 = amounts.map(nanos).sum();
     let fits = |unit: &&(&str, i128)| total % unit.1 == 0 && unit.0.ends_with('i') == bytes && total != 0;
-    let (suffix, size) = UNITS.iter().filter(fits).next_back().copied().unwrap_or(("", 1_000_000_000));
+    let (suffix, size) = UNITS.iter().rfind(fits).copied().unwrap_or(("", 1_000_000_000));
     format!("{}{suffix}", total / size)
 }
 
