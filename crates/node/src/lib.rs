@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod addresses;
+mod admission;
 mod config;
 mod container;
 mod context;

@@ -41,8 +41,25 @@ struct Table {
 struct Entry {
     pod: Arc<Pod>,
     inbox: Arc<Inbox>,
+    /// It may stay on this node, and what it asks for is its own.
+    admitted: bool,
+    /// The object is gone from the API.
+    gone: bool,
     /// Nothing of it runs or will run again: its name is free.
     down: bool,
+}
+
+impl Entry {
+    /// A pod of which an earlier process has reported was admitted by it.
+    fn new(pod: Arc<Pod>, inbox: Arc<Inbox>, gone: bool) -> Self {
+        let admitted = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+        Entry { pod, inbox, admitted, gone, down: false }
+    }
+
+    /// Whether the node has less room because of it.
+    fn takes_room(&self) -> bool {
+        self.admitted && !self.gone && !self.down && !spec::is_terminal(&self.pod)
+    }
 }
 
 fn name_of(pod: &Pod) -> (&str, &str) {
@@ -71,6 +88,20 @@ impl Pods {
         let table = self.table.lock();
         let named = table.live.values().filter(|entry| name_of(&entry.pod) == (namespace, name));
         named.min_by_key(|entry| entry.down).map(|entry| entry.pod.clone())
+    }
+
+    /// Asks `decide` about a pod, beside those that have been admitted. One after the other, so that no two refuse each other.
+    ///
+    /// # Errors
+    /// What `decide` has against it.
+    pub(crate) fn admit<E>(&self, uid: &str, decide: impl FnOnce(Vec<Arc<Pod>>) -> Result<(), E>) -> Result<(), E> {
+        let mut table = self.table.lock();
+        let others = table.live.iter().filter(|(other, entry)| *other != uid && entry.takes_room());
+        decide(others.map(|(_, entry)| entry.pod.clone()).collect())?;
+        if let Some(entry) = table.live.get_mut(uid) {
+            entry.admitted = true;
+        }
+        Ok(())
     }
 
     fn inbox(&self, uid: &str) -> Option<Arc<Inbox>> {
@@ -154,6 +185,7 @@ impl Node {
         table.waiting.remove(&uid);
         if let Some(entry) = table.live.get_mut(&uid) {
             entry.pod = Arc::new(pod);
+            entry.gone = true;
             entry.inbox.pod(entry.pod.clone());
             entry.inbox.gone();
         }
@@ -162,13 +194,16 @@ impl Node {
     fn drop_unlisted(&self, listed: &HashSet<String>) {
         let mut table = self.pods.table.lock();
         table.waiting.retain(|uid, _| listed.contains(uid));
-        table.live.iter().filter(|(uid, _)| !listed.contains(*uid)).for_each(|(_, entry)| entry.inbox.gone());
+        for (_, entry) in table.live.iter_mut().filter(|(uid, _)| !listed.contains(*uid)) {
+            entry.gone = true;
+            entry.inbox.gone();
+        }
     }
 
     fn work_on(self: &Arc<Self>, table: &mut Table, pod: Arc<Pod>, gone: bool) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let inbox = Arc::new(Inbox::default());
-        table.live.insert(uid.clone(), Entry { pod: pod.clone(), inbox: inbox.clone(), down: false });
+        table.live.insert(uid.clone(), Entry::new(pod.clone(), inbox.clone(), gone));
         let node = self.clone();
         let stop = self.stop.clone();
         tokio::spawn(async move {

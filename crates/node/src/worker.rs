@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use stead_client::{Class, classify};
 use stead_informer::Severity;
 use stead_podlife::backoff::{self, Backoff};
+use stead_podlife::plan::Verdict;
 use stead_podlife::{Action, Addresses, Container, Memory, PodPlan, Sandbox, Snapshot, Waiting, Work, spec};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +58,8 @@ struct Worker {
     containers: Vec<Container>,
     /// The engine has to be asked again.
     stale: bool,
+    /// Whether the pod may stay on this node has been asked.
+    judged: bool,
     /// Waiting states that events were told of.
     told: BTreeMap<String, Waiting>,
     reports: Arc<Reports>,
@@ -94,6 +97,7 @@ impl Worker {
             sandboxes: Vec::new(),
             containers: Vec::new(),
             stale: true,
+            judged: false,
             told: BTreeMap::new(),
             reports: Arc::default(),
             report_backoff: None,
@@ -186,6 +190,9 @@ impl Worker {
     /// Observes, plans, begins, reports. Returns when to look again.
     async fn look(&mut self) -> Option<Timestamp> {
         self.observe().await;
+        if !self.judge().await {
+            return Some(backoff::later(self.now(), backoff::CREATE.initial));
+        }
         self.observe_probes();
         let plan = stead_podlife::plan(&self.snapshot());
         self.memory.keep(&plan);
@@ -222,6 +229,28 @@ impl Worker {
             }
             Err(error) => tracing::warn!(%error, "cannot list containers"),
         }
+    }
+
+    /// Whether it is settled that the pod may stay, or that it may not. Once anything was made for it, it stays.
+    async fn judge(&mut self) -> bool {
+        let pod = self.context.pod.clone();
+        let begun = pod.status.as_ref().is_some_and(|status| status.start_time.is_some()) || !self.sandboxes.is_empty();
+        let ends = self.gone || pod.metadata.deletion_timestamp.is_some() || spec::is_terminal(&pod);
+        if self.judged || begun || ends {
+            self.judged = true;
+            return true;
+        }
+        match self.context.node.judge(&pod).await {
+            Ok(None) => self.judged = true,
+            Ok(Some(rejection)) => {
+                self.judged = true;
+                self.context.event(Severity::Warning, &rejection.reason, &rejection.message);
+                let message = format!("Pod was rejected: {}", rejection.message);
+                self.memory.verdict = Some(Verdict { reason: rejection.reason, message });
+            }
+            Err(error) => tracing::debug!(pod = %spec::full_name(&pod), %error, "cannot say yet whether it may stay"),
+        }
+        self.judged
     }
 
     /// A container whose start is under way (its hook runs) does not count as running yet.

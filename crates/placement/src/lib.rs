@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admit;
 mod amounts;
 mod filter;
 mod pick;
@@ -22,6 +23,7 @@ mod stories;
 mod story;
 mod view;
 
+pub use admit::{Rejection, admit};
 pub use amounts::{Amounts, pod_requests};
 pub use filter::{Cause, Refusal};
 pub use place::{ClaimPlan, NO_NODES, Placement, Refused, place};

@@ -45,19 +45,21 @@ pub fn status(s: &Snapshot, plan: &PodPlan, addresses: &Addresses) -> PodStatus 
         settle(&mut init);
         settle(&mut main);
     }
+    // Nothing was ever made for a pod that the node did not take.
+    let refused = phase == FAILED && s.containers.is_empty() && known.container_statuses.is_none();
     let facts = Facts { pod: s.pod, phase, init: &init, main: &main, has_sandbox: s.sandbox().is_some(), now: s.now };
     let conditions = conditions::conditions(facts);
     let verdict = plan.verdict.as_ref().filter(|_| phase == FAILED);
     PodStatus {
         phase: Some(phase.to_owned()),
-        conditions: Some(conditions),
+        conditions: if refused { known.conditions.clone() } else { Some(conditions) },
         reason: verdict.map(|verdict| verdict.reason.clone()).or_else(|| known.reason.clone()),
         message: verdict.map(|verdict| verdict.message.clone()).or_else(|| known.message.clone()),
         observed_generation: s.pod.metadata.generation,
         qos_class: Some(known.qos_class.clone().unwrap_or_else(|| cgroup::qos(s.pod).name().to_owned())),
         start_time: Some(known.start_time.clone().unwrap_or(Time(whole_seconds(s.now)))),
-        container_statuses: Some(main),
-        init_container_statuses: (!init.is_empty()).then_some(init),
+        container_statuses: (!refused).then_some(main),
+        init_container_statuses: (!refused && !init.is_empty()).then_some(init),
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         ..with_addresses(known.clone(), addresses)
     }

@@ -1,8 +1,8 @@
 //! Can the pod run on a node? One function per upstream filter plugin, asked in upstream's order; the first refusal counts.
 
 mod affinity;
-mod node;
-mod resources;
+pub(crate) mod node;
+pub(crate) mod resources;
 pub(crate) mod spread;
 mod volumes;
 

@@ -21,7 +21,7 @@ pub(super) fn unschedulable(pod: &PodInfo, node: &Node) -> Result<(), Refusal> {
     }
 }
 
-pub(super) fn name(pod: &PodInfo, node: &Node) -> Result<(), Refusal> {
+pub(crate) fn name(pod: &PodInfo, node: &Node) -> Result<(), Refusal> {
     match pod.node().is_none_or(|name| name == node_name(node)) {
         true => Ok(()),
         false => Err(Refusal::helpless(Cause::NodeName, "node(s) didn't match the requested node name")),
@@ -35,7 +35,7 @@ pub(super) fn taints(pod: &PodInfo, node: &Node) -> Result<(), Refusal> {
     }
 }
 
-pub(super) fn affinity(pod: &PodInfo, node: &Node) -> Result<(), Refusal> {
+pub(crate) fn affinity(pod: &PodInfo, node: &Node) -> Result<(), Refusal> {
     match node_fits(&pod.pod, node) {
         true => Ok(()),
         false => Err(Refusal::helpless(Cause::NodeAffinity, "node(s) didn't match Pod's node affinity/selector")),

@@ -4,7 +4,7 @@ use super::{Cause, Refusal};
 use crate::pod::PodInfo;
 use crate::view::NodeInfo;
 
-pub(super) fn ports(pod: &PodInfo, info: &NodeInfo) -> Result<(), Refusal> {
+pub(crate) fn ports(pod: &PodInfo, info: &NodeInfo) -> Result<(), Refusal> {
     let taken = || info.pods.values().filter(|other| other.uid() != pod.uid()).flat_map(|other| &other.ports);
     match pod.ports.iter().any(|port| taken().any(|other| port.conflicts(other))) {
         true => Err(Refusal::new(Cause::NodePorts, "node(s) didn't have free ports for the requested pod ports")),
