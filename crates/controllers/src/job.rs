@@ -8,9 +8,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use serde_json::json;
-use stead_client::{Class, classify, message};
-use stead_informer::{Cache, Key, Next, Queue, Severity};
-use stead_workloads::job::{Observed, Plan, TRACKING_FINALIZER, job_ref, new_pod, plan};
+use stead_client::{Class, Client, classify, message};
+use stead_informer::{Cache, Key, Next, Queue, Severity, index};
+use stead_workloads::job::{Observed, Plan, TRACKING_FINALIZER, is_tracked, job_ref, new_pod, plan};
 use stead_workloads::owner::{controller_of, selects};
 
 use crate::family::{self, Head, gather, still_alive};
@@ -45,6 +45,18 @@ impl Controller for Jobs {
             let jobs = may_adopt.list_ns(&change.key.namespace);
             jobs.iter().filter(|job| is_selected(job, labels)).map(|job| Key::of(&job.metadata)).collect()
         });
+        let of_pods = jobs.clone();
+        sources::wake(&pods, queue, move |change| {
+            let left = change.new.as_ref().filter(|pod| is_tracked(pod) && !is_accounted_for(&of_pods, pod));
+            left.map(|pod| left_key(pod)).into_iter().collect()
+        });
+        let of_job = pods.clone();
+        sources::wake(&jobs, queue, move |change| {
+            let gone = change.old.as_ref().filter(|_| change.new.is_none());
+            let uid = gone.and_then(|job| job.metadata.uid.as_deref());
+            let left = uid.map(|uid| of_job.by_index(index::CONTROLLER_UID, uid)).unwrap_or_default();
+            left.iter().filter(|pod| is_tracked(pod)).map(|pod| left_key(pod)).collect()
+        });
         Self { inner: Arc::new(Inner { cx, jobs, pods, writes: OwnWrites::default() }) }
     }
 
@@ -58,6 +70,9 @@ impl Controller for Jobs {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let inner = &*self.inner;
+        if let Some(pod) = key.name.strip_prefix(LEFT) {
+            return inner.release_left(&Key::new(&key.namespace, pod)).await;
+        }
         let Some(job) = inner.jobs.by_key(key) else { return Ok(Next::Done) };
         let reference = job_ref(&job);
         let head = Head { key, meta: &job.metadata, reference: &reference };
@@ -73,6 +88,52 @@ impl Controller for Jobs {
         let wake = plan.wake_at.map(|at| at.duration_since(now)).and_then(|wait| wait.try_into().ok());
         Work { inner: self.inner.clone(), key: key.clone(), job }.execute(plan).await?;
         Ok(wake.map_or(Next::Done, Next::After))
+    }
+}
+
+/// Begins the key of a pod that waits to be counted by a Job that is gone. No name of a Job has a stroke.
+const LEFT: &str = "pods/";
+
+fn left_key(pod: &Pod) -> Key {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    Key::new(pod.metadata.namespace.as_deref().unwrap_or_default(), &format!("{LEFT}{name}"))
+}
+
+/// Whether there is a Job that counts the pod: its controller, or one that may adopt it.
+fn is_accounted_for(jobs: &Cache<Job>, pod: &Pod) -> bool {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    if let Some(owner) = controller_of(&pod.metadata) {
+        let job = jobs.get(namespace, &owner.name);
+        return owner.kind != "Job" || job.is_some_and(|job| job.metadata.uid.as_deref() == Some(&owner.uid));
+    }
+    let none = BTreeMap::new();
+    let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
+    jobs.list_ns(namespace).iter().any(|job| is_selected(job, labels))
+}
+
+impl Inner {
+    /// Nobody counts the pod any more, so nothing has to wait for that: a deleted pod of a deleted Job would stay for ever.
+    async fn release_left(&self, key: &Key) -> Result<Next, Error> {
+        let Some(pod) = self.pods.by_key(key).filter(|pod| is_tracked(pod)) else { return Ok(Next::Done) };
+        if is_accounted_for(&self.jobs, &pod) {
+            return Ok(Next::Done);
+        }
+        release(&self.cx.client, &key.namespace, &pod).await?;
+        Ok(Next::Done)
+    }
+}
+
+/// Removes the finalizer by which the pod waits to be counted. `None`: the pod is gone.
+async fn release(client: &Client, namespace: &str, pod: &Pod) -> Result<Option<Pod>, Error> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let patch = json!({"metadata": {
+        "uid": pod.metadata.uid, "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER],
+    }});
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    match pods.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+        Ok(written) => Ok(Some(written)),
+        Err(error) if classify(&error) == Class::NotFound => Ok(None),
+        Err(error) => Err(Error::doing(format!("release pod {namespace}/{name}, which its Job has counted"))(error)),
     }
 }
 
@@ -162,20 +223,11 @@ impl Work {
         }
     }
 
-    /// Removes the finalizer by which the pod waits to be counted.
     async fn release(&self, pod: &Pod) -> Result<(), Error> {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let patch = json!({"metadata": {
-            "uid": pod.metadata.uid, "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER],
-        }});
-        match self.pods().patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-            Ok(written) => {
-                self.inner.writes.wrote(&self.key, &self.inner.pods, &written);
-                Ok(())
-            }
-            Err(error) if classify(&error) == Class::NotFound => Ok(()),
-            Err(error) => Err(Error::doing(format!("release pod {name:?} of Job {}", self.key))(error)),
+        if let Some(written) = release(&self.inner.cx.client, &self.key.namespace, pod).await? {
+            self.inner.writes.wrote(&self.key, &self.inner.pods, &written);
         }
+        Ok(())
     }
 
     /// `short`: pods that could not be created; `more`: pods that could not be deleted.

@@ -5,7 +5,7 @@ mod common;
 use common::{Cluster, NS};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -98,4 +98,23 @@ async fn an_indexed_job_has_a_pod_for_each_index() {
     }
     let status = over(&cluster, "Complete").await.status.clone().expect("a status");
     assert_eq!(status.completed_indexes.as_deref(), Some("0,1"));
+}
+
+#[tokio::test]
+async fn a_job_that_is_deleted_leaves_no_pod_behind() {
+    let cluster = Cluster::start().await;
+    cluster.hold_nodes();
+    let made = cluster.create::<Job>(job(&json!({"completions": 2, "parallelism": 2}))).await;
+    let pods = running(&cluster, 2).await;
+    // Gone at once, as `kubectl delete` does it; the garbage collector then tells its pods to go.
+    cluster.api::<Job>().delete("job", &DeleteParams::background()).await.expect("deleted");
+    for pod in &pods {
+        let name = pod.metadata.name.as_deref().expect("a name");
+        let _ = cluster.api::<Pod>().delete(name, &DeleteParams::default().grace_period(0)).await;
+    }
+    cluster.until(&cluster.pods, |pods| pods.list().is_empty().then_some(())).await;
+    // A Job of the same name counts none of the pods of the one before it.
+    let again = cluster.create::<Job>(job(&json!({"completions": 1}))).await;
+    assert_ne!(made.metadata.uid, again.metadata.uid);
+    running(&cluster, 1).await;
 }

@@ -74,7 +74,9 @@ pub(super) fn failures_before(pod: &Pod) -> u32 {
     annotations.and_then(|all| all.get(INDEX_FAILURES)).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-pub(super) fn is_tracked(pod: &Pod) -> bool {
+/// Whether the pod waits to be counted.
+#[must_use]
+pub fn is_tracked(pod: &Pod) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == TRACKING_FINALIZER)
 }
 

@@ -25,7 +25,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::pod::phase;
 pub use indexes::Indexes;
-pub use make::{COMPLETION_INDEX, TRACKING_FINALIZER, job_ref, new_pod};
+pub use make::{COMPLETION_INDEX, TRACKING_FINALIZER, is_tracked, job_ref, new_pod};
 use tally::Tally;
 
 /// Most pods that one plan creates or deletes.
@@ -121,7 +121,7 @@ fn after(observed: &Observed<'_>, spec: &JobSpec, status: JobStatus, over: Times
 }
 
 fn released(observed: &Observed<'_>) -> Vec<Arc<Pod>> {
-    observed.pods.iter().filter(|pod| make::is_tracked(pod)).cloned().collect()
+    observed.pods.iter().filter(|pod| is_tracked(pod)).cloned().collect()
 }
 
 /// The condition `Suspended`, the start time and their events.
