@@ -28,4 +28,5 @@ mod statements;
 mod states;
 mod storage;
 mod support;
+mod upstream;
 mod wrong_use;
