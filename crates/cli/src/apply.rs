@@ -45,17 +45,26 @@ pub(crate) fn last_applied(live: &Value) -> Option<Value> {
 
 /// The patch of the live object, and its media type: three-way and strategic where the schema is known. Empty when nothing changes.
 pub(crate) fn patch(resource: &Resource, live: &Value, manifest: &Value) -> Result<(Value, &'static str)> {
-    let original = last_applied(live).unwrap_or_default();
-    let modified = with_annotation(manifest);
+    patch_to(resource, live, &last_applied(live).unwrap_or_default(), &with_annotation(manifest))
+}
+
+/// The same to any form, from what was applied last.
+pub(crate) fn patch_to(
+    resource: &Resource,
+    live: &Value,
+    original: &Value,
+    modified: &Value,
+) -> Result<(Value, &'static str)> {
     match shape_of(resource) {
         Some(shape) => {
             let schema = stead_api::schema::schema();
-            let patch = stead_machinery::patch::diff::three_way(schema, shape, &original, &modified, live);
+            let patch = stead_machinery::patch::diff::three_way(schema, shape, original, modified, live);
             Ok((patch.map_err(|error| Failure::Plain(error.to_string()))?, STRATEGIC))
         }
         None => {
-            let original = if original.is_object() { original } else { Value::Object(Map::new()) };
-            Ok((stead_machinery::patch::merge::three_way(&original, &modified, live), MERGE))
+            let empty = Value::Object(Map::new());
+            let original = if original.is_object() { original } else { &empty };
+            Ok((stead_machinery::patch::merge::three_way(original, modified, live), MERGE))
         }
     }
 }

@@ -6,9 +6,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    annotate, api_resources, apply, attach, auth, cluster_info, completion, config, cordon, cp, create, delete,
-    describe, drain, edit, events, exec, explain, get, label, logs, patch, plan, port_forward, replace, rollout, run,
-    scale, set, taint, timeline, top, version, wait,
+    annotate, api_resources, apply, attach, auth, autoscale, certificate, cluster_info, completion, config, cordon, cp,
+    create, debug, delete, describe, diff, drain, edit, events, exec, explain, expose, get, kustomize, label, logs,
+    patch, plan, plugin, port_forward, proxy, replace, rollout, run, scale, set, taint, timeline, top, version, wait,
 };
 
 /// kubectl's commands, for any Kubernetes cluster.
@@ -136,6 +136,24 @@ pub(crate) enum Command {
     Drain(drain::Flags),
     /// Look at the kubeconfig, or change what is current in it.
     Config(config::Flags),
+    /// What a kustomization comes to.
+    Kustomize(kustomize::Flags),
+    /// What an apply would change, line by line.
+    Diff(diff::Flags),
+    /// Make a Service for what has pods and ports.
+    Expose(expose::Flags),
+    /// Make an autoscaler for what can be scaled.
+    Autoscale(autoscale::Flags),
+    /// Look into a pod with a container beside it, a copy of it, or a pod on its node.
+    Debug(debug::Flags),
+    /// Serve the API at an address of this machine.
+    Proxy(proxy::Flags),
+    /// Approve or deny requests for certificates.
+    Certificate(certificate::Flags),
+    /// Programs on the path that are commands too.
+    Plugin(plugin::Flags),
+    /// The flags of every command.
+    Options,
     /// Addresses of the control plane.
     ClusterInfo(cluster_info::Flags),
     /// A shell's completion.
@@ -215,6 +233,9 @@ pub(crate) fn complaint(error: &clap::Error, words: &[String]) -> String {
             }
             text
         }
+        ErrorKind::UnknownArgument if flag.starts_with("--") && command == "diff" => {
+            format!("error: unknown flag: {flag}\nSee '{hint} -h' for help and examples\n")
+        }
         ErrorKind::UnknownArgument if flag.starts_with("--") => {
             format!("error: unknown flag: {flag}\nSee '{hint} --help' for usage.\n")
         }
@@ -244,6 +265,11 @@ pub(crate) fn complaint(error: &clap::Error, words: &[String]) -> String {
         }
         _ => format!("{error}"),
     }
+}
+
+/// The exit code of a command line that cannot be understood: for `diff`, 1 means something else.
+pub(crate) fn usage_code(words: &[String]) -> u8 {
+    if command_of(words).0 == "diff" { diff::FAILED } else { 1 }
 }
 
 /// The command and sub-commands that the words name, such as `rollout status`, and the words behind them.

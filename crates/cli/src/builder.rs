@@ -2,6 +2,7 @@
 //!
 //! Source of the rules and texts: `k8s.io/cli-runtime/pkg/resource` (builder).
 
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use http::Method;
@@ -148,8 +149,10 @@ fn by_word(resources: &Resources, word: &str, categories: bool) -> Result<Vec<Rc
 
 /// What a command line means: objects of files, or words.
 pub(crate) async fn targets(session: &Session, question: &Question<'_>) -> Result<Vec<Target>> {
-    if !question.files.filename.is_empty() {
-        let missing = question.files.filename.iter().find(|path| path.as_os_str() != "-" && !path.exists());
+    if !question.files.is_empty() {
+        question.files.check()?;
+        let is_file = |path: &&PathBuf| path.as_os_str() != "-" && !path.to_str().is_some_and(manifest::is_url);
+        let missing = question.files.filename.iter().filter(is_file).find(|path| !path.exists());
         if let Some(path) = missing {
             return plain(format!("the path {:?} does not exist", path.display().to_string()));
         }
@@ -208,7 +211,7 @@ fn check(question: &Question<'_>, named: &[Named]) -> Result {
 }
 
 async fn from_files(session: &Session, question: &Question<'_>) -> Result<Vec<Target>> {
-    let loaded = manifest::load(&question.files)?;
+    let loaded = manifest::load(&question.files).await?;
     let selector = question.selector.unwrap_or_default();
     let wanted = stead_machinery::selector::Selector::parse(selector).map_err(Failure::Plain)?;
     let mut targets = Vec::new();

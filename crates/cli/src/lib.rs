@@ -14,6 +14,7 @@ mod commands;
 mod describe;
 mod failure;
 mod kubeconfig;
+mod kustomize;
 mod look;
 mod manifest;
 mod print;
@@ -21,6 +22,7 @@ mod resources;
 mod server;
 mod session;
 mod stream;
+mod unified;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -33,6 +35,11 @@ use crate::session::Session;
 /// Runs kubectl's command line: the words after the program's name. `version` is what `version` calls this client.
 #[must_use]
 pub fn kubectl(words: Vec<String>, version: &'static str) -> ExitCode {
+    if let Some((first, rest)) = words.split_first()
+        && commands::completion::ASK.contains(&&**first)
+    {
+        return complete(rest, version);
+    }
     let mut parsed = match arguments::parse(words.clone()) {
         Ok(parsed) => parsed,
         Err(error) if shows_help(error.kind()) => {
@@ -41,8 +48,11 @@ pub fn kubectl(words: Vec<String>, version: &'static str) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
+            if error.kind() == ErrorKind::InvalidSubcommand {
+                commands::plugin::become_plugin(&words);
+            }
             eprint!("{}", arguments::complaint(&error, &words));
-            return ExitCode::FAILURE;
+            return ExitCode::from(arguments::usage_code(&words));
         }
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -77,6 +87,18 @@ async fn interrupted() {
         // Then the signal ends the process, as it does without this.
         std::future::pending::<()>().await;
     }
+}
+
+/// Answers a shell that asks how a line may go on.
+fn complete(words: &[String], version: &'static str) -> ExitCode {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return ExitCode::FAILURE;
+    };
+    let answer = runtime.block_on(commands::completion::answer(words, version));
+    runtime.shutdown_background();
+    // Nobody is left to tell when the output is closed.
+    let _ = write!(std::io::stdout(), "{answer}");
+    ExitCode::SUCCESS
 }
 
 /// Whether help was asked for, or is all that there is to say.

@@ -1,30 +1,65 @@
-//! Objects from files, directories and standard input.
+//! Objects from files, directories, URLs, kustomizations and standard input.
 //!
 //! Source of the rules and texts: `k8s.io/cli-runtime/pkg/resource` (visitor).
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::failure::{Result, plain, system};
+use crate::failure::{Failure, Result, plain, system};
+use crate::kustomize;
 
 /// How much one file or standard input may hold.
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 /// How deep `-R` goes.
 const DEPTH_MAX: usize = 32;
 
+/// How often a URL is asked for whose server fails, and how long is waited between.
+const URL_TRIES: usize = 3;
+const URL_PAUSE: Duration = Duration::from_secs(1);
+
 /// Which files a command reads.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Files {
-    /// Files or directories with manifests; `-` is standard input.
+    /// Files, directories or URLs with manifests; `-` is standard input.
     #[arg(short = 'f', long, value_delimiter = ',')]
     pub(crate) filename: Vec<PathBuf>,
+    /// A directory with a kustomization.
+    #[arg(short = 'k', long)]
+    pub(crate) kustomize: Option<String>,
     /// Process directories with all their sub-directories.
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
+}
+
+impl Files {
+    /// Whether nothing is to be read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.filename.is_empty() && self.kustomize.is_none()
+    }
+
+    /// Refuses flags that do not go together.
+    pub(crate) fn check(&self) -> Result {
+        if self.kustomize.is_some() && !self.filename.is_empty() {
+            return plain("only one of -f or -k can be specified");
+        }
+        if self.kustomize.is_some() && self.recursive {
+            return plain("the -k flag can't be used with -f or -R");
+        }
+        Ok(())
+    }
+
+    /// The same for a command that has nothing else to work on.
+    pub(crate) fn required(&self) -> Result {
+        if self.is_empty() {
+            return plain("must specify one of -f and -k");
+        }
+        self.check()
+    }
 }
 
 /// An object of a manifest, and the file that holds it.
@@ -35,27 +70,83 @@ pub(crate) struct Loaded {
 }
 
 /// Reads everything that the flags name, in order; lists are taken apart.
-pub(crate) fn load(files: &Files) -> Result<Vec<Loaded>> {
+pub(crate) async fn load(files: &Files) -> Result<Vec<Loaded>> {
+    files.check()?;
     let mut loaded = Vec::new();
+    if let Some(directory) = &files.kustomize {
+        let built = kustomize::build(&kustomize::Disk, directory, true)?;
+        built.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+        let of_directory = |object| Loaded { object, source: directory.clone() };
+        loaded.extend(built.objects.into_iter().map(of_directory));
+    }
     for path in &files.filename {
         let named = path.display().to_string();
         if named == "-" {
             let mut text = Vec::new();
             let _ = std::io::stdin().lock().take(MANIFEST_BYTES_MAX).read_to_end(&mut text)?;
             loaded.extend(parse(&text, "STDIN", "STDIN")?);
-        } else if named.starts_with("http://") || named.starts_with("https://") {
-            return plain(format!("{named}: manifests are read from files and standard input only; fetch it first"));
+        } else if is_url(&named) {
+            loaded.extend(parse(&fetch(&named).await?, &named, &named)?);
         } else {
             for file in expand(path, files.recursive)? {
-                let text = std::fs::read(&file).map_err(|error| {
-                    crate::failure::Failure::Plain(format!("open {}: {}", file.display(), system(&error)))
-                })?;
+                let text = std::fs::read(&file)
+                    .map_err(|error| Failure::Plain(format!("open {}: {}", file.display(), system(&error))))?;
                 let source = file.display().to_string();
                 loaded.extend(parse(&text, &source, &source)?);
             }
         }
     }
     Ok(loaded)
+}
+
+/// The one file that is sent as it is.
+pub(crate) fn raw(files: &Files) -> Result<Vec<u8>> {
+    let [path] = &files.filename[..] else { return plain("--raw can only use a single local file or stdin") };
+    if path.to_str().is_some_and(is_url) {
+        return plain("--raw cannot read from a url");
+    }
+    if files.recursive {
+        return plain("--raw and --recursive are mutually exclusive");
+    }
+    if path.as_os_str() == "-" {
+        let mut text = Vec::new();
+        let _ = std::io::stdin().lock().take(MANIFEST_BYTES_MAX).read_to_end(&mut text)?;
+        return Ok(text);
+    }
+    std::fs::read(path).map_err(|error| Failure::Plain(format!("open {}: {}", path.display(), system(&error))))
+}
+
+/// Whether a file is one of another machine.
+pub(crate) fn is_url(file: &str) -> bool {
+    file.starts_with("http://") || file.starts_with("https://")
+}
+
+/// Reads a URL; a server that fails is asked again.
+async fn fetch(url: &str) -> Result<Vec<u8>> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let (failure, final_one) = match stead_client::fetch(url, MANIFEST_BYTES_MAX).await {
+            Ok(answer) if answer.code == 200 => return Ok(answer.body),
+            Ok(answer) => {
+                let text = format!(
+                    "unable to read URL {url:?}, server reported {} {}, status code={}",
+                    answer.code, answer.reason, answer.code
+                );
+                (text, answer.code < 500)
+            }
+            Err(stead_client::FetchError::Refused(host)) => {
+                return Err(Failure::Bare(format!(
+                    "The connection to the server {host} was refused - did you specify the right host or port?"
+                )));
+            }
+            Err(error) => return Err(Failure::Bare(format!("Unable to connect to the server: {error}"))),
+        };
+        if final_one || tries == URL_TRIES {
+            return plain(failure);
+        }
+        tokio::time::sleep(URL_PAUSE).await;
+    }
 }
 
 /// The manifests of a path: itself, or those of a directory in order of their names.

@@ -8,12 +8,14 @@
 
 mod ensure;
 mod error;
+mod fetch;
 mod kubeconfig;
 pub mod tls;
 mod transport;
 
 pub use ensure::{Ensured, create_if_absent, delete_if_present};
 pub use error::{Class, ClientError, classify, is, message};
+pub use fetch::{FetchError, Fetched, fetch};
 pub use kubeconfig::{Place, from_config, from_kubeconfig, load, service_account};
 pub use transport::{in_process, install_crypto};
 

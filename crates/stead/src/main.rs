@@ -71,6 +71,10 @@ fn kubectl_words(words: Vec<String>) -> Option<Vec<String>> {
     if rest.first().is_some_and(|word| word == "kubectl") {
         return Some(rest.into_iter().skip(1).collect());
     }
+    // A shell asks by this word how a line may go on.
+    if rest.first().is_some_and(|word| word.starts_with("__complete")) {
+        return Some(rest);
+    }
     // By itself it is stead's; with flags it can only be kubectl's.
     if rest.len() > 1 && rest.first().is_some_and(|word| word == "version") {
         return Some(rest);
@@ -134,6 +138,8 @@ mod tests {
             ("stead version", None),
             ("stead version --client -o yaml", Some("version --client -o yaml")),
             ("stead nothere", None),
+            ("stead __complete get ", Some("__complete get ")),
+            ("stead diff -f x", Some("diff -f x")),
         ] {
             assert_eq!(words(line).as_deref(), wanted, "{line}");
         }

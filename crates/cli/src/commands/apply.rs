@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::common::{Change, DryRun, Teller, is_empty};
+use super::prune::{self, Seen};
 use crate::apply::{LAST_APPLIED, last_applied, patch, with_annotation};
 use crate::builder::{self, Found, Target};
 use crate::failure::{Failure, Result, all, plain};
@@ -42,6 +43,27 @@ pub(crate) struct Flags {
     /// strict (or true), warn, ignore (or false): what the server does with fields that it does not know.
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "strict", default_missing_value = "strict")]
     validate: String,
+    /// Delete what was applied once and is in no manifest any more, of what -l selects or of --all.
+    #[arg(long)]
+    prune: bool,
+    /// All that was applied may be pruned.
+    #[arg(long)]
+    all: bool,
+    /// GROUP/VERSION/KIND that is pruned (default: the usual ones).
+    #[arg(long)]
+    prune_allowlist: Vec<String>,
+    /// What becomes of dependents of what is deleted: background, orphan, foreground.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "background", default_missing_value = "background")]
+    cascade: String,
+    /// Seconds that a deleted object gets to end; negative: what it asks for.
+    #[arg(long, default_value_t = -1, allow_hyphen_values = true)]
+    grace_period: i64,
+    /// How long --force waits until an object is gone, such as 30s; 0 for as long as it takes.
+    #[arg(long, default_value = "0s")]
+    timeout: String,
+    /// What is deleted is waited for in any case where it matters.
+    #[arg(long, hide = true)]
+    wait: bool,
     /// Resolve differences in favour of the manifest.
     #[arg(long, hide = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
     overwrite: bool,
@@ -65,9 +87,7 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     if let Some(What::ViewLastApplied { words, output, files }) = &flags.what {
         return view(session, words, output, files).await;
     }
-    if flags.files.filename.is_empty() {
-        return plain("must specify one of -f and -k");
-    }
+    flags.files.required()?;
     if flags.force_conflicts && !flags.server_side {
         return plain("--force-conflicts only works with --server-side");
     }
@@ -76,11 +96,22 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     if flags.server_side && teller.dry_run == DryRun::Client {
         return plain("--dry-run=client doesn't work with --server-side (did you mean --dry-run=server instead?)");
     }
+    flags.check_prune()?;
     let validate = validation(&flags.validate)?;
-    let loaded = manifest::load(&flags.files)?;
-    let wanted = stead_machinery::selector::Selector::parse(flags.selector.as_deref().unwrap_or_default())
-        .map_err(Failure::Plain)?;
-    let (mut failures, mut any) = (Vec::new(), false);
+    let selector = flags.selector.clone().unwrap_or_default();
+    let allowed = if flags.prune { prune::allowed(session, &flags.prune_allowlist).await? } else { Vec::new() };
+    let removal = Removal {
+        force: flags.force,
+        how: super::delete::How {
+            propagation: super::delete::propagation(session, &flags.cascade)?,
+            grace_seconds: (flags.grace_period >= 0).then_some(flags.grace_period),
+            dry_run: teller.dry_run == DryRun::Server,
+        },
+        limit: Some(super::common::duration(&flags.timeout)?).filter(|limit| !limit.is_zero()),
+    };
+    let loaded = manifest::load(&flags.files).await?;
+    let wanted = stead_machinery::selector::Selector::parse(&selector).map_err(Failure::Plain)?;
+    let (mut failures, mut any, mut seen) = (Vec::new(), false, Seen::default());
     for loaded in loaded {
         if !wanted.matches_labels(&loaded.object["metadata"]["labels"]) {
             continue;
@@ -88,11 +119,12 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
         any = true;
         let done = async {
             let target = builder::of_manifest(session, loaded).await?;
-            if flags.server_side {
-                server_side(session, &mut teller, &target, flags.force_conflicts, validate).await
-            } else {
-                client_side(session, &mut teller, &target, flags.force, validate).await
-            }
+            let made = match flags.server_side {
+                true => server_side(session, &mut teller, &target, flags.force_conflicts, validate).await?,
+                false => client_side(session, &mut teller, &target, &removal, validate).await?,
+            };
+            seen.note(&target, &made);
+            Ok(())
         };
         match done.await {
             Ok(()) => {}
@@ -103,7 +135,45 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     if !any && failures.is_empty() {
         return plain("no objects passed to apply");
     }
+    if flags.prune && failures.is_empty() {
+        let found = prune::find(session, allowed, &seen, &selector).await?;
+        for found in found {
+            if teller.dry_run != DryRun::Client {
+                let _ = super::delete::delete(session, &found, &removal.how).await?;
+            }
+            teller.tell(session, &found.resource, &found.object, "pruned")?;
+        }
+    }
     all(failures)
+}
+
+impl Flags {
+    /// Refuses flags of pruning that do not go together.
+    fn check_prune(&self) -> Result {
+        let selects = self.selector.as_deref().is_some_and(|selector| !selector.is_empty());
+        if selects && self.all {
+            return plain("cannot set --all and --selector at the same time");
+        }
+        if self.prune && self.force {
+            return plain("--force cannot be used with --prune");
+        }
+        if self.prune && !self.all && !selects {
+            return plain(
+                "all resources selected for prune without explicitly passing --all. To prune all resources, pass the --all flag. If you did not mean to prune all resources, specify a label selector",
+            );
+        }
+        if self.prune && self.server_side {
+            return plain("--prune is in alpha and doesn't currently work on objects created by server-side apply");
+        }
+        Ok(())
+    }
+}
+
+/// How objects are deleted that stand in the way, and whether they are.
+struct Removal {
+    force: bool,
+    how: super::delete::How,
+    limit: Option<std::time::Duration>,
 }
 
 /// The server's word for how strict it is to be.
@@ -118,7 +188,14 @@ pub(crate) fn validation(flag: &str) -> Result<&'static str> {
     }
 }
 
-async fn client_side(session: &Session, teller: &mut Teller, target: &Target, force: bool, validate: &str) -> Result {
+/// The object as it is then.
+async fn client_side(
+    session: &Session,
+    teller: &mut Teller,
+    target: &Target,
+    removal: &Removal,
+    validate: &str,
+) -> Result<Value> {
     let server = session.server().await?;
     let manifest = target.object.clone().unwrap_or_default();
     if target.name.is_none() {
@@ -135,12 +212,13 @@ async fn client_side(session: &Session, teller: &mut Teller, target: &Target, fo
             Err(failure) if failure.is_not_found() => return create(session, teller, target, validate).await,
             Err(failure) => return Err(during(failure, "retrieving current configuration of", target, None)),
         };
-        if live["metadata"]["annotations"][LAST_APPLIED].is_null() {
+        if live["metadata"]["annotations"][LAST_APPLIED].is_null() && teller.dry_run != DryRun::Client {
             session.err(&format!("Warning: resource {}/{} is missing the {LAST_APPLIED} annotation which is required by kubectl apply. kubectl apply should only be used on resources created declaratively by either kubectl create --save-config or kubectl apply. The missing annotation will be patched automatically.\n", target.resource.plural, target.name.as_deref().unwrap_or_default()));
         }
         let (patch, media) = patch(&target.resource, &live, &manifest)?;
         if is_empty(&patch) && teller.dry_run != DryRun::Client {
-            return teller.tell(session, &target.resource, &live, "unchanged");
+            teller.tell(session, &target.resource, &live, "unchanged")?;
+            return Ok(live);
         }
         if teller.dry_run != DryRun::Client && !live["metadata"]["deletionTimestamp"].is_null() {
             session.err(&format!(
@@ -156,15 +234,18 @@ async fn client_side(session: &Session, teller: &mut Teller, target: &Target, fo
             source: target.source.clone(),
         };
         match change(session, teller, &found, media, &patch, validate).await {
-            Ok(object) => return teller.tell(session, &target.resource, &object, "configured"),
+            Ok(object) => {
+                teller.tell(session, &target.resource, &object, "configured")?;
+                return Ok(object);
+            }
             Err(failure) if failure.reason() == "Conflict" && attempt < TRIES_MAX => {}
-            Err(failure) if force && matches!(failure.reason(), "Conflict" | "Invalid") => {
-                return recreate(session, teller, target, &found, validate).await;
+            Err(failure) if removal.force && matches!(failure.reason(), "Conflict" | "Invalid") => {
+                return recreate(session, teller, target, &found, removal, validate).await;
             }
             Err(failure) => return Err(during(failure, "applying patch", target, Some(&patch))),
         }
     }
-    Ok(())
+    Ok(Value::Null)
 }
 
 async fn change(
@@ -185,10 +266,11 @@ async fn change(
     session.server().await?.send(call).await
 }
 
-async fn create(session: &Session, teller: &mut Teller, target: &Target, validate: &str) -> Result {
+async fn create(session: &Session, teller: &mut Teller, target: &Target, validate: &str) -> Result<Value> {
     let object = with_annotation(target.object.as_ref().unwrap_or(&Value::Null));
     let made = post(session, teller, target, &object, validate).await?;
-    teller.tell(session, &target.resource, &made, "created")
+    teller.tell(session, &target.resource, &made, "created")?;
+    Ok(made)
 }
 
 /// Creates an object as it is.
@@ -210,14 +292,28 @@ pub(crate) async fn post(
     made.map_err(|failure| if target.source.is_empty() { failure } else { failure.when("creating", &target.source) })
 }
 
-async fn recreate(session: &Session, teller: &mut Teller, target: &Target, found: &Found, validate: &str) -> Result {
-    super::delete::gone(session, found, &super::delete::How::default(), None).await?;
+async fn recreate(
+    session: &Session,
+    teller: &mut Teller,
+    target: &Target,
+    found: &Found,
+    removal: &Removal,
+    validate: &str,
+) -> Result<Value> {
+    super::delete::gone(session, found, &removal.how, removal.limit).await?;
     let object = with_annotation(target.object.as_ref().unwrap_or(&Value::Null));
     let made = post(session, teller, target, &object, validate).await?;
-    teller.tell(session, &target.resource, &made, "configured")
+    teller.tell(session, &target.resource, &made, "configured")?;
+    Ok(made)
 }
 
-async fn server_side(session: &Session, teller: &mut Teller, target: &Target, force: bool, validate: &str) -> Result {
+async fn server_side(
+    session: &Session,
+    teller: &mut Teller,
+    target: &Target,
+    force: bool,
+    validate: &str,
+) -> Result<Value> {
     let mut query = teller.query();
     query.push(("force", force.to_string()));
     query.push(("fieldValidation", validate.to_owned()));
@@ -227,7 +323,10 @@ async fn server_side(session: &Session, teller: &mut Teller, target: &Target, fo
         .query(query)
         .body("application/apply-patch+yaml", manifest.to_string().into_bytes());
     match session.server().await?.send(call).await {
-        Ok(object) => teller.tell(session, &target.resource, &object, "serverside-applied"),
+        Ok(object) => {
+            teller.tell(session, &target.resource, &object, "serverside-applied")?;
+            Ok(object)
+        }
         Err(failure) if failure.reason() == "Conflict" => plain(conflict(&failure.message())),
         Err(failure) => Err(failure),
     }

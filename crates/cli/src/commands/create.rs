@@ -11,6 +11,7 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::common::{Change, DryRun, Teller};
+use super::create_access::{Login, Priority, Routes, Rules};
 use crate::apply::with_annotation;
 use crate::builder::{self, Target};
 use crate::failure::{Failure, Result, all, plain, system, usage};
@@ -152,6 +153,39 @@ enum What {
         #[arg(long)]
         max_unavailable: Option<String>,
     },
+    /// A Role: what is allowed in a namespace.
+    Role {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        rules: Rules,
+    },
+    /// A ClusterRole: what is allowed anywhere.
+    Clusterrole {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        rules: Rules,
+        /// URLs that are no resources.
+        #[arg(long, value_delimiter = ',')]
+        non_resource_url: Vec<String>,
+    },
+    /// An Ingress.
+    #[command(alias = "ing")]
+    Ingress {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        routes: Routes,
+    },
+    /// A PriorityClass.
+    #[command(alias = "pc")]
+    Priorityclass {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        priority: Priority,
+    },
     /// A ClusterRoleBinding.
     Clusterrolebinding {
         #[command(flatten)]
@@ -189,6 +223,13 @@ enum SecretKind {
         sources: Sources,
         #[arg(long = "type", default_value = "")]
         kind: String,
+    },
+    /// Of credentials for an image registry.
+    DockerRegistry {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        login: Login,
     },
     /// Of a certificate and its key.
     Tls {
@@ -261,7 +302,20 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
             let name = one_name(common, command)?;
             let change = common.change.clone();
             let save = common.save_config;
-            let object = what.object(&name)?;
+            let object = match &what {
+                What::Role { rules, .. } => role("Role", &name, rules.rules(session).await?),
+                What::Clusterrole { rules, non_resource_url, .. } => {
+                    let mut all = Vec::new();
+                    if !rules.is_empty() || non_resource_url.is_empty() {
+                        all = rules.rules(session).await?;
+                    }
+                    if !non_resource_url.is_empty() {
+                        all.extend(rules.of_urls(non_resource_url)?);
+                    }
+                    role("ClusterRole", &name, all)
+                }
+                what => what.object(&name)?,
+            };
             by_flags(session, &change, save, object, command).await
         }
     }
@@ -275,21 +329,16 @@ fn one_name(common: &Common, command: &str) -> Result<String> {
 }
 
 async fn from_files(session: &Session, flags: &Flags) -> Result {
+    flags.files.required()?;
     if let Some(raw) = &flags.raw {
-        let loaded = manifest::load(&flags.files)?;
-        let Some(loaded) = loaded.first() else { return plain("--raw can only use a single local file or stdin") };
-        let call = Call::new(Method::POST, raw).body("application/json", loaded.object.to_string().into_bytes());
-        return session.out(&session.server().await?.text(call).await?);
-    }
-    if flags.files.filename.is_empty() {
-        return plain("must specify one of -f and -k");
+        return send_raw(session, Method::POST, raw, &flags.files).await;
     }
     let mut teller = Teller::new(session, &flags.change, "kubectl-create")?;
     let validate = super::apply::validation(&flags.validate)?;
     let wanted = stead_machinery::selector::Selector::parse(flags.selector.as_deref().unwrap_or_default())
         .map_err(Failure::Plain)?;
     let (mut failures, mut any) = (Vec::new(), false);
-    for loaded in manifest::load(&flags.files)? {
+    for loaded in manifest::load(&flags.files).await? {
         if !wanted.matches_labels(&loaded.object["metadata"]["labels"]) {
             continue;
         }
@@ -309,6 +358,13 @@ async fn from_files(session: &Session, flags: &Flags) -> Result {
         return plain("no objects passed to create");
     }
     all(failures)
+}
+
+/// Sends a file as it is, and prints the answer as it is.
+pub(super) async fn send_raw(session: &Session, method: Method, path: &str, files: &Files) -> Result {
+    let body = manifest::raw(files)?;
+    let call = Call::new(method, path).body("application/json", body);
+    session.out(&session.server().await?.text(call).await?)
 }
 
 async fn by_flags(session: &Session, change: &Change, save: bool, object: Value, command: &str) -> Result {
@@ -362,6 +418,11 @@ impl What {
             Self::Configmap { common, .. } => (common, "configmap"),
             Self::Secret { kind: SecretKind::Generic { common, .. } } => (common, "secret generic"),
             Self::Secret { kind: SecretKind::Tls { common, .. } } => (common, "secret tls"),
+            Self::Secret { kind: SecretKind::DockerRegistry { common, .. } } => (common, "secret docker-registry"),
+            Self::Role { common, .. } => (common, "role"),
+            Self::Clusterrole { common, .. } => (common, "clusterrole"),
+            Self::Ingress { common, .. } => (common, "ingress"),
+            Self::Priorityclass { common, .. } => (common, "priorityclass"),
             Self::Serviceaccount(common) => (common, "serviceaccount"),
             Self::Deployment { common, .. } => (common, "deployment"),
             Self::Service { kind } => match kind {
@@ -429,9 +490,17 @@ impl What {
             }
             Self::Clusterrolebinding { subjects, .. } => binding("ClusterRoleBinding", metadata, None, subjects)?,
             Self::Rolebinding { role, subjects, .. } => binding("RoleBinding", metadata, role.as_deref(), subjects)?,
-            Self::Token { .. } => Value::Null,
+            Self::Ingress { routes, .. } => routes.ingress(name)?,
+            Self::Priorityclass { priority, .. } => priority.class(&metadata),
+            // What they are made of is asked of the server.
+            Self::Token { .. } | Self::Role { .. } | Self::Clusterrole { .. } => Value::Null,
         })
     }
+}
+
+fn role(kind: &str, name: &str, rules: Vec<Value>) -> Value {
+    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "rules": rules,
+        "metadata": {"name": name, "creationTimestamp": null}})
 }
 
 /// `a=b,c=d` as labels.
@@ -470,6 +539,10 @@ fn secret(metadata: Value, kind: &SecretKind) -> Result<Value> {
             if !kind.is_empty() {
                 secret["type"] = kind.as_str().into();
             }
+        }
+        SecretKind::DockerRegistry { login, .. } => {
+            secret["data"] = json!({".dockerconfigjson": login.encoded()?});
+            secret["type"] = "kubernetes.io/dockerconfigjson".into();
         }
         SecretKind::Tls { cert, key, .. } => {
             let read = |path: &String| {

@@ -79,6 +79,9 @@ pub(crate) struct How {
 /// Deletes, telling each; then waits.
 pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     if let Some(raw) = &flags.raw {
+        if !flags.words.is_empty() {
+            return plain("arguments may not be passed when --raw is specified");
+        }
         return session.out(&session.server().await?.text(Call::new(Method::DELETE, raw)).await?);
     }
     let dry_run = DryRun::parse(session, &flags.dry_run)?;
@@ -102,7 +105,7 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     };
     let named = flags.words.len() > 1 || flags.words.first().is_some_and(|word| word.contains('/'));
     let targets = builder::targets(session, &question).await?;
-    let from_files = !flags.files.filename.is_empty();
+    let from_files = !flags.files.is_empty();
     let (found, mut failures) =
         if from_files || named { (taken(&targets), Vec::new()) } else { builder::fetch(session, &targets).await };
     if flags.force && dry_run != DryRun::Client {
@@ -150,7 +153,8 @@ fn taken(targets: &[builder::Target]) -> Vec<Found> {
     targets.iter().map(one).collect()
 }
 
-fn propagation(session: &Session, flag: &str) -> Result<&'static str> {
+/// The server's word for what becomes of dependents.
+pub(super) fn propagation(session: &Session, flag: &str) -> Result<&'static str> {
     match flag {
         "background" => Ok("Background"),
         "foreground" => Ok("Foreground"),
@@ -222,12 +226,13 @@ pub(crate) async fn gone(session: &Session, found: &Found, how: &How, limit: Opt
 }
 
 /// The deleted object's uid, from the object or the Status that the server answered.
-fn uid_of(answer: &Value) -> Option<String> {
+pub(super) fn uid_of(answer: &Value) -> Option<String> {
     let uid = if answer["kind"] == "Status" { &answer["details"]["uid"] } else { &answer["metadata"]["uid"] };
     uid.as_str().map(str::to_owned)
 }
 
-fn told(found: &Found, name_only: bool, force: bool, dry_run: DryRun) -> String {
+/// What is said of an object that was deleted.
+pub(super) fn told(found: &Found, name_only: bool, force: bool, dry_run: DryRun) -> String {
     if name_only {
         return format!("{}\n", found.named());
     }

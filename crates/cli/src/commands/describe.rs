@@ -4,7 +4,8 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::builder::{self, Found, Question, Target};
-use crate::describe::{Related, has_events, page, selector_text};
+use crate::describe::routing::services_of;
+use crate::describe::{Backend, Related, has_events, page, selector_text};
 use crate::failure::{Failure, Result, all, plain};
 use crate::manifest::Files;
 use crate::print::{at, list};
@@ -29,7 +30,7 @@ pub(crate) struct Flags {
 
 /// Prints the pages, a blank line between them.
 pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
-    if flags.words.is_empty() && flags.files.filename.is_empty() {
+    if flags.words.is_empty() && flags.files.is_empty() {
         return plain(
             "You must specify the type of resource to describe. Use \"kubectl api-resources\" for a complete list of supported resources.",
         );
@@ -63,10 +64,9 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
         }
     }
     if !any && failures.is_empty() {
-        let namespaced = targets.iter().any(|target| target.resource.namespaced) && !flags.all_namespaces;
-        session.err(&match namespaced {
-            true => format!("No resources found in {} namespace.\n", session.namespace().await?),
-            false => "No resources found\n".to_owned(),
+        session.err(&match flags.all_namespaces {
+            true => "No resources found\n".to_owned(),
+            false => format!("No resources found in {} namespace.\n", session.namespace().await?),
         });
     }
     all(failures)
@@ -105,6 +105,12 @@ async fn belongs(session: &Session, found: &Found, related: &mut Related) -> Res
             related
                 .replica_sets
                 .sort_by(|a, b| at(a, "/metadata/creationTimestamp").cmp(at(b, "/metadata/creationTimestamp")));
+        }
+        ("", "ReplicationController") => related.pods = selected_pods(session, namespace, object).await?,
+        ("networking.k8s.io", "Ingress") => {
+            for service in services_of(object) {
+                related.backends.push(backend(session, namespace, service).await);
+            }
         }
         ("", "PersistentVolumeClaim") => {
             let pods = read(session, "", "Pod", namespace, vec![]).await?;
@@ -164,6 +170,25 @@ async fn owned(
         list(item, "/metadata/ownerReferences").iter().any(|owner| owner["controller"] == true && owner["uid"] == *uid)
     };
     Ok(read(session, group, kind, namespace, query).await?.into_iter().filter(controlled).collect())
+}
+
+/// The pods of a ReplicationController.
+async fn selected_pods(session: &Session, namespace: Option<&str>, owner: &Value) -> Result<Vec<Value>> {
+    let query = vec![("labelSelector", crate::print::pairs(&owner["spec"]["selector"]).join(","))];
+    let uid = &owner["metadata"]["uid"];
+    let controlled = |item: &Value| {
+        list(item, "/metadata/ownerReferences").iter().any(|owner| owner["controller"] == true && owner["uid"] == *uid)
+    };
+    Ok(read(session, "", "Pod", namespace, query).await?.into_iter().filter(controlled).collect())
+}
+
+/// A Service that an Ingress leads to, with its addresses.
+async fn backend(session: &Session, namespace: Option<&str>, name: String) -> Backend {
+    let query = vec![("labelSelector", format!("kubernetes.io/service-name={name}"))];
+    let slices = read(session, "discovery.k8s.io", "EndpointSlice", namespace, query).await;
+    let service = session.read("", "Service", namespace.unwrap_or_default(), &name).await;
+    let service = service.map_err(|failure| failure.message());
+    Backend { name, service, slices: slices.unwrap_or_default() }
 }
 
 /// Whether a pod mounts a claim, by its name or as a volume of its own.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::common::{Change, Selection, Teller, difference, is_empty};
 use crate::builder::Found;
-use crate::failure::{Failure, Result, all, plain};
+use crate::failure::{Result, all, plain};
 use crate::print::{json, without_managed_fields, yaml};
 use crate::server::Call;
 use crate::session::Session;
@@ -61,7 +61,7 @@ async fn one(session: &Session, teller: &mut Teller, found: &Found, sub: Option<
         edit(&file.0)?;
         let edited = std::fs::read_to_string(&file.0)?;
         let body = without_comments(&edited);
-        if body == without_comments(&text) || body.trim().is_empty() {
+        if body == without_comments(&text) {
             if last_error.is_empty() {
                 session.err("Edit cancelled, no changes made.\n");
                 return Ok(());
@@ -71,15 +71,22 @@ async fn one(session: &Session, teller: &mut Teller, found: &Found, sub: Option<
             session.err(&format!("A copy of your changes has been stored to {:?}\n", kept.display().to_string()));
             return plain("Edit cancelled, no valid changes were saved.");
         }
-        let failure = match save(session, teller, found, &original, &body, sub).await {
-            Ok(()) => return Ok(()),
-            Err(failure) => failure,
+        let invalid = || format!("error: {} {:?} is invalid", found.resource.group_resource(), found.name);
+        let told = match object_of(&body) {
+            Err(why) => {
+                last_error = invalid();
+                format!("{}: The edited file failed validation: {why}\n", found.named())
+            }
+            Ok(edited) => match save(session, teller, found, &original, &edited, sub).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => {
+                    let text = failure.text();
+                    last_error = if failure.reason() == "Invalid" { invalid() } else { text.trim_end().to_owned() };
+                    text
+                }
+            },
         };
-        last_error = match failure.reason() {
-            "Invalid" => format!("error: {} {:?} is invalid", found.resource.group_resource(), found.name),
-            _ => failure.text().trim_end().to_owned(),
-        };
-        let told: String = failure.text().lines().map(|line| format!("# {line}\n")).collect();
+        let told: String = told.lines().map(|line| format!("# {line}\n")).collect();
         text = format!("{HEADER}{told}#\n{body}");
     }
 }
@@ -89,15 +96,13 @@ async fn save(
     teller: &mut Teller,
     found: &Found,
     original: &Value,
-    body: &str,
+    edited: &Value,
     sub: Option<&str>,
 ) -> Result {
-    let edited: Value = serde_norway::from_str(body)
-        .map_err(|error| Failure::Plain(format!("The edited file had a syntax error: {error}")))?;
     if edited["metadata"]["name"] != original["metadata"]["name"] {
         return plain("At least one of apiVersion, kind and name was changed");
     }
-    let (patch, media) = difference(&found.resource, original, &edited)?;
+    let (patch, media) = difference(&found.resource, original, edited)?;
     if is_empty(&patch) {
         return session.out("Edit cancelled, no changes made.\n");
     }
@@ -112,6 +117,15 @@ async fn save(
     teller.tell(session, &found.resource, &new, "edited")
 }
 
+/// The object that a text is, or why it is none.
+fn object_of(body: &str) -> std::result::Result<Value, String> {
+    let edited: Value = serde_norway::from_str(body).map_err(|error| error.to_string())?;
+    match ["apiVersion", "kind"].iter().find(|field| !edited[**field].is_string()) {
+        Some(field) => Err(format!("{field} not set")),
+        None => Ok(edited),
+    }
+}
+
 fn without_comments(text: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| format!("{line}\n")).collect()
 }
@@ -120,10 +134,19 @@ fn without_comments(text: &str) -> String {
 fn edit(path: &Path) -> Result {
     let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let editor = named("KUBE_EDITOR").or_else(|| named("EDITOR")).unwrap_or_else(|| "vi".to_owned());
-    let status = Command::new("sh").arg("-c").arg(format!("{editor} {:?}", path.display().to_string())).status();
+    // A shell is asked only where there is something for it to understand, as kubectl does it.
+    let status = if editor.contains(['"', '\'', '\\']) {
+        Command::new("sh").arg("-c").arg(format!("{editor} {:?}", path.display().to_string())).status()
+    } else {
+        let mut words = editor.split(' ').filter(|word| !word.is_empty());
+        Command::new(words.next().unwrap_or("vi")).args(words).arg(path).status()
+    };
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(_) => plain(format!("there was a problem with the editor {editor:?}")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            plain(format!("unable to launch the editor {editor:?}"))
+        }
         Err(error) => plain(format!("unable to launch the editor {editor:?}: {error}")),
     }
 }
@@ -158,5 +181,21 @@ impl Drop for File {
             // A file that is gone already is what is wanted.
             let _ = std::fs::remove_file(&self.0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_object_is_not_sent() {
+        for (text, wanted) in
+            [("", "apiVersion not set"), ("x", "apiVersion not set"), ("apiVersion: v1\n", "kind not set")]
+        {
+            assert_eq!(object_of(text), Err(wanted.to_owned()), "{text}");
+        }
+        assert!(object_of("a: [").is_err());
+        assert!(object_of("apiVersion: v1\nkind: Pod\n").is_ok());
     }
 }

@@ -81,9 +81,12 @@ pub(crate) struct Flags {
 /// Prints what was asked for.
 pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     if let Some(raw) = &flags.raw {
+        if !flags.words.is_empty() {
+            return plain("arguments may not be passed when --raw is specified");
+        }
         return session.out(&session.server().await?.text(Call::new(Method::GET, raw)).await?);
     }
-    if flags.words.is_empty() && flags.files.filename.is_empty() {
+    if flags.words.is_empty() && flags.files.is_empty() {
         session.err("You must specify the type of resource to get. Use \"kubectl api-resources\" for a complete list of supported resources.\n\n");
         return plain(
             "Required resource not specified.\nUse \"kubectl explain <resource>\" for a detailed description of that resource (e.g. kubectl explain pods).\nSee 'kubectl get -h' for help and examples",

@@ -5,6 +5,8 @@ pub(crate) mod api_resources;
 pub(crate) mod apply;
 pub(crate) mod attach;
 pub(crate) mod auth;
+pub(crate) mod autoscale;
+pub(crate) mod certificate;
 pub(crate) mod cluster_info;
 pub(crate) mod common;
 pub(crate) mod completion;
@@ -12,21 +14,30 @@ pub(crate) mod config;
 pub(crate) mod cordon;
 pub(crate) mod cp;
 pub(crate) mod create;
+mod create_access;
+pub(crate) mod debug;
 pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod diagnose;
+pub(crate) mod diff;
 pub(crate) mod drain;
 pub(crate) mod edit;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod explain;
+pub(crate) mod expose;
 pub(crate) mod get;
+pub(crate) mod kustomize;
 pub(crate) mod label;
 pub(crate) mod logs;
+pub(crate) mod options;
 pub(crate) mod patch;
 pub(crate) mod plan;
+pub(crate) mod plugin;
 pub(crate) mod pods;
 pub(crate) mod port_forward;
+pub(crate) mod proxy;
+pub(crate) mod prune;
 pub(crate) mod replace;
 pub(crate) mod rollout;
 pub(crate) mod run;
@@ -79,7 +90,16 @@ pub(crate) async fn run(session: &Session, command: Command) -> Result {
         Command::Auth(flags) => auth::run(session, flags).await,
         Command::Drain(flags) => drain::run(session, flags).await,
         Command::Config(flags) => config::run(session, flags).await,
+        Command::Kustomize(flags) => kustomize::run(session, &flags),
         Command::ClusterInfo(flags) => cluster_info::run(session, flags).await,
+        Command::Expose(flags) => expose::run(session, flags).await,
+        Command::Autoscale(flags) => autoscale::run(session, flags).await,
+        Command::Diff(flags) => diff::run(session, flags).await,
+        Command::Debug(flags) => debug::run(session, flags).await,
+        Command::Proxy(flags) => proxy::run(session, flags).await,
+        Command::Certificate(flags) => certificate::run(session, flags).await,
+        Command::Plugin(flags) => plugin::run(session, &flags),
+        Command::Options => options::run(session),
         Command::Completion(flags) => completion::run(session, &flags),
     }
 }

@@ -100,7 +100,7 @@ fn same(before: &Value, after: &Value) -> bool {
 
 async fn local(session: &Session, flags: &Flags, teller: &mut Teller, media: &str, text: &[u8]) -> Result {
     let patch: Value = serde_json::from_slice(text).map_err(|error| Failure::Plain(error.to_string()))?;
-    for loaded in crate::manifest::load(&flags.selection.files)? {
+    for loaded in crate::manifest::load(&flags.selection.files).await? {
         let target = crate::builder::of_manifest(session, loaded).await?;
         let object = target.object.unwrap_or_default();
         let new = merged(&target.resource, &object, media, &patch)?;

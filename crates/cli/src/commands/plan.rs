@@ -103,7 +103,7 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
             }
             by_patch(session, &words[..at], |object| image_change(object, images)).await?
         }
-        None if flags.files.filename.is_empty() => return plain("must specify -f FILE, scale or set image"),
+        None if flags.files.is_empty() => return plain("must specify -f FILE, -k DIRECTORY, scale or set image"),
         None => by_files(session, &flags.files).await?,
     };
     let documents: Vec<Value> = outcomes.iter().map(document).collect();
@@ -156,7 +156,7 @@ async fn by_patch(
 
 /// The objects of manifests.
 async fn by_files(session: &Session, files: &Files) -> Result<Vec<Outcome>> {
-    let loaded = manifest::load(files)?;
+    let loaded = manifest::load(files).await?;
     let is_namespace = |object: &Value| object["kind"] == "Namespace";
     let named: Vec<String> = loaded
         .iter()

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use crate::builder::{Found, Named, understand};
 use crate::describe::selector_text;
-use crate::failure::{Result, plain};
+use crate::failure::{Failure, Result, plain};
 use crate::print::{at, list};
+use crate::resources::Resource;
 use crate::session::Session;
 
 /// The container that commands take when none is named.
@@ -40,7 +41,7 @@ pub(crate) async fn pod(session: &Session, word: &str, told: bool) -> Result<Fou
     if named.resource.is("", "Pod") {
         return Ok(found(object));
     }
-    let mut all = pods_of(session, namespace, &named.resource.kind, &object).await?;
+    let mut all = pods_of(session, namespace, &named.resource, &object, told).await?;
     if all.is_empty() {
         return plain(format!("timed out waiting for the condition: no pod of {}", named.resource.named(&name)));
     }
@@ -52,21 +53,45 @@ pub(crate) async fn pod(session: &Session, word: &str, told: bool) -> Result<Fou
     Ok(first)
 }
 
-/// The pods that an object selects, the one to take first: those that run longest before others.
-async fn pods_of(session: &Session, namespace: &str, kind: &str, object: &Value) -> Result<Vec<Value>> {
-    let selector = match kind {
-        "Service" | "ReplicationController" => crate::print::pairs(&object["spec"]["selector"]).join(","),
-        _ => selector_text(&object["spec"]["selector"]),
-    };
-    if selector.is_empty() {
-        return plain(format!("cannot attach to a {kind}: it selects no pods"));
-    }
+/// The kinds that select pods.
+const SELECTING: [&str; 7] =
+    ["DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "Service", "StatefulSet"];
+
+/// The pods that an object selects, the one to take first: those that run longest before others. `logs`: what they are wanted for.
+async fn pods_of(
+    session: &Session,
+    namespace: &str,
+    resource: &Resource,
+    object: &Value,
+    logs: bool,
+) -> Result<Vec<Value>> {
+    let selector = selector_of(resource, object).map_err(|why| {
+        let goal = if logs { "cannot get the logs from" } else { "cannot attach to" };
+        Failure::Plain(format!("{goal} *{}.{}: {why}", resource.version, resource.kind))
+    })?;
     let pods = session.kind("", "Pod").await?;
     let query = [("labelSelector", selector)];
     let answer = session.server().await?.list(&pods.path(Some(namespace)), &query, "application/json").await?;
     let mut all = list(&answer, "/items").to_vec();
     all.sort_by_key(rank);
     Ok(all)
+}
+
+/// The selector of an object's pods, or why it has none.
+fn selector_of(resource: &Resource, object: &Value) -> std::result::Result<String, String> {
+    let kind = &*resource.kind;
+    if !SELECTING.contains(&kind) {
+        return Err(format!("selector for *{}.{kind} not implemented", resource.version));
+    }
+    let selector = match kind {
+        "Service" | "ReplicationController" => crate::print::pairs(&object["spec"]["selector"]).join(","),
+        _ => selector_text(&object["spec"]["selector"]),
+    };
+    if selector.is_empty() {
+        let (kind, name) = (kind.to_lowercase(), at(object, "/metadata/name"));
+        return Err(format!("invalid {kind} '{name}': {} is defined without a selector", resource.kind));
+    }
+    Ok(selector)
 }
 
 /// Smaller is better: scheduled, running, ready, older.

@@ -93,7 +93,7 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
 }
 
 async fn find(session: &Session, common: &Common) -> Result<(Vec<Found>, Vec<Failure>)> {
-    if common.words.is_empty() && common.selection.files.filename.is_empty() {
+    if common.words.is_empty() && common.selection.files.is_empty() {
         return plain("required resource not specified");
     }
     let question = Question { bare_type: true, ..common.selection.question(&common.words) };

@@ -180,7 +180,8 @@ fn pod(flags: &Flags, name: &str, image: &str) -> Value {
         "spec": {"containers": [container], "dnsPolicy": "ClusterFirst", "restartPolicy": flags.restart}})
 }
 
-fn overridden(pod: Value, overrides: &str, kind: &str) -> Result<Value> {
+/// An object with the JSON of `--overrides` over it.
+pub(super) fn overridden(pod: Value, overrides: &str, kind: &str) -> Result<Value> {
     let patch: Value =
         serde_json::from_str(overrides).map_err(|error| Failure::Plain(format!("Invalid JSON Patch: {error}")))?;
     let media = match kind {

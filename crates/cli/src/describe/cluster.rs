@@ -251,6 +251,7 @@ pub(super) fn namespace(page: &mut Page, namespace: &Value, related: &Related) {
         page.line(0, "\nResource Quotas");
         for quota in &related.quotas {
             page.field(1, "Name", at(quota, "/metadata/name"));
+            scopes(page, 1, quota);
             page.line(1, "Resource\tUsed\tHard");
             page.line(1, "--------\t---\t---");
             amounts(page, 1, quota);
@@ -260,10 +261,10 @@ pub(super) fn namespace(page: &mut Page, namespace: &Value, related: &Related) {
         page.line(0, "\nNo LimitRange resource.");
     } else {
         page.line(0, "\nResource Limits");
-        page.line(1, "Type\tResource\tMin\tMax\tDefault Request\tDefault Limit\tMax Limit/Request Ratio");
-        page.line(1, "----\t--------\t---\t---\t---------------\t-------------\t-----------------------");
+        page.line(0, " Type\tResource\tMin\tMax\tDefault Request\tDefault Limit\tMax Limit/Request Ratio");
+        page.line(0, " ----\t--------\t---\t---\t---------------\t-------------\t-----------------------");
         for range in &related.limits {
-            limits(page, 1, range);
+            limits(page, " ", range);
         }
     }
 }
@@ -280,13 +281,39 @@ fn amounts(page: &mut Page, level: usize, quota: &Value) {
 pub(super) fn quota(page: &mut Page, quota: &Value) {
     page.field(0, "Name", at(quota, "/metadata/name"));
     page.field(0, "Namespace", at(quota, "/metadata/namespace"));
-    let scopes: Vec<&str> = list(quota, "/spec/scopes").iter().filter_map(Value::as_str).collect();
-    if !scopes.is_empty() {
-        page.field(0, "Scopes", &scopes.join(", "));
-    }
+    scopes(page, 0, quota);
     page.line(0, "Resource\tUsed\tHard");
     page.line(0, "--------\t----\t----");
     amounts(page, 0, quota);
+}
+
+/// The scopes of a quota, and what they mean.
+fn scopes(page: &mut Page, level: usize, quota: &Value) {
+    let mut scopes: Vec<&str> = list(quota, "/spec/scopes").iter().filter_map(Value::as_str).collect();
+    if scopes.is_empty() {
+        return;
+    }
+    scopes.sort_unstable();
+    page.field(level, "Scopes", &scopes.join(", "));
+    let blank = if level == 0 { " " } else { "" };
+    for scope in scopes {
+        let meaning = match scope {
+            "Terminating" => {
+                "Matches all pods that have an active deadline. These pods have a limited lifespan on a node before being actively terminated by the system."
+            }
+            "NotTerminating" => {
+                "Matches all pods that do not have an active deadline. These pods usually include long running pods whose container command is not expected to terminate."
+            }
+            "BestEffort" => {
+                "Matches all pods that do not have resource requirements set. These pods have a best effort quality of service."
+            }
+            "NotBestEffort" => {
+                "Matches all pods that have at least one resource requirement set. These pods have a burstable or guaranteed quality of service."
+            }
+            _ => continue,
+        };
+        page.line(level, &format!("{blank}* {meaning}"));
+    }
 }
 
 /// A LimitRange.
@@ -295,10 +322,10 @@ pub(super) fn limit_range(page: &mut Page, range: &Value) {
     page.field(0, "Namespace", at(range, "/metadata/namespace"));
     page.line(0, "Type\tResource\tMin\tMax\tDefault Request\tDefault Limit\tMax Limit/Request Ratio");
     page.line(0, "----\t--------\t---\t---\t---------------\t-------------\t-----------------------");
-    limits(page, 0, range);
+    limits(page, "", range);
 }
 
-fn limits(page: &mut Page, level: usize, range: &Value) {
+fn limits(page: &mut Page, blank: &str, range: &Value) {
     const FIELDS: [&str; 5] = ["min", "max", "defaultRequest", "default", "maxLimitRequestRatio"];
     for limit in items(&range["spec"]["limits"]) {
         let mut names: Vec<&String> =
@@ -307,7 +334,7 @@ fn limits(page: &mut Page, level: usize, range: &Value) {
         names.dedup();
         for name in names {
             let cells: Vec<&str> = FIELDS.iter().map(|field| limit[*field][name].as_str().unwrap_or("-")).collect();
-            page.line(level, &format!("{}\t{name}\t{}", at(limit, "/type"), cells.join("\t")));
+            page.line(0, &format!("{blank}{}\t{name}\t{}", at(limit, "/type"), cells.join("\t")));
         }
     }
 }

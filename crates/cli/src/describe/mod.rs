@@ -9,6 +9,9 @@ mod events;
 mod generic;
 mod network;
 mod pod;
+mod request;
+pub(crate) mod routing;
+mod scaling;
 mod storage;
 pub(crate) mod template;
 mod workload;
@@ -36,7 +39,17 @@ pub(crate) struct Related {
     pub(crate) quotas: Vec<Value>,
     pub(crate) limits: Vec<Value>,
     pub(crate) secrets: Vec<Value>,
+    pub(crate) backends: Vec<Backend>,
     pub(crate) now: Timestamp,
+}
+
+/// A Service that an Ingress leads to.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) name: String,
+    /// The Service, or why it could not be read.
+    pub(crate) service: Result<Value, String>,
+    pub(crate) slices: Vec<Value>,
 }
 
 /// The page of an object.
@@ -53,6 +66,14 @@ pub(crate) fn page(group: &str, kind: &str, object: &Value, related: &Related) -
         ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => access::role(&mut page, object),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => access::binding(&mut page, object),
         ("scheduling.k8s.io", "PriorityClass") => access::priority(&mut page, object),
+        ("", "ReplicationController") => workload::replication_controller(&mut page, object, related),
+        ("certificates.k8s.io", "CertificateSigningRequest") => request::describe(&mut page, object),
+        ("networking.k8s.io", "Ingress") => routing::ingress(&mut page, object, related),
+        ("networking.k8s.io", "IngressClass") => routing::class(&mut page, object),
+        ("networking.k8s.io", "NetworkPolicy") => routing::policy(&mut page, object),
+        ("autoscaling", "HorizontalPodAutoscaler") => scaling::autoscaler(&mut page, object),
+        ("storage.k8s.io", "VolumeAttributesClass") => storage::attributes_class(&mut page, object),
+        ("storage.k8s.io", "CSINode") => storage::csi_node(&mut page, object),
         ("", "Node") => cluster::node(&mut page, object, related),
         ("", "Namespace") => cluster::namespace(&mut page, object, related),
         ("", "ResourceQuota") => cluster::quota(&mut page, object),
@@ -64,7 +85,8 @@ pub(crate) fn page(group: &str, kind: &str, object: &Value, related: &Related) -
         ("apps", "Deployment") => workload::deployment(&mut page, object, related),
         ("apps", "ReplicaSet") => workload::replica_set(&mut page, object, related),
         ("apps", "DaemonSet") => workload::daemon_set(&mut page, object, related),
-        ("batch", "Job") => workload::job(&mut page, object, related),
+        ("batch", "Job") => workload::job(&mut page, object),
+        ("batch", "CronJob") => workload::cron_job(&mut page, object),
         ("policy", "PodDisruptionBudget") => workload::disruption_budget(&mut page, object),
         _ => generic::describe(&mut page, object),
     }
@@ -80,7 +102,9 @@ pub(crate) fn page(group: &str, kind: &str, object: &Value, related: &Related) -
 pub(crate) fn has_events(group: &str, kind: &str) -> bool {
     !matches!(
         (group, kind),
-        ("", "Namespace" | "ResourceQuota" | "LimitRange" | "Secret") | ("rbac.authorization.k8s.io", _)
+        ("", "Namespace" | "ResourceQuota" | "LimitRange" | "Secret")
+            | ("rbac.authorization.k8s.io", _)
+            | ("networking.k8s.io", "NetworkPolicy")
     )
 }
 

@@ -77,7 +77,7 @@ fn or_unset(text: &str) -> &str {
 }
 
 /// The ready addresses of a port, all slices together.
-fn addresses(slices: &[Value], port: &str) -> String {
+pub(super) fn addresses(slices: &[Value], port: &str) -> String {
     let mut found: Vec<String> = Vec::new();
     for slice in slices {
         for slice_port in list(slice, "/ports").iter().filter(|p| at(p, "/name") == port) {

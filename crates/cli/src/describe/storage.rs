@@ -166,6 +166,39 @@ fn source(page: &mut Page, spec: &Value) {
     }
 }
 
+/// A VolumeAttributesClass.
+pub(super) fn attributes_class(page: &mut Page, class: &Value) {
+    let joined = |map: &Value| crate::print::pairs(map).join(",");
+    page.field(0, "Name", at(class, "/metadata/name"));
+    page.field(0, "Annotations", or_none(&joined(&class["metadata"]["annotations"])));
+    page.field(0, "DriverName", at(class, "/driverName"));
+    page.field(0, "Parameters", or_none(&joined(&class["parameters"])));
+}
+
+/// A CSINode.
+pub(super) fn csi_node(page: &mut Page, node: &Value) {
+    page.field(0, "Name", at(node, "/metadata/name"));
+    page.labels("Labels", &node["metadata"]["labels"]);
+    page.annotations("Annotations", &node["metadata"]["annotations"]);
+    page.field(0, "CreationTimestamp", &super::time(&node["metadata"]["creationTimestamp"]));
+    page.line(0, "Spec:");
+    if node["spec"]["drivers"].is_array() {
+        page.line(1, "Drivers:");
+    }
+    for driver in list(node, "/spec/drivers") {
+        page.line(2, &format!("{}:", at(driver, "/name")));
+        page.field(3, "Node ID", at(driver, "/nodeID"));
+        if let Some(count) = driver["allocatable"]["count"].as_i64() {
+            page.line(3, "Allocatables:");
+            page.field(4, "Count", &count.to_string());
+        }
+        if driver["topologyKeys"].is_array() {
+            let keys: Vec<&str> = list(driver, "/topologyKeys").iter().filter_map(Value::as_str).collect();
+            page.field(3, "Topology Keys", &format!("[{}]", keys.join(" ")));
+        }
+    }
+}
+
 /// A StorageClass.
 pub(super) fn class(page: &mut Page, class: &Value) {
     let annotations = &class["metadata"]["annotations"];

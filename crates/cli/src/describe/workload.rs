@@ -1,4 +1,4 @@
-//! The pages of StatefulSets, Deployments, ReplicaSets, DaemonSets, Jobs and disruption budgets.
+//! The pages of StatefulSets, Deployments, ReplicaSets, DaemonSets, Jobs, CronJobs and disruption budgets.
 
 use serde_json::Value;
 
@@ -181,7 +181,7 @@ pub(super) fn daemon_set(page: &mut Page, set: &Value, related: &Related) {
 }
 
 /// A Job.
-pub(super) fn job(page: &mut Page, job: &Value, related: &Related) {
+pub(super) fn job(page: &mut Page, job: &Value) {
     let (spec, status) = (&job["spec"], &job["status"]);
     page.field(0, "Name", at(job, "/metadata/name"));
     page.field(0, "Namespace", at(job, "/metadata/namespace"));
@@ -232,8 +232,56 @@ pub(super) fn job(page: &mut Page, job: &Value, related: &Related) {
     if at(spec, "/completionMode") == "Indexed" {
         page.field(0, "Completed Indexes", or_none(at(status, "/completedIndexes")));
     }
-    let _ = related;
     template::describe(page, &spec["template"]);
+}
+
+/// A CronJob.
+pub(super) fn cron_job(page: &mut Page, cron: &Value) {
+    let spec = &cron["spec"];
+    page.field(0, "Name", at(cron, "/metadata/name"));
+    page.field(0, "Namespace", at(cron, "/metadata/namespace"));
+    page.labels("Labels", &cron["metadata"]["labels"]);
+    page.annotations("Annotations", &cron["metadata"]["annotations"]);
+    page.field(0, "Schedule", at(spec, "/schedule"));
+    page.field(0, "Concurrency Policy", at(spec, "/concurrencyPolicy"));
+    let suspended = match spec["suspend"].as_bool() {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "<unset>",
+    };
+    page.field(0, "Suspend", suspended);
+    let or_unset = |text: String| if text.is_empty() { "<unset>".to_owned() } else { text };
+    let number = |value: &Value, unit: &str| or_unset(value.as_i64().map_or(String::new(), |n| format!("{n}{unit}")));
+    page.field(0, "Time Zone", &or_unset(at(spec, "/timeZone").to_owned()));
+    page.field(0, "Successful Job History Limit", &number(&spec["successfulJobsHistoryLimit"], ""));
+    page.field(0, "Failed Job History Limit", &number(&spec["failedJobsHistoryLimit"], ""));
+    page.field(0, "Starting Deadline Seconds", &number(&spec["startingDeadlineSeconds"], "s"));
+    let job = &spec["jobTemplate"]["spec"];
+    let selector = if job["selector"].is_null() { "<unset>".to_owned() } else { selector_text(&job["selector"]) };
+    page.field(0, "Selector", &selector);
+    page.field(0, "Parallelism", &number(&job["parallelism"], ""));
+    page.field(0, "Completions", &number(&job["completions"], ""));
+    if let Some(seconds) = job["activeDeadlineSeconds"].as_i64() {
+        page.field(0, "Active Deadline Seconds", &format!("{seconds}s"));
+    }
+    template::describe(page, &job["template"]);
+    page.field(0, "Last Schedule Time", &super::time(&cron["status"]["lastScheduleTime"]));
+    let active: Vec<&str> = list(cron, "/status/active").iter().map(|job| at(job, "/name")).collect();
+    page.field(0, "Active Jobs", or_none(&active.join(", ")));
+}
+
+/// A ReplicationController.
+pub(super) fn replication_controller(page: &mut Page, controller: &Value, related: &Related) {
+    page.field(0, "Name", at(controller, "/metadata/name"));
+    page.field(0, "Namespace", at(controller, "/metadata/namespace"));
+    page.field(0, "Selector", or_none(&crate::print::pairs(&controller["spec"]["selector"]).join(",")));
+    page.labels("Labels", &controller["metadata"]["labels"]);
+    page.annotations("Annotations", &controller["metadata"]["annotations"]);
+    let (now, wanted) = (int(controller, "/status/replicas"), int(controller, "/spec/replicas"));
+    page.field(0, "Replicas", &format!("{now} current / {wanted} desired"));
+    page.field(0, "Pods Status", &pods_status(&related.pods));
+    template::describe(page, &controller["spec"]["template"]);
+    conditions(page, &controller["status"]);
 }
 
 /// A PodDisruptionBudget.

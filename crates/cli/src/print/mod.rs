@@ -58,6 +58,11 @@ pub(crate) const PLAIN_FORMATS: &str =
 pub(crate) const GET_FORMATS: &str = "custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,wide,yaml";
 
 impl Output {
+    /// Whether only names are wanted.
+    pub(crate) fn is_name(&self) -> bool {
+        self.output.as_deref() == Some("name")
+    }
+
     /// Understands the flags. `formats` are the names that the command offers.
     pub(crate) fn format(&self, formats: &str, headers: bool) -> Result<Format> {
         let Some(output) = self.output.as_deref().filter(|o| !o.is_empty()) else {
