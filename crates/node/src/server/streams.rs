@@ -101,7 +101,13 @@ impl Node {
             newest.filter(|one| once && matches!(one.state, ContainerState::Exited(_)) && !self.was_seen(&one.id));
         match late {
             Some(ended) => Ok(ended),
-            None => self.running(pod, name).await,
+            None => self.running(pod, name).await.map_err(|Refusal(code, text)| match code {
+                StatusCode::NOT_FOUND => {
+                    let (of, namespace, _) = spec::identity(pod);
+                    Refusal(code, format!("container {name} not found in pod {of}_{namespace}"))
+                }
+                code => Refusal(code, text),
+            }),
         }
     }
 
@@ -121,7 +127,7 @@ impl Node {
     /// Gives the client the whole output of an ended container, from its log, and how it ended.
     async fn replay(&self, client: RemoteCommand, pod: &Pod, ended: &Container, code: i32) {
         self.seen(&ended.id);
-        let (namespace, name, uid) = spec::identity(pod);
+        let (name, namespace, uid) = spec::identity(pod);
         let path = self.config.pod_log_dir(namespace, name, uid).join(&ended.log_path);
         let RemoteCommand { stdout, stderr, finish, .. } = client;
         for (stream, to) in [("stdout", stdout), ("stderr", stderr)] {
