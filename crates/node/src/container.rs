@@ -42,6 +42,7 @@ pub(crate) async fn config(
     // A mount below another one has to come after it.
     mounts.sort_by_key(|mount| mount.container_path.components().count());
     let limits = cgroup::container_limits(&context.pod, container, context.node.capacity.memory_bytes);
+    let processes_of = target(context, container).await?;
     Ok(ContainerConfig {
         name: container.name.clone(),
         attempt,
@@ -60,7 +61,18 @@ pub(crate) async fn config(
         tty: container.tty.unwrap_or(false),
         log_path: PathBuf::from(&container.name).join(format!("{attempt}.log")),
         termination_message_path: Some(termination_log),
+        processes_of,
     })
+}
+
+/// The container whose processes an ephemeral one is to see.
+async fn target(context: &Context, container: &Container) -> Result<Option<String>, String> {
+    let own = spec::ephemeral_containers(&context.pod).iter().find(|one| one.name == container.name);
+    let Some(name) = own.and_then(|one| one.target_container_name.as_deref()).filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    let found = context.node.running(&context.pod, name).await;
+    found.map(|found| Some(found.id)).map_err(|_| format!("unable to find target container {name}"))
 }
 
 fn labels(context: &Context, container: &Container) -> BTreeMap<String, String> {

@@ -173,6 +173,8 @@ pub struct ContainerConfig {
     pub log_path: PathBuf,
     /// Host file bound at `terminationMessagePath`; its bytes are the termination message.
     pub termination_message_path: Option<PathBuf>,
+    /// Id of a container that runs and whose processes this one sees, where the pod does not share them anyway.
+    pub processes_of: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]

@@ -112,7 +112,7 @@ impl Inner {
             unified_cgroups: self.cgroups.is_unified(),
             cgroup_dirs: &self.cgroups.visible(&cgroup),
             shm: &shm,
-            pause_pid: sandbox.pause_pid,
+            pause_pid: self.first_process(sandbox, &config)?,
             devices: &devices,
             volumes: &volumes,
         };
@@ -132,6 +132,20 @@ impl Inner {
         Ok(record)
     }
 
+    /// The first process of the PID namespace that a container joins; none when it gets one of its own.
+    fn first_process(&self, sandbox: &SandboxEntry, config: &ContainerConfig) -> Result<Option<i32>, EngineError> {
+        let Some(target) = config.processes_of.as_ref().filter(|_| sandbox.pause_pid.is_none()) else {
+            return Ok(sandbox.pause_pid);
+        };
+        let state = self.container(target)?.state.borrow().clone();
+        match state {
+            ContainerState::Running { pid, .. } => Ok(Some(pid)),
+            _ => {
+                Err(EngineError::WrongState(format!("container {target} does not run, its processes cannot be shared")))
+            }
+        }
+    }
+
     pub(super) async fn start_container(self: &Arc<Self>, id: &str) -> Result<(), EngineError> {
         let entry = self.container(id)?;
         let _changing = entry.changing.lock().await;
@@ -149,7 +163,9 @@ impl Inner {
             tty: record.config.tty,
             stdin: record.config.stdin,
             stdin_once: record.config.stdin_once,
-            kill_rest: sandbox.record.config.host_pid || sandbox.pause_pid.is_some(),
+            kill_rest: sandbox.record.config.host_pid
+                || sandbox.pause_pid.is_some()
+                || record.config.processes_of.is_some(),
             own_mounts: !record.config.security.privileged
                 && record.config.mounts.iter().all(|mount| mount.propagation != Propagation::Bidirectional),
             payload: record.payload.clone(),
