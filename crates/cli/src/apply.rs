@@ -23,6 +23,13 @@ pub(crate) fn with_annotation(manifest: &Value) -> Value {
     object
 }
 
+/// The manifest without itself, with annotations, be there none.
+pub(crate) fn without_annotation(manifest: &Value) -> Value {
+    let mut object = manifest.clone();
+    annotations(&mut object).remove(LAST_APPLIED);
+    object
+}
+
 /// The annotations of an object, made when there are none.
 fn annotations(object: &mut Value) -> &mut Map<String, Value> {
     if !object["metadata"].is_object() {

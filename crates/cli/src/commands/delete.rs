@@ -113,11 +113,10 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     }
     let ignore = flags.ignore_not_found || flags.all;
     let mut waiting = Vec::new();
-    let mut count = 0;
+    let nothing = found.is_empty();
     for found in found {
         match one(session, &found, &how, dry_run).await {
             Ok(answer) => {
-                count += 1;
                 session.out(&told(&found, output == "name", flags.force, dry_run))?;
                 waiting.push((found, uid_of(&answer)));
             }
@@ -126,7 +125,7 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
             Err(failure) => failures.push(failure),
         }
     }
-    if count == 0 && failures.is_empty() && !(named && flags.ignore_not_found) {
+    if nothing && failures.is_empty() {
         session.out("No resources found\n")?;
     }
     if flags.wait && dry_run == DryRun::None {

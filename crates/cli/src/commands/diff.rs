@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::common::is_empty;
 use super::prune::{self, Seen};
-use crate::apply::{last_applied, patch_to};
+use crate::apply::{last_applied, patch_to, without_annotation};
 use crate::builder::{self, Target};
 use crate::failure::{Failure, Result, plain, usage};
 use crate::manifest::{self, Files};
@@ -109,7 +109,7 @@ async fn compare(session: &Session, flags: &Flags) -> Result {
     if flags.prune {
         for found in prune::find(session, allowed, &seen, &selector).await? {
             let name = file_name(&found.resource.group, &found.object);
-            live.write(&name, &yaml(&without_managed_fields(found.object)))?;
+            live.write(&name, &yaml(&found.object))?;
         }
     }
     told(session, &live.0, &merged.0)
@@ -146,7 +146,7 @@ async fn future(session: &Session, flags: &Flags, target: &Target, now: &Value) 
         return server.send(Call::new(Method::POST, &path).query(query).body("application/json", body)).await;
     }
     let original = last_applied(now).unwrap_or_default();
-    let (patch, media) = patch_to(&target.resource, now, &original, &manifest)?;
+    let (patch, media) = patch_to(&target.resource, now, &original, &without_annotation(&manifest))?;
     if is_empty(&patch) {
         return Ok(now.clone());
     }

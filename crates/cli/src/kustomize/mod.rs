@@ -230,7 +230,13 @@ impl Builder<'_> {
         }
         let path = directory.join(named);
         let of_file = match self.tree.real(&path) {
-            Ok(real) if self.tree.is_directory(&real) => return self.base(&real, all),
+            Ok(real) if self.tree.is_directory(&real) => {
+                let shown = real.display().to_string();
+                return self.base(&real, all).map_err(|failure| {
+                    let no_file = format!("accumulating resources from '{named}': '{shown}' must resolve to a file");
+                    Failure::Plain(format!("accumulation err='{no_file}': {}", failure.message()))
+                });
+            }
             _ => self.objects(directory, named, all),
         };
         let Err(failure) = of_file else { return Ok(()) };

@@ -258,7 +258,7 @@ fn what_is_not_offered_or_wrong_is_refused_by_name() {
         ),
         (
             "=== over/kustomization.yaml\nresources: [../over]\n",
-            "accumulating resources: cycle detected: /over is built already by [/over]",
+            "accumulating resources: accumulation err='accumulating resources from '../over': '/over' must resolve to a file': cycle detected: /over is built already by [/over]",
         ),
         (
             "=== over/kustomization.yaml\nconfigMapGenerator: [{name: x, literals: [y]}]\n",
