@@ -16,6 +16,7 @@ use stead_client::{Class, classify};
 use stead_informer::{Cache, Key, Next, Object, Queue, Severity};
 use stead_workloads::disruption::{Mark, Observed, Plan, Scale, covers, mark, plan};
 use stead_workloads::owner::controller_of;
+use stead_workloads::statefulset::wishes;
 
 use crate::{Context, Controller, Error, OwnWrites, sources};
 
@@ -109,7 +110,8 @@ impl Budgets {
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
         Ok(match (group, owner.kind.as_str()) {
             ("apps", "StatefulSet") => {
-                found(&self.sets, namespace, owner).map(|set| sized(&set.metadata, set.spec.replicas))
+                // Pods that are stopped are nobody's loss.
+                found(&self.sets, namespace, owner).map(|set| sized(&set.metadata, Some(wishes::running(&set))))
             }
             ("", "ReplicationController") => found(&self.controllers, namespace, owner)
                 .map(|rc| sized(&rc.metadata, rc.spec.as_ref().and_then(|spec| spec.replicas))),

@@ -127,6 +127,64 @@ async fn reserved_ordinals_get_no_pod_and_no_claim() {
     assert_eq!(cluster.names::<PersistentVolumeClaim>().await, ["data-web-0", "data-web-2", "data-web-4"]);
 }
 
+/// The names of the pods, once they are just these.
+async fn pods_are(cluster: &Cluster, expected: &[&str]) {
+    let names = |cache: &stead_informer::Cache<Pod>| {
+        let mut names: Vec<String> = cache.list_ns(NS).iter().filter_map(|pod| pod.metadata.name.clone()).collect();
+        names.sort();
+        names
+    };
+    cluster.until(&cluster.pods, |cache| (names(cache) == expected).then_some(())).await;
+}
+
+fn annotation(key: &str, value: impl Into<Value>) -> Value {
+    json!({"metadata": {"annotations": {key: value.into()}}})
+}
+
+#[tokio::test]
+async fn a_stopped_pod_goes_keeps_its_claim_and_place_and_comes_back() {
+    let cluster = Cluster::start_with(&["garbage-collector-controller"]).await;
+    let policy = json!({"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete", "whenDeleted": "Delete"}});
+    cluster.create::<StatefulSet>(web(3, policy)).await;
+    cluster.settled("web").await;
+    let uid = |claims: &stead_informer::Cache<PersistentVolumeClaim>| {
+        claims.get(NS, "data-web-1").and_then(|claim| claim.metadata.uid.clone())
+    };
+    let claims = cluster.caches.of::<PersistentVolumeClaim>();
+    claims.synced().await;
+    let before = uid(&claims).expect("a claim");
+    cluster.take_log();
+    cluster.patch::<StatefulSet>("web", annotation(wishes::STOPPED, "1")).await;
+    pods_are(&cluster, &["web-0", "web-2"]).await;
+    // A roll-out goes past it and is complete without it.
+    let set = cluster.patch::<StatefulSet>("web", image("nginx:1.22")).await;
+    let complete = |now: &StatefulSet| {
+        let status = now.status.clone().unwrap_or_default();
+        status.observed_generation == set.metadata.generation
+            && (status.replicas, status.updated_replicas) == (2, Some(2))
+            && status.current_revision == status.update_revision
+    };
+    cluster.set_until("web", complete).await;
+    assert_eq!(cluster.take_log(), "~web-1 -web-1 ~web-2 -web-2 +web-2 ~web-0 -web-0 +web-0");
+    assert_eq!(uid(&claims), Some(before), "the claim stays");
+    cluster.patch::<StatefulSet>("web", annotation(wishes::STOPPED, Value::Null)).await;
+    pods_are(&cluster, &["web-0", "web-1", "web-2"]).await;
+    cluster.settled("web").await;
+    assert_eq!(cluster.take_log(), "+web-1");
+}
+
+#[tokio::test]
+async fn one_write_removes_a_chosen_pod() {
+    let cluster = Cluster::start().await;
+    cluster.create::<StatefulSet>(web(3, json!({}))).await;
+    let set = cluster.settled("web").await;
+    cluster.take_log();
+    cluster.patch::<StatefulSet>("web", wishes::removal(&set, 1).expect("it is there")).await;
+    pods_are(&cluster, &["web-0", "web-2"]).await;
+    cluster.settled("web").await;
+    assert_eq!(cluster.take_log(), "~web-1 -web-1");
+}
+
 #[tokio::test]
 async fn an_ordered_deletion_in_the_foreground_is_ordered_too() {
     let cluster = Cluster::start_with(&["garbage-collector-controller"]).await;

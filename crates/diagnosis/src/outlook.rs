@@ -106,7 +106,8 @@ pub fn outlook(snapshot: &Snapshot, set: &StatefulSet) -> Outlook {
         steps.push(Step { round: step.round, what, makes, why, unavailable: names(&step.unavailable) });
     }
     let at_most = steps.iter().map(|step| step.unavailable.len()).max().unwrap_or(0);
-    let wanted = if state.deletion == Deletion::No { identity::ordinals(seen).len() } else { 0 };
+    let wanted =
+        if state.deletion == Deletion::No { state.replicas.iter().filter(|slot| !slot.stopped).count() } else { 0 };
     Outlook { steps, kept: names(&forecast.kept), stops: teller.end(forecast.end), at_most, wanted }
 }
 
@@ -170,6 +171,7 @@ impl Teller<'_> {
                     Why::ScaleDown => format!("it is no longer wanted{}", self.left_claims(ordinal)),
                     Why::Outdated | Why::Recreate if misfit => volumes.to_owned(),
                     Why::Broken if misfit => format!("it does not work, and {volumes}"),
+                    Why::Stopped => format!("it is stopped ({}); its claims are kept", wishes::STOPPED),
                     Why::Outdated => "it is of an old revision".to_owned(),
                     Why::Recreate => "all of old revisions go before new ones are made".to_owned(),
                     Why::Broken => "it does not work, and is not of the revision that it should be of".to_owned(),

@@ -19,7 +19,7 @@ pub(crate) fn state(set: &mut Set<'_>) -> Option<Finding> {
         .state
         .replicas
         .iter()
-        .filter(|slot| slot.pod.is_some_and(|pod| !pod.is_updated()))
+        .filter(|slot| !slot.stopped && slot.pod.is_some_and(|pod| !pod.is_updated()))
         .map(|slot| slot.ordinal)
         .collect();
     let broken = broken(set);
@@ -93,7 +93,7 @@ fn held(set: &Set<'_>, finding: &Finding, outdated: &[u32]) -> Option<Finding> {
         }
         Strategy::Recreate => None,
         Strategy::RollingUpdate { partition, .. } => {
-            let below: Vec<u32> = set.wanted.iter().copied().take(partition as usize).collect();
+            let below: Vec<u32> = set.state.replicas.iter().take(partition as usize).map(|slot| slot.ordinal).collect();
             if !outdated.iter().all(|ordinal| below.contains(ordinal)) {
                 return None;
             }

@@ -24,6 +24,7 @@ pub(crate) struct Set<'a> {
     pub(crate) current: String,
     /// Its own pods, by ordinal.
     pub(crate) pods: BTreeMap<u32, &'a Pod>,
+    /// The ordinals that are to have a pod now.
     pub(crate) wanted: Vec<u32>,
     pub(crate) state: State,
     pub(crate) plan: Plan,
@@ -65,7 +66,8 @@ impl<'a> Set<'a> {
         }
         .look();
         let plan = plan(&state);
-        let wanted = identity::ordinals(seen);
+        let stopped = wishes::stopped(seen);
+        let wanted = identity::ordinals(seen).into_iter().filter(|ordinal| !stopped.contains(*ordinal)).collect();
         let faults = pods.iter().filter_map(|(ordinal, pod)| Some((*ordinal, pod::state(snapshot, pod)?))).collect();
         Self { snapshot, set, treated, current, wanted, pods, state, plan, faults }
     }
@@ -106,6 +108,7 @@ pub(crate) fn report(snapshot: &Snapshot, object: &StatefulSet) -> Report {
     findings.extend(missing(&mut set));
     findings.extend(shrinking(&mut set));
     findings.extend(roll_out::state(&mut set));
+    findings.extend(stopped(&set));
     findings.extend(std::mem::take(&mut set.faults).into_values());
     findings.extend(grown_claims(&set, &findings));
     findings.extend(left_over(&set));
@@ -339,8 +342,10 @@ fn shrinking(set: &mut Set<'_>) -> Option<Finding> {
         return None;
     }
     let names: Vec<String> = condemned.iter().map(|ordinal| set.pod_name(*ordinal)).collect();
+    let stopped = set.state.replicas.iter().any(|slot| slot.stopped && slot.pod.is_some());
+    let wanted = if stopped { "stopped or no longer wanted" } else { "no longer wanted" };
     let what = format!(
-        "{} {} no longer wanted and {} next, from the highest",
+        "{} {} {wanted} and {} next, from the highest",
         listed(&names),
         are(names.len()),
         if names.len() == 1 { "goes" } else { "go" }
@@ -350,7 +355,7 @@ fn shrinking(set: &mut Set<'_>) -> Option<Finding> {
         Some(Wait::ToBeGone(ordinal)) => finding.because(set.fault(ordinal)).weighed().or_waiting(),
         Some(Wait::ToBeReady(ordinal)) => {
             let what = format!(
-                "{} {} no longer wanted, but none is removed before {} is Running and Ready",
+                "{} {} {wanted}, but none is removed before {} is Running and Ready",
                 listed(&names),
                 are(names.len()),
                 set.pod_name(ordinal)
@@ -362,7 +367,7 @@ fn shrinking(set: &mut Set<'_>) -> Option<Finding> {
                 condemned.iter().rev().copied().find(|ordinal| set.faults.contains_key(ordinal) && *ordinal != above);
             let name = sick.map_or_else(|| "a lower one".to_owned(), |ordinal| set.pod_name(ordinal));
             let what = format!(
-                "{} {} no longer wanted, but {} is not removed before {name} works",
+                "{} {} {wanted}, but {} is not removed before {name} works",
                 listed(&names),
                 are(names.len()),
                 set.pod_name(above)
@@ -374,6 +379,24 @@ fn shrinking(set: &mut Set<'_>) -> Option<Finding> {
     })
 }
 
+/// Pods that are taken down on purpose.
+fn stopped(set: &Set<'_>) -> Option<Finding> {
+    let still = set.state.replicas.iter().filter(|slot| slot.stopped);
+    let names: Vec<String> = still.map(|slot| set.pod_name(slot.ordinal)).collect();
+    if names.is_empty() || set.set.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let annotation = set.set.metadata.annotations.as_ref()?.get(wishes::STOPPED)?;
+    let what = format!("{} {} stopped on purpose; claims and place stay", listed(&names), are(names.len()));
+    let start = format!("{} annotate {} {}-", set.snapshot.kubectl(), set.word(), wishes::STOPPED);
+    Some(
+        Finding::new("Stopped", set.word(), what)
+            .seen(format!("metadata.annotations[{}]", wishes::STOPPED), annotation.clone())
+            .mended_by("start what is stopped, with its data", start)
+            .note(),
+    )
+}
+
 /// Claims of running pods that cannot grow, vanished or are being deleted.
 fn grown_claims(set: &Set<'_>, told: &[Finding]) -> Vec<Finding> {
     let all = set.pods.values().flat_map(|pod| claim::of_pod(set.snapshot, pod));
@@ -383,12 +406,13 @@ fn grown_claims(set: &Set<'_>, told: &[Finding]) -> Vec<Finding> {
 /// Claims of ordinals that are not wanted any more.
 fn left_over(set: &Set<'_>) -> Option<Finding> {
     let set_name = name(&set.set.metadata);
+    let wanted = identity::ordinals(&set.treated.set);
     let is_left = |claim: &str| {
         identity::claim_templates(set.set).iter().any(|template| {
             let ordinal = claim
                 .strip_prefix(&format!("{}-{set_name}-", name(&template.metadata)))
                 .and_then(|n| n.parse::<u32>().ok());
-            ordinal.is_some_and(|ordinal| !set.wanted.contains(&ordinal) && !set.pods.contains_key(&ordinal))
+            ordinal.is_some_and(|ordinal| !wanted.contains(&ordinal) && !set.pods.contains_key(&ordinal))
         })
     };
     let left: Vec<String> = set.snapshot.claims.names().filter(|claim| is_left(claim)).map(str::to_owned).collect();

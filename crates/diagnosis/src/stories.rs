@@ -242,6 +242,21 @@ fn check(stories: &[Story]) {
 }
 
 #[test]
+fn what_is_stopped_on_purpose_is_no_fault() {
+    let stopped = |world: &mut World, ordinals: &str| {
+        world.set["metadata"]["annotations"] = json!({"stead.dev/stop-ordinals": ordinals});
+    };
+    let mut world = World::healthy();
+    stopped(&mut world, "1");
+    world.pods.pop();
+    let report = world.report();
+    assert_eq!((tree(&report.findings).as_str(), report.headline.as_str()), ("-Stopped", "1 of 1 pods are Ready"));
+    stopped(&mut world, "0");
+    world.pods = vec![pod(0), pod(1)];
+    assert_eq!(tree(&world.report().findings), "~ScaleDown -Stopped");
+}
+
+#[test]
 fn claims_are_followed_to_the_class_the_provisioner_or_the_volumes() {
     check(&[
         ("nothing is wrong", |_| {}, ""),

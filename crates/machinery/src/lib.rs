@@ -11,6 +11,7 @@ pub mod field;
 pub mod gojson;
 pub mod names;
 pub mod openapi;
+pub mod ordinals;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;

@@ -14,6 +14,7 @@ use stead_diagnosis::outlook::{self, Outlook, outlook};
 use stead_workloads::statefulset::identity;
 
 use super::common::{MERGE, STRATEGIC, is_empty, merged};
+use super::scale;
 use super::set::{image_patch, pod_spec};
 use crate::apply::{LAST_APPLIED, patch, with_annotation};
 use crate::builder::{self, Found, Question, Target};
@@ -50,8 +51,11 @@ enum What {
     Scale {
         /// TYPE NAME or TYPE/NAME
         words: Vec<String>,
-        #[arg(long)]
-        replicas: i32,
+        #[arg(long, required_unless_present = "remove_ordinal")]
+        replicas: Option<i32>,
+        /// This pod of a StatefulSet taken away and no other.
+        #[arg(long, value_name = "ORDINAL", conflicts_with = "replicas")]
+        remove_ordinal: Option<u32>,
     },
     /// Another image.
     Set {
@@ -91,8 +95,15 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
         ));
     }
     let outcomes = match &flags.what {
-        Some(What::Scale { words, replicas }) => {
-            let change = |_: &Value| Ok(Some((json!({"spec": {"replicas": replicas}}), MERGE)));
+        Some(What::Scale { words, replicas, remove_ordinal }) => {
+            let change = |object: &Value| {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                let patch = match remove_ordinal {
+                    Some(ordinal) => scale::removal(object, name, *ordinal)?,
+                    None => json!({"spec": {"replicas": replicas}}),
+                };
+                Ok(Some((patch, MERGE)))
+            };
             by_patch(session, words, change).await?
         }
         Some(What::Set { what: SetWhat::Image { words } }) => {

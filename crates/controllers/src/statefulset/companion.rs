@@ -190,7 +190,9 @@ impl Counts {
         for action in done {
             let counter = match action {
                 Action::DeletePod { why: Why::Outdated | Why::Recreate, .. } => &self.outdated,
-                Action::DeletePod { why: Why::Broken | Why::ScaleDown | Why::Finished, .. } => &self.broken,
+                Action::DeletePod { why: Why::Broken | Why::ScaleDown | Why::Stopped | Why::Finished, .. } => {
+                    &self.broken
+                }
                 Action::DeletePod { why: Why::SetDeleted, .. } => &self.set_deleted,
                 Action::RollBack => &self.undone,
                 Action::GrowClaims { .. } => &self.grown,

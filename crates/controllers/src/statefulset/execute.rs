@@ -83,7 +83,7 @@ fn phase(action: Action) -> u8 {
         | Action::RepairPod { .. }
         | Action::DeletePod { why: Why::Finished | Why::Broken, .. } => 0,
         Action::RepairClaims { .. } => 1,
-        Action::DeletePod { why: Why::ScaleDown | Why::SetDeleted, .. } => 2,
+        Action::DeletePod { why: Why::ScaleDown | Why::Stopped | Why::SetDeleted, .. } => 2,
         Action::DeletePod { why: Why::Outdated | Why::Recreate, .. } => 3,
     }
 }
@@ -146,7 +146,10 @@ impl Work {
             Action::CreateClaims { ordinal } => self.create_claims(ordinal).await,
             Action::RefuseClaims { ordinal } => self.refuse(ordinal),
             Action::RepairPod { ordinal } => self.repair_pod(ordinal).await,
-            Action::RepairClaims { ordinal } => self.repair_claims(ordinal, true).await.map(|_| ()),
+            Action::RepairClaims { ordinal } => {
+                let wanted = identity::ordinals(&self.set).contains(&ordinal);
+                self.repair_claims(ordinal, !wanted).await.map(|_| ())
+            }
             Action::DeletePod { ordinal, why } => self.delete_pod(ordinal, why).await,
             Action::GrowClaims { ordinal } => self.grow_claims(ordinal).await,
             Action::LabelClaims { ordinal } => self.label_claims(ordinal).await,
@@ -381,7 +384,7 @@ impl Work {
                 );
                 self.event(Severity::Normal, "ReplacingVolumes", text);
             }
-            Why::Outdated | Why::Recreate | Why::Finished | Why::ScaleDown | Why::SetDeleted => {}
+            Why::Outdated | Why::Recreate | Why::Finished | Why::ScaleDown | Why::Stopped | Why::SetDeleted => {}
         }
     }
 

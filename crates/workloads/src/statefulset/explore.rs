@@ -5,7 +5,7 @@
 //! ordinal no pod, or one of any health (waiting for `minReadySeconds` included), on its way out or not, of the
 //! current, the new or a third template. Pods of the third template that never were Ready never will be: with healing
 //! they must not hold the set up. A second walk does the same for the states of claims, a third for pausing, a fourth for
-//! pods whose volumes are not those of the claim templates.
+//! pods whose volumes are not those of the claim templates, a fifth for stopped ordinals.
 
 use std::collections::BTreeMap;
 
@@ -121,6 +121,37 @@ fn every_state_with_other_volumes_is_safe_and_settles() {
         }
     }
     assert!(states > 150_000, "only {states} states: the walk has lost its point");
+}
+
+#[test]
+fn every_state_with_stopped_ordinals_is_safe_and_settles() {
+    let pods: Vec<_> = every_pod().into_iter().filter(matters_when_stopped).collect();
+    let rows = every_row(ORDINALS, &pods);
+    let mut states = 0;
+    for policy in [Policy::OrderedReady, Policy::Parallel] {
+        for strategy in strategies() {
+            for stopped in [vec![0], vec![1], vec![2], vec![0, 2]] {
+                for (replicas, pods) in (1..=ORDINALS).flat_map(|replicas| rows.iter().map(move |row| (replicas, row)))
+                {
+                    let (stopped, pods) = (stopped.clone(), pods.clone());
+                    let world = World { strategy, replicas, update: UPDATE, stopped, pods, ..World::new(policy) };
+                    assert_safe(&world);
+                    assert_settles(&world);
+                    states += 1;
+                }
+            }
+        }
+    }
+    assert!(states > 40_000, "only {states} states: the walk has lost its point");
+}
+
+/// One pod of each kind that an ordinal which is stopped, or its neighbour, can make a difference to.
+fn matters_when_stopped(pod: &Option<Miniature>) -> bool {
+    pod.is_none_or(|pod| match (pod.health, pod.template, pod.terminating) {
+        (Health::Available, CURRENT | UPDATE, _) | (Health::Finished, CURRENT, _) => true,
+        (Health::Pending | Health::Starting, CURRENT, _) => pod.record != Record::CrashLoops,
+        _ => false,
+    })
 }
 
 /// Every combination of pods, one for each ordinal.
@@ -244,9 +275,9 @@ fn assert_safe(world: &World) {
 
 fn assert_may_create(world: &World, (ordinal, revision): (u32, Revision), context: &dyn Fn() -> String) {
     assert!(!world.pods.contains_key(&ordinal), "created over a pod that exists: {}", context());
-    assert!(ordinal < world.replicas, "created what is not wanted: {}", context());
+    assert!(world.running().contains(&ordinal), "created what is not wanted: {}", context());
     if world.policy == Policy::OrderedReady {
-        let below = (0..ordinal).all(|o| is_healthy(world, o));
+        let below = world.running().into_iter().filter(|o| *o < ordinal).all(|o| is_healthy(world, o));
         assert!(below, "started before the pods below are available: {}", context());
     }
     let old = revision != Revision::UPDATE;
@@ -267,12 +298,14 @@ fn assert_may_delete(world: &World, ordinal: u32, why: Why, context: &dyn Fn() -
     let pod = world.pods[&ordinal];
     match why {
         Why::Finished => assert_eq!(pod.health, Health::Finished, "{}", context()),
-        Why::ScaleDown => {
-            assert!(ordinal >= world.replicas, "removed what is wanted: {}", context());
+        Why::ScaleDown | Why::Stopped => {
+            let running = world.running();
+            assert!(!running.contains(&ordinal), "removed what is wanted: {}", context());
+            assert_eq!(why == Why::Stopped, ordinal < world.replicas, "the wrong reason: {}", context());
             if world.policy == Policy::OrderedReady {
-                let wanted = (0..world.replicas).all(|o| is_healthy(world, o));
+                let wanted = running.iter().all(|o| is_healthy(world, *o));
                 assert!(wanted, "shrank although a pod that stays is unhealthy: {}", context());
-                let highest = world.pods.keys().next_back();
+                let highest = world.pods.keys().rfind(|o| !running.contains(o));
                 assert_eq!(highest, Some(&ordinal), "not from the top: {}", context());
             }
         }
@@ -280,6 +313,7 @@ fn assert_may_delete(world: &World, ordinal: u32, why: Why, context: &dyn Fn() -
         Why::Outdated => {
             let Strategy::RollingUpdate { partition, .. } = world.strategy else { panic!("OnDelete: {}", context()) };
             assert!(ordinal >= partition, "below the partition: {}", context());
+            assert!(world.running().contains(&ordinal), "updated what is to go: {}", context());
             assert!(pod.template != world.update || pod.misfit, "up to date: {}", context());
         }
         Why::Recreate => {
@@ -300,7 +334,7 @@ fn assert_may_delete(world: &World, ordinal: u32, why: Why, context: &dyn Fn() -
             assert!(hopeless, "healed what worked: {}", context());
             let target = if ordinal < partition { world.current } else { world.update };
             assert!(pod.template != target || pod.misfit, "would come back as it was: {}", context());
-            assert!(ordinal < world.replicas, "healed what is not wanted: {}", context());
+            assert!(world.running().contains(&ordinal), "healed what is not wanted: {}", context());
         }
     }
 }
@@ -308,7 +342,7 @@ fn assert_may_delete(world: &World, ordinal: u32, why: Why, context: &dyn Fn() -
 /// What is outdated and available goes from the top; so does what is outdated and not available.
 fn assert_highest_first(plan: &Plan, context: &dyn Fn() -> String) {
     let scaled = |action: &Action| match *action {
-        Action::DeletePod { ordinal, why: Why::ScaleDown } => Some(ordinal),
+        Action::DeletePod { ordinal, why: Why::ScaleDown | Why::Stopped } => Some(ordinal),
         _ => None,
     };
     let ordinals: Vec<u32> = plan.actions.iter().filter_map(scaled).collect();
@@ -323,10 +357,10 @@ pub(super) fn assert_within_budget(world: &World, set: &Snapshot, plan: &Plan, c
         _ => None,
     };
     let taken: Vec<u32> = plan.actions.iter().filter_map(taken).collect();
-    let down = set.replicas.iter().filter(|slot| !slot.pod.is_some_and(|pod| pod.is_healthy())).count();
+    let down = set.running().filter(|slot| !slot.pod.is_some_and(|pod| pod.is_healthy())).count();
     let most = usize::try_from(max_unavailable).expect("small");
     assert!(taken.is_empty() || taken.len() + down <= most, "took down too many: {}", context());
-    let candidates = (partition..world.replicas).rev();
+    let candidates = world.running().into_iter().filter(|o| *o >= partition).rev();
     let outdated = |o: &u32| world.pods[o].template != world.update || world.pods[o].misfit;
     let candidates = candidates.filter(|o| is_healthy(world, *o) && outdated(o));
     let highest: Vec<u32> = candidates.take(taken.len()).collect();
@@ -387,7 +421,7 @@ fn assert_settles(start: &World) {
 
 fn assert_as_wanted(start: &World, end: &World) {
     let names: Vec<u32> = end.pods.keys().copied().collect();
-    assert_eq!(names, (0..end.replicas).collect::<Vec<_>>(), "{start:?}");
+    assert_eq!(names, end.running(), "{start:?}");
     assert!(end.pods.keys().all(|o| is_healthy(end, *o)), "{start:?}\n{end:?}");
     let partition = match end.strategy {
         Strategy::RollingUpdate { partition, .. } => partition,

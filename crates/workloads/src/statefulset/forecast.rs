@@ -99,7 +99,7 @@ fn changes_pod(action: Action) -> Option<u32> {
 
 fn healthy(set: &Snapshot) -> BTreeSet<u32> {
     let works = |slot: &&Slot| slot.pod.is_some_and(|pod| pod.is_healthy());
-    set.replicas.iter().filter(works).map(|slot| slot.ordinal).collect()
+    set.running().filter(works).map(|slot| slot.ordinal).collect()
 }
 
 struct World<'a> {
@@ -202,7 +202,7 @@ impl World<'_> {
         self.set.condemned.retain(|slot| slot.pod.is_some());
         let complete = |slot: &Slot| slot.pod.is_some_and(|pod| pod.is_healthy() && pod.is_updated());
         let rolls = self.set.strategy.is_automatic() && self.set.deletion == Deletion::No;
-        if rolls && self.set.condemned.is_empty() && self.set.replicas.iter().all(complete) {
+        if rolls && self.set.condemned.is_empty() && self.set.running().all(complete) {
             self.set.current = Revision::UPDATE;
         }
     }
@@ -280,6 +280,20 @@ Settled, kept []";
         sick.pods.get_mut(&1).expect("it is there").record = Record::NeverReady;
         let text = "0: delete 1 (broken) []\n1: create 1 new []\n2: delete 0 (outdated) [0]\n3: create 0 new [0]\nSettled, kept []";
         assert_eq!(told(&sick, &[1]), text);
+    }
+
+    #[test]
+    fn a_stopped_ordinal_goes_and_the_others_roll_out_past_it() {
+        let mut stopping = world(Policy::OrderedReady, 3, 3, 1);
+        stopping.stopped = vec![1];
+        let text = "\
+0: delete 1 (stopped) []
+1: delete 2 (outdated) [2]
+2: create 2 new [2]
+3: delete 0 (outdated) [0]
+4: create 0 new [0]
+Settled, kept []";
+        assert_eq!(told(&stopping, &[]), text);
     }
 
     #[test]

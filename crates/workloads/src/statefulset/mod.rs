@@ -8,6 +8,7 @@
 //!   for scaling down, only when all that stay are available;
 //! - no roll-out makes more pods unavailable than `maxUnavailable` allows, nor touches an ordinal below the partition;
 //! - healing only ever removes a pod that is unavailable anyway and not of the revision that it should be of;
+//! - a stopped ordinal gets no pod, and nothing waits for it;
 //! - when the nodes behave, the set settles.
 
 pub mod claims;

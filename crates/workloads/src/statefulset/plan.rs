@@ -56,6 +56,8 @@ pub enum Why {
     Finished,
     /// Its ordinal is no longer wanted.
     ScaleDown,
+    /// Its ordinal is stopped for now.
+    Stopped,
     /// It is of an old revision, or has other volumes than the claim templates ask for.
     Outdated,
     /// The same, where all such pods go at once.
@@ -134,7 +136,7 @@ pub fn plan(set: &Snapshot) -> Plan {
 /// The set is there to stay.
 fn live(set: &Snapshot, plan: &mut Plan) {
     let has_none = set.replicas.iter().chain(&set.condemned).all(|slot| slot.pod.is_none());
-    if set.waits_for_others && has_none && !set.replicas.is_empty() {
+    if set.waits_for_others && has_none && set.running().next().is_some() {
         return plan.wait_for(Wait::ForOthers);
     }
     if recreate(set, plan) == Flow::Stop {
@@ -170,7 +172,7 @@ fn recreate(set: &Snapshot, plan: &mut Plan) -> Flow {
     if set.strategy != Strategy::Recreate || set.paused || !set.has_outdated() {
         return Flow::Continue;
     }
-    repair_condemned(set, plan);
+    repair_leaving(set, plan);
     let slots = set.condemned.iter().chain(set.replicas.iter().rev());
     for (slot, pod) in slots.filter_map(|slot| Some((slot, slot.pod?))).filter(|(_, pod)| !pod.is_updated()) {
         if pod.terminating {
@@ -182,9 +184,9 @@ fn recreate(set: &Snapshot, plan: &mut Plan) -> Flow {
     Flow::Stop
 }
 
-/// Every wanted ordinal, lowest first.
+/// Every wanted ordinal that is not stopped, lowest first.
 fn scale_up(set: &Snapshot, plan: &mut Plan) -> Flow {
-    for slot in &set.replicas {
+    for slot in set.running() {
         let step = replica(set, slot, plan);
         if step == Flow::Stop && set.policy == Policy::OrderedReady {
             return Flow::Stop;
@@ -253,11 +255,12 @@ fn waits_for(ordinal: u32, pod: &Pod) -> Option<Wait> {
     }
 }
 
-/// Every pod that is not wanted, highest ordinal first.
+/// Every pod that is not wanted or stopped, highest ordinal first.
 fn scale_down(set: &Snapshot, plan: &mut Plan) -> Flow {
-    repair_condemned(set, plan);
-    let sickest = first_unhealthy(set);
-    for slot in &set.condemned {
+    repair_leaving(set, plan);
+    let leaving = set.leaving();
+    let sickest = first_unhealthy(set, &leaving);
+    for slot in leaving {
         let Some(pod) = slot.pod else { continue };
         let ordinal = slot.ordinal;
         let ordered = set.policy == Policy::OrderedReady;
@@ -266,7 +269,8 @@ fn scale_down(set: &Snapshot, plan: &mut Plan) -> Flow {
         } else if ordered && set.may_recover(slot, &pod) && sickest != Some(ordinal) {
             plan.wait_for(Wait::BeforeRemoving(ordinal));
         } else {
-            plan.act(Action::DeletePod { ordinal, why: Why::ScaleDown });
+            let why = if slot.stopped { Why::Stopped } else { Why::ScaleDown };
+            plan.act(Action::DeletePod { ordinal, why });
         }
         if ordered {
             return Flow::Stop;
@@ -275,18 +279,18 @@ fn scale_down(set: &Snapshot, plan: &mut Plan) -> Flow {
     Flow::Continue
 }
 
-/// Before a condemned pod goes its claims must have the owner that goes with it.
-fn repair_condemned(set: &Snapshot, plan: &mut Plan) {
-    for slot in set.condemned.iter().filter(|slot| slot.claims.owners) {
+/// Before a condemned pod goes its claims must have the owner that goes with it; those of stopped ones keep theirs.
+fn repair_leaving(set: &Snapshot, plan: &mut Plan) {
+    for slot in set.leaving().into_iter().filter(|slot| slot.claims.owners) {
         plan.act(Action::RepairClaims { ordinal: slot.ordinal });
     }
 }
 
 /// The unhealthy pod with the lowest ordinal, the only one that scaling down in order may remove. It is one of those
 /// that are not wanted: as long as one that is wanted is unhealthy, nothing is scaled down in order.
-fn first_unhealthy(set: &Snapshot) -> Option<u32> {
-    let waited_for = |slot: &&Slot| slot.pod.is_some_and(|pod| set.may_recover(slot, &pod));
-    set.condemned.iter().rev().find(waited_for).map(|slot| slot.ordinal)
+fn first_unhealthy(set: &Snapshot, leaving: &[&Slot]) -> Option<u32> {
+    let waited_for = |slot: &&&Slot| slot.pod.is_some_and(|pod| set.may_recover(slot, &pod));
+    leaving.iter().rev().find(waited_for).map(|slot| slot.ordinal)
 }
 
 /// Replaces outdated pods, highest ordinal first, down to the partition; those that are to be last after all others.
@@ -299,7 +303,7 @@ fn roll_out(set: &Snapshot, plan: &mut Plan) {
         set.replicas.iter().skip(partition as usize).rev().filter(|slot| is_outdated(slot)).collect();
     outdated.sort_by_key(|slot| slot.pod.is_some_and(|pod| pod.last));
     let sick = |slot: &&Slot| slot.pod.is_none_or(|pod| !pod.is_healthy());
-    let mut budget = (max_unavailable as usize).saturating_sub(set.replicas.iter().filter(sick).count());
+    let mut budget = (max_unavailable as usize).saturating_sub(set.running().filter(sick).count());
     for free in [true, false] {
         for slot in outdated.iter().filter(|slot| sick(slot) == free) {
             // With OrderedReady nothing is unavailable here: `scale_up` would have stopped.
@@ -316,7 +320,7 @@ fn roll_out(set: &Snapshot, plan: &mut Plan) {
 }
 
 fn is_outdated(slot: &Slot) -> bool {
-    slot.pod.is_some_and(|pod| !pod.is_updated() && !pod.terminating)
+    !slot.stopped && slot.pod.is_some_and(|pod| !pod.is_updated() && !pod.terminating)
 }
 
 /// The first moment at which a Ready pod becomes available, or the roll-out runs out of time.
@@ -355,6 +359,19 @@ impl Plan {
 }
 
 impl Snapshot {
+    /// The ordinals that are to have a pod now, lowest first.
+    pub(super) fn running(&self) -> impl Iterator<Item = &Slot> {
+        self.replicas.iter().filter(|slot| !slot.stopped)
+    }
+
+    /// The ordinals that are to have none: no longer wanted, or stopped; highest first.
+    fn leaving(&self) -> Vec<&Slot> {
+        let mut leaving: Vec<&Slot> = self.replicas.iter().filter(|slot| slot.stopped).collect();
+        leaving.extend(&self.condemned);
+        leaving.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.ordinal));
+        leaving
+    }
+
     /// The revision that a new pod of that slot is made from.
     fn revision_for(&self, slot: &Slot) -> Revision {
         let partition = match self.strategy {

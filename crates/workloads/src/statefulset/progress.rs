@@ -88,12 +88,12 @@ fn under_way(update: &str, reached: usize) -> String {
 
 /// How many pods the roll-out has to bring to the new revision.
 fn wanted(set: &Snapshot, partition: u32) -> usize {
-    set.replicas.len().saturating_sub(partition as usize)
+    set.replicas.iter().skip(partition as usize).filter(|slot| !slot.stopped).count()
 }
 
 /// How many of them are there.
 fn done(set: &Snapshot, partition: u32) -> usize {
-    let rolled = set.replicas.iter().skip(partition as usize).filter_map(|slot| slot.pod);
+    let rolled = set.replicas.iter().skip(partition as usize).filter(|slot| !slot.stopped).filter_map(|slot| slot.pod);
     rolled.filter(|pod| pod.is_updated() && pod.is_healthy()).count()
 }
 
@@ -169,8 +169,12 @@ mod tests {
             last: false,
             available_at: None,
         };
-        let slot =
-            |(ordinal, letter)| Slot { ordinal, pod: (letter != '.').then(|| pod(letter)), claims: Claims::default() };
+        let slot = |(ordinal, letter)| Slot {
+            ordinal,
+            pod: (letter != '.').then(|| pod(letter)),
+            claims: Claims::default(),
+            stopped: false,
+        };
         Snapshot {
             policy: Policy::OrderedReady,
             strategy: Strategy::RollingUpdate { partition, max_unavailable: 1 },

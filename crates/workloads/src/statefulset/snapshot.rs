@@ -133,6 +133,8 @@ pub struct Slot {
     pub ordinal: u32,
     pub pod: Option<Pod>,
     pub claims: Claims,
+    /// It is wanted, but its pod is not for now, see [`wishes::STOPPED`].
+    pub stopped: bool,
 }
 
 /// A StatefulSet at one moment.
@@ -157,7 +159,7 @@ pub struct Snapshot {
     pub current: Revision,
     /// The ordinals that are wanted, ascending; without gaps but for reserved ones, see [`wishes::RESERVED`].
     pub replicas: Vec<Slot>,
-    /// Pods outside that range, highest ordinal first.
+    /// Pods outside of these, highest ordinal first.
     pub condemned: Vec<Slot>,
 }
 
@@ -203,7 +205,9 @@ impl Observed<'_> {
     #[must_use]
     pub fn look(&self) -> (Snapshot, Option<Progress>) {
         let set = self.set;
-        let mut replicas: Vec<Slot> = identity::ordinals(set).into_iter().map(|ordinal| self.slot(ordinal)).collect();
+        let stopped = wishes::stopped(set);
+        let wanted = |ordinal| Slot { stopped: stopped.contains(ordinal), ..self.slot(ordinal) };
+        let mut replicas: Vec<Slot> = identity::ordinals(set).into_iter().map(wanted).collect();
         let (current, update) = (identity::revision_label(self.current), identity::revision_label(self.update));
         let last = wishes::updates_last(set);
         let mut condemned = Vec::new();
@@ -243,7 +247,7 @@ impl Observed<'_> {
     }
 
     fn slot(&self, ordinal: u32) -> Slot {
-        Slot { ordinal, pod: None, claims: Claims::default() }
+        Slot { ordinal, pod: None, claims: Claims::default(), stopped: false }
     }
 
     fn pod(&self, object: &PodObject, ordinal: u32, (current, update): (&str, &str)) -> Pod {

@@ -72,9 +72,9 @@ impl Counts {
         }
     }
 
-    /// Every wanted pod is there, ready and of the update revision, and no other.
+    /// Every wanted pod that is not stopped is there, ready and of the update revision, and no other.
     fn is_rolled_out(&self, set: &Snapshot) -> bool {
-        let wanted = u32::try_from(set.replicas.len()).unwrap_or(u32::MAX);
+        let wanted = u32::try_from(set.running().count()).unwrap_or(u32::MAX);
         let all = [self.replicas, self.ready, self.updated].into_iter().all(|count| count == wanted);
         all && set.strategy.is_automatic()
     }

@@ -53,6 +53,8 @@ pub(super) fn happen(world: &mut World, event: &str) {
         "others-ready" => world.waits_for_others = false,
         "reserve" => world.reserved.push(n),
         "unreserve" => world.reserved.clear(),
+        "stop" => world.stopped.push(n),
+        "unstop" => world.stopped.clear(),
         "lead" => world.leader = Some(n),
         "pause" => world.paused = true,
         "resume" => world.paused = false,
@@ -554,6 +556,71 @@ mod ordered {
              reserve 0          | R0 R0    | create 2 new
              ready 2            | R0 R0 R0 | delete 0 (scale)
              gone 0             | . R0 R0  | settled",
+        );
+    }
+
+    #[test]
+    fn a_stopped_pod_goes_and_stays_away_while_everything_else_goes_on_past_it() {
+        tell(
+            "scale 1          |          | create 0 new
+             ready 0, scale 2 | R0       | create 1 new
+             ready 1, scale 3 | R0 R0    | create 2 new
+             ready 2, stop 1  | R0 R0 R0 | delete 1 (stopped)
+             tick             | R0 x0 R0 | wait gone 1
+             gone 1           | R0 . R0  | settled
+             scale 4          | R0 . R0  | create 3 new
+             ready 3, image 1 | R0 . R0 R0 | delete 3 (outdated)
+             gone 3           | R0 . R0  | create 3 new
+             ready 3          | R0 . R0 R1 | delete 2 (outdated)
+             gone 2           | R0 . . R1 | create 2 new
+             ready 2          | R0 . R1 R1 | delete 0 (outdated)
+             gone 0           | . . R1 R1 | create 0 new
+             ready 0          | R1 . R1 R1 | settled
+             unstop           | R1 . R1 R1 | create 1 new
+             ready 1          | R1 R1 R1 R1 | settled",
+        );
+    }
+
+    #[test]
+    fn stopped_pods_go_as_in_scaling_down_and_together_with_it() {
+        tell(
+            "scale 1          |          | create 0 new
+             ready 0, scale 2 | R0       | create 1 new
+             ready 1, scale 3 | R0 R0    | create 2 new
+             ready 2, stop 0, stop 1, scale 2 | R0 R0 R0 | delete 2 (scale)
+             gone 2           | R0 R0    | delete 1 (stopped)
+             gone 1           | R0       | delete 0 (stopped)
+             gone 0           |          | settled",
+        );
+        tell(
+            "scale 1          |          | create 0 new
+             ready 0, scale 2 | R0       | create 1 new
+             ready 1, unready 0, stop 1 | s0 R0 | wait ready 0
+             stop 0           | s0 R0    | delete 1 (stopped)",
+        );
+    }
+
+    #[test]
+    fn a_stopped_pod_is_neither_waited_for_nor_healed_nor_replaced_when_it_ends() {
+        tell(
+            "scale 1            |          | create 0 new
+             ready 0, scale 2   | R0       | create 1 new
+             stop 1, fail 1     | R0 F0    | delete 1 (stopped)
+             gone 1             | R0       | settled
+             claim-owners 1     | R0       | owners 1
+             tick               | R0       | settled",
+        );
+    }
+
+    #[test]
+    fn removing_a_chosen_pod_is_one_replica_less_and_its_ordinal_reserved() {
+        tell(
+            "scale 1              |          | create 0 new
+             ready 0, scale 2     | R0       | create 1 new
+             ready 1, scale 3     | R0 R0    | create 2 new
+             ready 2              | R0 R0 R0 | settled
+             scale 2, reserve 1   | R0 R0 R0 | delete 1 (scale)
+             gone 1               | R0 . R0  | settled",
         );
     }
 

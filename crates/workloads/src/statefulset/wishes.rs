@@ -7,19 +7,20 @@
 //! | `stead.dev/paused` | `"true"` | holds roll-outs |
 //! | `stead.dev/ordered-delete` | `"true"` | takes the pods down in reverse order when the set is deleted |
 //! | `stead.dev/reserve-ordinals` | `"1,4-6"` | these ordinals get no pod |
+//! | `stead.dev/stop-ordinals` | `"2,5-6"` | the pods of these ordinals are taken down and not made again |
 //! | `stead.dev/depends-on` | `"db,queue"` | the first pod starts when these sets are ready |
 //! | `stead.dev/update-last` | a label selector | pods with these labels are updated after all others |
 //! | `stead.dev/grow-claims` | `"true"` | claim templates may grow and be added, and the claims follow |
 //!
 //! A value that cannot be understood counts as not given.
 
-use std::ops::RangeInclusive;
-
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSet;
+use serde_json::{Value, json};
+use stead_machinery::ordinals::Ordinals;
 use stead_machinery::selector::Selector;
 
-use super::Deletion;
+use super::{Deletion, identity};
 
 /// `"false"` leaves broken pods alone, as upstream does with `OrderedReady`.
 pub const HEAL: &str = "stead.dev/heal";
@@ -35,6 +36,8 @@ pub const ORDERED_DELETE: &str = "stead.dev/ordered-delete";
 pub const ORDERED_DELETE_FINALIZER: &str = "stead.dev/ordered-delete";
 /// Ordinals and ranges of ordinals, separated by commas, that are left out.
 pub const RESERVED: &str = "stead.dev/reserve-ordinals";
+/// Ordinals and ranges of ordinals whose pods are taken down for a while; they stay counted, and their claims stay.
+pub const STOPPED: &str = "stead.dev/stop-ordinals";
 /// Names of sets of the same namespace, separated by commas.
 pub const DEPENDS_ON: &str = "stead.dev/depends-on";
 /// A label selector, `role=leader` say: a roll-out takes the pods that it selects after all others.
@@ -82,23 +85,21 @@ pub fn depends_on(set: &StatefulSet) -> impl Iterator<Item = &str> {
     annotation(set, DEPENDS_ON).unwrap_or_default().split(',').map(str::trim).filter(|name| !name.is_empty())
 }
 
-/// Whether every wanted pod of a set that others depend on is available.
+/// Whether every pod of a set that others depend on is available, but for those that are stopped.
 #[must_use]
 pub fn is_ready(set: &StatefulSet) -> bool {
     let available = set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
     let seen = set.status.as_ref().and_then(|status| status.observed_generation);
-    seen >= set.metadata.generation && available >= set.spec.replicas.unwrap_or(1)
+    seen >= set.metadata.generation && available >= running(set)
 }
 
 /// The first `count` ordinals from `start` on that are not reserved, ascending.
 #[must_use]
 pub fn ordinals(set: &StatefulSet, start: u32, count: u32) -> Vec<u32> {
-    let mut reserved: Vec<_> =
-        annotation(set, RESERVED).unwrap_or_default().split(',').filter_map(|item| range(item.trim())).collect();
-    reserved.sort_unstable_by_key(|range| *range.start());
+    let reserved = Ordinals::lenient(annotation(set, RESERVED).unwrap_or_default());
     let mut ordinals = Vec::with_capacity(count as usize);
     let mut next = start;
-    for range in reserved {
+    for range in reserved.ranges() {
         let missing = (count as usize - ordinals.len()).min(range.start().saturating_sub(next) as usize);
         ordinals.extend((next..).take(missing));
         next = next.max(range.end().saturating_add(1));
@@ -108,11 +109,34 @@ pub fn ordinals(set: &StatefulSet, start: u32, count: u32) -> Vec<u32> {
     ordinals
 }
 
-/// `3` or `4-6`; nothing for anything else.
-fn range(text: &str) -> Option<RangeInclusive<u32>> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-    (first <= last).then_some(first..=last)
+/// The ordinals that are stopped, whether they are wanted or not.
+#[must_use]
+pub fn stopped(set: &StatefulSet) -> Ordinals {
+    Ordinals::lenient(annotation(set, STOPPED).unwrap_or_default())
+}
+
+/// How many pods the set is to have now: its replicas, but for those that are stopped.
+#[must_use]
+pub fn running(set: &StatefulSet) -> i32 {
+    let stopped = stopped(set);
+    let replicas = set.spec.replicas.unwrap_or(1);
+    if stopped.ranges().is_empty() {
+        return replicas;
+    }
+    let still = identity::ordinals(set).into_iter().filter(|ordinal| stopped.contains(*ordinal)).count();
+    replicas.saturating_sub(i32::try_from(still).unwrap_or(i32::MAX)).max(0)
+}
+
+/// The merge patch that takes the pod of one ordinal away and no other: one replica less, and the ordinal reserved.
+/// `None` when that ordinal is not wanted anyway.
+#[must_use]
+pub fn removal(set: &StatefulSet, ordinal: u32) -> Option<Value> {
+    identity::ordinals(set).contains(&ordinal).then(|| {
+        let before = annotation(set, RESERVED).map(str::trim).filter(|text| !text.is_empty());
+        let reserved = before.map_or_else(|| ordinal.to_string(), |before| format!("{before},{ordinal}"));
+        let replicas = set.spec.replicas.unwrap_or(1).saturating_sub(1);
+        json!({"metadata": {"annotations": {RESERVED: reserved}}, "spec": {"replicas": replicas}})
+    })
 }
 
 /// Whether the set has [`ORDERED_DELETE_FINALIZER`].
@@ -150,8 +174,6 @@ fn annotation<'a>(set: &'a StatefulSet, key: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn set(key: &str, value: &str) -> StatefulSet {
@@ -183,6 +205,19 @@ mod tests {
     }
 
     #[test]
+    fn one_pod_is_removed_by_one_replica_less_and_a_reserved_ordinal() {
+        let mut web = set(RESERVED, "1");
+        web.spec.replicas = Some(3);
+        let expected = json!({"metadata": {"annotations": {RESERVED: "1,2"}}, "spec": {"replicas": 2}});
+        assert_eq!(removal(&web, 2), Some(expected));
+        for not_wanted in [1, 4] {
+            assert_eq!(removal(&web, not_wanted), None, "{not_wanted}");
+        }
+        let expected = json!({"metadata": {"annotations": {RESERVED: "0"}}, "spec": {"replicas": 0}});
+        assert_eq!(removal(&set("a", "b"), 0), Some(expected));
+    }
+
+    #[test]
     fn a_deadline_is_a_positive_number_of_seconds() {
         for (text, expected) in [("60", Some(60)), (" 5 ", Some(5)), ("0", None), ("-1", None), ("soon", None)] {
             let got = progress_deadline(&set(PROGRESS_DEADLINE, text)).map(|deadline| deadline.as_secs());
@@ -206,5 +241,8 @@ mod tests {
             db.status = serde_json::from_value(status).expect("a status");
             assert_eq!(is_ready(&db), expected, "generation {generation}, {available} available");
         }
+        let mut stopped = set(STOPPED, "0,2,7");
+        stopped.spec.replicas = Some(4);
+        assert_eq!(running(&stopped), 2);
     }
 }

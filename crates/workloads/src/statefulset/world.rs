@@ -40,6 +40,8 @@ pub(super) struct World {
     pub(super) waits_for_others: bool,
     /// Ordinals that get no pod.
     pub(super) reserved: Vec<u32>,
+    /// Ordinals whose pods are taken down and not made again.
+    pub(super) stopped: Vec<u32>,
     /// Pods of this template that are not Ready never will be.
     pub(super) broken: Option<u8>,
     /// Nor will those with the wrong volumes that never were Ready.
@@ -66,6 +68,7 @@ impl World {
             give_up: GiveUp::Never,
             waits_for_others: false,
             reserved: Vec::new(),
+            stopped: Vec::new(),
             broken: None,
             misfits_break: false,
             deletion: Deletion::No,
@@ -91,6 +94,7 @@ impl World {
                 available_at: None,
             }),
             claims: self.claims.get(&ordinal).copied().unwrap_or_default(),
+            stopped: wanted.contains(&ordinal) && self.stopped.contains(&ordinal),
         };
         Snapshot {
             policy: self.policy,
@@ -108,10 +112,15 @@ impl World {
         }
     }
 
-    /// The ordinals that are to have a pod.
+    /// The ordinals that are wanted.
     pub(super) fn wanted(&self) -> Vec<u32> {
         let replicas = if self.deletion == Deletion::InOrder { 0 } else { self.replicas };
         (self.start..).filter(|ordinal| !self.reserved.contains(ordinal)).take(replicas as usize).collect()
+    }
+
+    /// The ordinals that are to have a pod now.
+    pub(super) fn running(&self) -> Vec<u32> {
+        self.wanted().into_iter().filter(|ordinal| !self.stopped.contains(ordinal)).collect()
     }
 
     fn revision(&self, template: u8) -> Revision {
@@ -151,7 +160,8 @@ impl World {
             }
         }
         let counts = count(&snapshot, &plan.actions);
-        let all = [counts.replicas, counts.ready, counts.updated].into_iter().all(|n| n == self.replicas);
+        let wanted = self.running().len();
+        let all = [counts.replicas, counts.ready, counts.updated].into_iter().all(|n| n as usize == wanted);
         if all && self.strategy.is_automatic() {
             self.current = self.update;
         }
@@ -184,6 +194,7 @@ pub(super) fn words(action: Action) -> String {
         Action::RepairClaims { ordinal } => format!("owners {ordinal}"),
         Action::DeletePod { ordinal, why: Why::Finished } => format!("delete {ordinal} (finished)"),
         Action::DeletePod { ordinal, why: Why::ScaleDown } => format!("delete {ordinal} (scale)"),
+        Action::DeletePod { ordinal, why: Why::Stopped } => format!("delete {ordinal} (stopped)"),
         Action::DeletePod { ordinal, why: Why::Outdated } => format!("delete {ordinal} (outdated)"),
         Action::DeletePod { ordinal, why: Why::Recreate } => format!("delete {ordinal} (recreate)"),
         Action::DeletePod { ordinal, why: Why::Broken } => format!("delete {ordinal} (broken)"),

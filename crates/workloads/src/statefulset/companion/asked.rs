@@ -121,6 +121,7 @@ impl Asked {
     fn impossible(&mut self) {
         for (key, why) in [
             (wishes::RESERVED, "the cluster's own controller makes these pods again"),
+            (wishes::STOPPED, "the cluster's own controller makes these pods again"),
             (wishes::DEPENDS_ON, "the cluster's own controller makes the first pod without asking"),
             (
                 wishes::GROW_CLAIMS,

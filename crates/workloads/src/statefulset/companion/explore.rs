@@ -96,7 +96,7 @@ fn assert_may_delete(world: &World, share: Share, (ordinal, why): (u32, Why), co
             assert!(!kept, "updated below the partition: {}", context());
         }
         Why::ScaleDown => assert!(sick && ordinal >= world.replicas, "took down what may recover: {}", context()),
-        Why::Finished | Why::Recreate | Why::SetDeleted => panic!("not the companion's: {}", context()),
+        Why::Finished | Why::Stopped | Why::Recreate | Why::SetDeleted => panic!("not the companion's: {}", context()),
     }
 }
 

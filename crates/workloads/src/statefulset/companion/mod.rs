@@ -167,7 +167,7 @@ fn is_ours(set: &Snapshot, share: Share, action: Action) -> bool {
         | Action::RepairPod { .. }
         | Action::RepairClaims { .. }
         | Action::LabelClaims { .. }
-        | Action::DeletePod { why: Why::Finished, .. } => false,
+        | Action::DeletePod { why: Why::Finished | Why::Stopped, .. } => false,
         Action::DeletePod { why: Why::Outdated, .. } => share == Share::RollOuts,
         Action::DeletePod { why: Why::Recreate, .. } => false,
         Action::DeletePod { ordinal, why: Why::Broken } => {
