@@ -68,7 +68,9 @@ pub(crate) struct Set {
     pub(crate) start: u32,
     pub(crate) replicas: u32,
     pub(crate) ordered: bool,
-    /// When start or replicas last changed; when the spec or its annotations did.
+    /// Ordinals that are wanted but are to have no pod for now.
+    pub(crate) stopped: Vec<u32>,
+    /// When start, replicas or what is stopped last changed; when the spec or its annotations did.
     pub(crate) range_since: Instant,
     pub(crate) spec_since: Instant,
     /// When it last was one that recreates its pods.
@@ -96,9 +98,21 @@ pub(crate) struct Down {
 }
 
 impl Set {
+    /// Whether the ordinal is wanted.
+    #[must_use]
+    fn wants(&self, ordinal: u32) -> bool {
+        (self.start..self.start + self.replicas).contains(&ordinal)
+    }
+
+    /// Whether the ordinal is to have a pod now.
     #[must_use]
     pub(crate) fn has(&self, ordinal: u32) -> bool {
-        (self.start..self.start + self.replicas).contains(&ordinal)
+        self.wants(ordinal) && !self.stopped.contains(&ordinal)
+    }
+
+    /// The ordinals that are to have a pod now.
+    pub(crate) fn running(&self) -> impl Iterator<Item = u32> {
+        (self.start..self.start + self.replicas).filter(|ordinal| self.has(*ordinal))
     }
 
     #[must_use]
@@ -207,7 +221,9 @@ fn set(json: Value, before: Option<&Set>) -> Set {
     let before = before.filter(|before| before.uid == uid);
     let start = spec["ordinals"]["start"].as_u64().unwrap_or(0) as u32;
     let replicas = spec["replicas"].as_u64().unwrap_or(1) as u32;
-    let same_range = before.filter(|b| b.start == start && b.replicas == replicas);
+    let stopped = json["metadata"]["annotations"]["stead.dev/stop-ordinals"].as_str().unwrap_or("");
+    let stopped: Vec<u32> = stopped.split(',').filter_map(|ordinal| ordinal.parse().ok()).collect();
+    let same_range = before.filter(|b| b.start == start && b.replicas == replicas && b.stopped == stopped);
     let same_spec = before
         .filter(|b| b.json["spec"] == *spec && b.json["metadata"]["annotations"] == json["metadata"]["annotations"]);
     let recreates = spec["updateStrategy"]["type"] == "Recreate";
@@ -218,6 +234,7 @@ fn set(json: Value, before: Option<&Set>) -> Set {
         start,
         replicas,
         ordered: spec["podManagementPolicy"] != "Parallel",
+        stopped,
         range_since: same_range.map_or_else(Instant::now, |b| b.range_since),
         spec_since: same_spec.map_or_else(Instant::now, |b| b.spec_since),
         uid,
@@ -374,7 +391,7 @@ impl Model {
         for ordinal in set.start..=set.start + set.replicas {
             self.prefix_ready.insert((set.uid.clone(), ordinal), Instant::now());
             let pod = self.pods.get(&format!("{}-{ordinal}", set.name()));
-            if !pod.is_some_and(|pod| pod.ready && !pod.terminating) {
+            if !set.stopped.contains(&ordinal) && !pod.is_some_and(|pod| pod.ready && !pod.terminating) {
                 break;
             }
         }
@@ -391,7 +408,7 @@ impl Model {
         match now {
             Some(set) => {
                 self.ever.insert(set.uid.clone(), (name.to_owned(), None));
-                for ordinal in set.start..set.start + set.replicas {
+                for ordinal in set.running() {
                     let pod = self.pods.get(&format!("{name}-{ordinal}"));
                     if !pod.is_some_and(|pod| pod.ready && !pod.terminating) {
                         let down = Down { since: Instant::now(), by: None };
@@ -420,7 +437,7 @@ impl Model {
         for set in [before, set.as_ref()].into_iter().flatten() {
             claim.scaled_policy |= set.policy("whenScaled") == "Delete";
             claim.deleted_policy |= set.policy("whenDeleted") == "Delete";
-            claim.out_of_range |= !set.has(ordinal);
+            claim.out_of_range |= !set.wants(ordinal);
             claim.set_gone |= set.deleting;
         }
         claim.set_gone |= set.is_none();

@@ -190,7 +190,7 @@ impl People {
     }
 
     async fn tune(&self, name: &str) {
-        let patch = match self.rng.below(8) {
+        let patch = match self.rng.below(9) {
             0 => json!({"spec": {"ordinals": {"start": self.rng.below(3)}}}),
             1 => json!({"spec": {"updateStrategy": {
                 "type": "RollingUpdate", "rollingUpdate": {"partition": self.rng.below(4)},
@@ -202,6 +202,7 @@ impl People {
             4 => json!({"spec": {"minReadySeconds": self.rng.below(10)}}),
             5 => json!({"metadata": {"annotations": {"stead.dev/paused": self.rng.pick(&["true", "false"])}}}),
             6 => json!({"spec": {"updateStrategy": {"type": "Recreate", "rollingUpdate": null}}}),
+            7 => self.draw_stopped(),
             _ => json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}}),
         };
         self.patch_set(name, patch).await;
@@ -241,6 +242,17 @@ impl People {
             }
             sleep(Duration::from_secs(2)).await;
         }
+    }
+
+    /// Stops one or two ordinals, or starts all again.
+    fn draw_stopped(&self) -> Value {
+        let any = |rng: &Rng| rng.below(REPLICAS_MAX);
+        let stopped = match self.rng.below(3) {
+            0 => Value::Null,
+            1 => any(&self.rng).to_string().into(),
+            _ => format!("{},{}", any(&self.rng), any(&self.rng)).into(),
+        };
+        json!({"metadata": {"annotations": {"stead.dev/stop-ordinals": stopped}}})
     }
 
     fn draw_retention(&self) -> Value {

@@ -39,7 +39,7 @@ pub(crate) fn settled(model: &Model) -> Result<(), String> {
 }
 
 fn pods(model: &Model, set: &Set) -> Result<(), String> {
-    for ordinal in set.start..set.start + set.replicas {
+    for ordinal in set.running() {
         let name = format!("{}-{ordinal}", set.name());
         let pod = model.pods.get(&name).ok_or_else(|| format!("pod {name} is missing"))?;
         if pod.owner.as_ref() != Some(&set.uid) {
@@ -57,7 +57,7 @@ fn pods(model: &Model, set: &Set) -> Result<(), String> {
 }
 
 fn claims(model: &Model, set: &Set) -> Result<(), String> {
-    for ordinal in set.start..set.start + set.replicas {
+    for ordinal in set.running() {
         for template in set.templates() {
             let name = format!("{template}-{}-{ordinal}", set.name());
             let claim = model.claims.get(&name).ok_or_else(|| format!("claim {name} is missing"))?;
@@ -78,7 +78,7 @@ fn claims(model: &Model, set: &Set) -> Result<(), String> {
 fn status(_model: &Model, set: &Set) -> Result<(), String> {
     let status = &set.json["status"];
     let number = |field: &str| status[field].as_u64().unwrap_or(0);
-    let wanted = u64::from(set.replicas);
+    let wanted = set.running().count() as u64;
     if status["observedGeneration"] != set.json["metadata"]["generation"] {
         return Err(format!("set {} has not been observed", set.name()));
     }

@@ -29,4 +29,5 @@ mod states;
 mod storage;
 mod support;
 mod upstream;
+mod wishes;
 mod wrong_use;
