@@ -56,7 +56,8 @@ where
 /// # Errors
 /// When the server cannot be reached; that it refuses something is no error.
 pub(crate) async fn look(client: &Client, namespace: &str) -> Result<Snapshot, kube::Error> {
-    let (sets, pods, claims, services, revisions, quotas, classes, volumes, nodes, events, heals) = futures::try_join!(
+    let (sets, pods, claims, services, revisions, quotas, budgets, classes, volumes, nodes, events, heals) = futures::try_join!(
+        listed(Api::namespaced(client.clone(), namespace)),
         listed(Api::namespaced(client.clone(), namespace)),
         listed(Api::namespaced(client.clone(), namespace)),
         listed(Api::namespaced(client.clone(), namespace)),
@@ -70,9 +71,19 @@ pub(crate) async fn look(client: &Client, namespace: &str) -> Result<Snapshot, k
         heals(client),
     )?;
     let mut unread = Vec::new();
-    for one in
-        [&sets.1, &pods.1, &claims.1, &services.1, &revisions.1, &quotas.1, &classes.1, &volumes.1, &nodes.1, &events.1]
-    {
+    for one in [
+        &sets.1,
+        &pods.1,
+        &claims.1,
+        &services.1,
+        &revisions.1,
+        &quotas.1,
+        &budgets.1,
+        &classes.1,
+        &volumes.1,
+        &nodes.1,
+        &events.1,
+    ] {
         unread.extend_from_slice(one);
     }
     let mut events: Vec<Event> = events.0.0.into_iter().flatten().map(|(_, event)| event).collect();
@@ -91,6 +102,7 @@ pub(crate) async fn look(client: &Client, namespace: &str) -> Result<Snapshot, k
         autoscalers: Listed::default(),
         revisions: revisions.0,
         quotas: quotas.0,
+        budgets: budgets.0,
         classes: classes.0,
         volumes: volumes.0,
         nodes: nodes.0,

@@ -77,6 +77,7 @@ fn look_without_need(replicas: u32) {
             current: &name,
             update: &name,
             waits_for_others: false,
+            budgets: &[],
             now,
         };
         assert!(black_box(plan(&observed.look().0)).is_settled());

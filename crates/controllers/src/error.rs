@@ -11,6 +11,9 @@ pub enum Error {
     /// Something other than the API stands in the way; says what, and what would mend it.
     #[error("{0}")]
     Blocked(String),
+    /// It may not be done now; a change of what forbids it brings the key back.
+    #[error("{0}")]
+    Held(String),
 }
 
 impl Error {
@@ -25,7 +28,7 @@ impl Error {
     pub fn class(&self) -> Option<Class> {
         match self {
             Self::Api { cause, .. } => Some(classify(cause)),
-            Self::Blocked(_) => None,
+            Self::Blocked(_) | Self::Held(_) => None,
         }
     }
 }

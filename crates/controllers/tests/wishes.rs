@@ -5,6 +5,7 @@ mod common;
 use common::{Cluster, NS, web};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
 use serde_json::{Value, json};
 use stead_workloads::statefulset::wishes;
@@ -183,6 +184,86 @@ async fn one_write_removes_a_chosen_pod() {
     pods_are(&cluster, &["web-0", "web-2"]).await;
     cluster.settled("web").await;
     assert_eq!(cluster.take_log(), "~web-1 -web-1");
+}
+
+fn budget(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": name}, "spec": spec})
+}
+
+/// A set of that name whose pods are of the tier `data`.
+fn of_tier(name: &str, replicas: u32) -> Value {
+    let mut set = with(web(replicas, json!({"podManagementPolicy": "Parallel"})), wishes::EVICT, "true");
+    set["metadata"]["name"] = name.into();
+    set["spec"]["updateStrategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 2}});
+    set["spec"]["template"]["metadata"]["labels"]["tier"] = "data".into();
+    set["spec"]["selector"]["matchLabels"] = json!({"app": "web", "set": name});
+    set["spec"]["template"]["metadata"]["labels"]["set"] = name.into();
+    set
+}
+
+#[tokio::test]
+async fn two_sets_that_roll_out_at_once_keep_to_one_budget() {
+    let cluster = Cluster::start_with(&["disruption-controller"]).await;
+    let over_both = json!({"maxUnavailable": 1, "selector": {"matchLabels": {"tier": "data"}}});
+    cluster.create::<PodDisruptionBudget>(budget("both", over_both)).await;
+    for name in ["web", "db"] {
+        cluster.create::<StatefulSet>(of_tier(name, 3)).await;
+    }
+    for name in ["web", "db"] {
+        cluster.settled(name).await;
+    }
+    cluster.take_log();
+    for name in ["web", "db"] {
+        cluster.patch::<StatefulSet>(name, image("nginx:1.22")).await;
+    }
+    for name in ["web", "db"] {
+        let ordinals = ["0", "1", "2"];
+        for ordinal in ordinals {
+            cluster.pod_until(&format!("{name}-{ordinal}"), |pod| image_of(pod) == "nginx:1.22").await;
+        }
+        cluster.settled(name).await;
+    }
+    // Each pod goes and comes back before the next one, whichever set it is of.
+    let log = cluster.take_log();
+    let words: Vec<&str> = log.split(' ').collect();
+    assert_eq!(words.len(), 18, "{log}");
+    for one in words.chunks(3) {
+        let name = &one[0][1..];
+        assert_eq!(one, [format!("~{name}"), format!("-{name}"), format!("+{name}")], "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_budget_that_allows_nothing_is_told_once_and_waited_for() {
+    let cluster = Cluster::start_with(&["disruption-controller"]).await;
+    cluster
+        .create::<PodDisruptionBudget>(budget(
+            "all",
+            json!({"minAvailable": 2, "selector": {"matchLabels": {"app": "web"}}}),
+        ))
+        .await;
+    cluster.create::<StatefulSet>(with(web(2, json!({})), wishes::EVICT, "true")).await;
+    cluster.settled("web").await;
+    cluster.take_log();
+    cluster.patch::<StatefulSet>("web", image("nginx:1.22")).await;
+    let waits = |events: &[String]| {
+        events.iter().filter(|event| event.contains("WaitingForDisruptionBudget")).cloned().collect::<Vec<_>>()
+    };
+    let events = cluster.events("web", 5).await;
+    let told =
+        "Normal WaitingForDisruptionBudget update of Pod web-1 in StatefulSet web waits: PodDisruptionBudget all";
+    assert!(waits(&events).len() == 1 && waits(&events)[0].starts_with(told), "{events:#?}");
+    assert_eq!(cluster.take_log(), "");
+    // Somebody gives way.
+    cluster.patch::<PodDisruptionBudget>("all", json!({"spec": {"minAvailable": 1}})).await;
+    cluster.pod_until("web-0", |pod| image_of(pod) == "nginx:1.22").await;
+    cluster.settled("web").await;
+    assert_eq!(cluster.take_log(), "~web-1 -web-1 +web-1 ~web-0 -web-0 +web-0");
+    let evicted = cluster.events("web", 6).await;
+    assert!(
+        evicted.iter().any(|event| event == "Normal SuccessfulDelete evict Pod web-1 in StatefulSet web successful"),
+        "{evicted:#?}"
+    );
 }
 
 #[tokio::test]

@@ -75,6 +75,7 @@ pub fn outlook(snapshot: &Snapshot, set: &StatefulSet) -> Outlook {
         current: &decision.current,
         update: decision.update.name(),
         waits_for_others: waited_for(snapshot, seen).next().is_some(),
+        budgets: &snapshot.asked_budgets(seen),
         now: snapshot.now,
     }
     .look();
@@ -179,6 +180,11 @@ impl Teller<'_> {
                 };
                 (format!("delete pod {}", pod(ordinal)), why)
             }
+            Action::EvictPod { ordinal } => {
+                remade.insert(ordinal);
+                let why = "it is of an old revision, and its disruption budget is asked";
+                (format!("evict pod {}", pod(ordinal)), why.to_owned())
+            }
             Action::GrowClaims { ordinal } => (format!("grow claims of {}", pod(ordinal)), self.growth(ordinal)),
             Action::LabelClaims { ordinal } => {
                 (format!("update claims of {}", pod(ordinal)), "labels and annotations of their templates".to_owned())
@@ -271,6 +277,11 @@ impl Teller<'_> {
             Wait::ForOldClaim(ordinal) => format!("the old claim of {} has to be deleted first", pod(ordinal)),
             Wait::BeforeRemoving(ordinal) => format!("{} is not removed before the lower ones work", pod(ordinal)),
             Wait::ForBudget => "as many pods are unavailable as maxUnavailable allows".to_owned(),
+            Wait::ForDisruption(ordinal) => format!(
+                "it stops at {}, which a disruption budget does not let go (stead explain sts/{} says which)",
+                pod(ordinal),
+                name(&self.set.metadata)
+            ),
             Wait::ForOthers => format!(
                 "its first pod waits for other sets to be ready: {}",
                 waited_for(self.snapshot, self.set).collect::<Vec<_>>().join(", ")

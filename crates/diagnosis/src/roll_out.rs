@@ -1,5 +1,8 @@
 //! A roll-out: how far it is, what it is stuck on, and what holds it on purpose.
 
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use stead_workloads::disruption::covers;
 use stead_workloads::statefulset::companion::{PARTITION, Share};
 use stead_workloads::statefulset::{Revision, Strategy, Wait, wishes};
 
@@ -134,8 +137,42 @@ fn going_on(set: &mut Set<'_>, finding: Finding) -> Finding {
             with("as many pods are unavailable as maxUnavailable allows".to_owned())
                 .because(first.and_then(|ordinal| set.fault(ordinal)))
         }
+        Some(Wait::ForDisruption(ordinal)) => {
+            let name = set.pod_name(ordinal);
+            let budgets = set.pods.get(&ordinal).map(|pod| budgets(set, pod)).unwrap_or_default();
+            with(format!("it waits for a disruption budget to let {name} go")).because_all(budgets).weighed()
+        }
         Some(Wait::BeforeRemoving(_) | Wait::ForOldClaim(_) | Wait::ForOthers) | None => finding.waiting(),
     }
+}
+
+/// The disruption budgets that hold a pod.
+fn budgets(set: &Set<'_>, pod: &Pod) -> Vec<Finding> {
+    let covering: Vec<_> = set.snapshot.budgets.values().filter(|budget| covers(budget, pod)).collect();
+    let several = covering.len() > 1;
+    let one = |budget: &&PodDisruptionBudget| {
+        let status = budget.status.clone().unwrap_or_default();
+        let (needs, has) = (status.desired_healthy.unwrap_or(0), status.current_healthy.unwrap_or(0));
+        let object = format!("poddisruptionbudget/{}", name(&budget.metadata));
+        let what = match several {
+            true => "it is one of several that select the pod, and then nothing can be evicted".to_owned(),
+            false => format!("it needs {needs} healthy pods and has {has}"),
+        };
+        let finding =
+            Finding::new("Budget", object, what).seen("status.disruptionsAllowed", number(status.disruptions_allowed));
+        // Where all that are expected have to be healthy, none is ever let go.
+        let never = !several && needs >= status.expected_pods.unwrap_or(0) && has >= needs;
+        match (several, never) {
+            (true, _) => finding.advice("let only one of them select the pod"),
+            (false, true) => finding.advice("let it allow at least one disruption, else nothing is ever updated"),
+            (false, false) => finding.waiting(),
+        }
+    };
+    covering.iter().map(one).collect()
+}
+
+fn number(number: Option<i32>) -> String {
+    number.unwrap_or(0).to_string()
 }
 
 /// A roll-out that was given up and undone.

@@ -62,6 +62,7 @@ impl<'a> Set<'a> {
             current: &current,
             update: &update,
             waits_for_others,
+            budgets: &snapshot.asked_budgets(set),
             now: snapshot.now,
         }
         .look();
@@ -234,37 +235,45 @@ fn gate(set: &mut Set<'_>, all: &str, count: usize, first: u32) -> Option<Findin
                 .seen("spec.persistentVolumeClaimRetentionPolicy", "whenScaled: Delete")
                 .waiting()
         }
-        Wait::ForOthers => {
-            let others: Vec<&str> = waited_for(set.snapshot, set.set).collect();
-            let causes = others
-                .iter()
-                .map(|other| match set.snapshot.sets.get(other) {
-                    Lookup::Found(found) => {
-                        let report = report(set.snapshot, found);
-                        let bad = report.findings.into_iter().filter(|f| f.severity > crate::Severity::Note).collect();
-                        Finding::new("Dependency", format!("statefulset/{other}"), report.headline)
-                            .because_all(bad)
-                            .weighed()
-                            .or_waiting()
-                    }
-                    Lookup::Absent | Lookup::Unknown => {
-                        Finding::new("Dependency", format!("statefulset/{other}"), "it does not exist")
-                            .advice("create it, or take its name out of the annotation")
-                    }
-                })
-                .collect();
-            finding("DependsOn", format!("{all} {waits} for other sets to be ready: {}", others.join(", ")))
-                .seen(
-                    format!("metadata.annotations[{}]", wishes::DEPENDS_ON),
-                    wishes::depends_on(set.set).collect::<Vec<_>>().join(","),
-                )
-                .because_all(causes)
-                .weighed()
-        }
-        Wait::ToBeReady(_) | Wait::ToBeAvailable(_) | Wait::ToBeGone(_) | Wait::BeforeRemoving(_) | Wait::ForBudget => {
+        Wait::ForOthers => depends_on(set, &format!("{all} {waits}")),
+        Wait::ToBeReady(_)
+        | Wait::ToBeAvailable(_)
+        | Wait::ToBeGone(_)
+        | Wait::BeforeRemoving(_)
+        | Wait::ForBudget
+        | Wait::ForDisruption(_) => {
             return None;
         }
     })
+}
+
+/// The sets that the first pod waits for, each with what keeps it. `who`: the pods that wait, and that they do.
+fn depends_on(set: &Set<'_>, who: &str) -> Finding {
+    let others: Vec<&str> = waited_for(set.snapshot, set.set).collect();
+    let causes = others
+        .iter()
+        .map(|other| match set.snapshot.sets.get(other) {
+            Lookup::Found(found) => {
+                let report = report(set.snapshot, found);
+                let bad = report.findings.into_iter().filter(|f| f.severity > crate::Severity::Note).collect();
+                Finding::new("Dependency", format!("statefulset/{other}"), report.headline)
+                    .because_all(bad)
+                    .weighed()
+                    .or_waiting()
+            }
+            Lookup::Absent | Lookup::Unknown => {
+                Finding::new("Dependency", format!("statefulset/{other}"), "it does not exist")
+                    .advice("create it, or take its name out of the annotation")
+            }
+        })
+        .collect();
+    Finding::new("DependsOn", set.word(), format!("{who} for other sets to be ready: {}", others.join(", ")))
+        .seen(
+            format!("metadata.annotations[{}]", wishes::DEPENDS_ON),
+            wishes::depends_on(set.set).collect::<Vec<_>>().join(","),
+        )
+        .because_all(causes)
+        .weighed()
 }
 
 impl Finding {

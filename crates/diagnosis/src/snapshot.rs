@@ -1,13 +1,17 @@
 //! Everything that the rules look at, and what could not be read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use stead_workloads::statefulset::wishes;
 
 use crate::finding::Evidence;
 
@@ -107,6 +111,7 @@ pub struct Snapshot {
     pub autoscalers: Listed<HorizontalPodAutoscaler>,
     pub revisions: Listed<ControllerRevision>,
     pub quotas: Listed<ResourceQuota>,
+    pub budgets: Listed<PodDisruptionBudget>,
     pub classes: Listed<StorageClass>,
     pub volumes: Listed<PersistentVolume>,
     pub nodes: Listed<Node>,
@@ -153,6 +158,12 @@ pub fn claim_names(pod: &Pod) -> impl Iterator<Item = String> {
 }
 
 impl Snapshot {
+    /// The disruption budgets that have a say in what becomes of the pods of `set`, if it asks them.
+    pub(crate) fn asked_budgets(&self, set: &StatefulSet) -> Vec<Arc<PodDisruptionBudget>> {
+        let asked = wishes::evicts(set).then(|| self.budgets.values().map(|budget| Arc::new(budget.clone())));
+        asked.into_iter().flatten().collect()
+    }
+
     /// The events of one object, newest first; those of an earlier object of its name are left out.
     pub(crate) fn events_of<'a>(&'a self, kind: &'a str, meta: &'a ObjectMeta) -> impl Iterator<Item = &'a Event> {
         self.events.iter().rev().filter(move |event| {

@@ -25,6 +25,7 @@ struct World {
     volumes: Vec<Value>,
     nodes: Vec<Value>,
     quotas: Vec<Value>,
+    budgets: Vec<Value>,
     events: Vec<Value>,
     placed: bool,
     heals: bool,
@@ -98,6 +99,7 @@ impl World {
             nodes: vec![json!({"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi"},
                 "conditions": [{"type": "Ready", "status": "True"}]}})],
             quotas: Vec::new(),
+            budgets: Vec::new(),
             events: Vec::new(),
             placed: true,
             heals: true,
@@ -189,6 +191,7 @@ impl World {
             claims: listed(&self.claims),
             services: listed(&self.services),
             quotas: listed(&self.quotas),
+            budgets: listed(&self.budgets),
             classes,
             volumes,
             nodes,
@@ -254,6 +257,28 @@ fn what_is_stopped_on_purpose_is_no_fault() {
     stopped(&mut world, "0");
     world.pods = vec![pod(0), pod(1)];
     assert_eq!(tree(&world.report().findings), "~ScaleDown -Stopped");
+}
+
+#[test]
+fn a_roll_out_that_evicts_names_the_budget_that_holds_it() {
+    let budget = |name: &str, desired: i32| {
+        json!({
+            "metadata": {"name": name, "generation": 1}, "spec": {"selector": {"matchLabels": {"app": "web"}}},
+            "status": {"observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 2, "desiredHealthy": desired, "expectedPods": 4},
+        })
+    };
+    for (budgets, expected) in [
+        (vec![budget("two", 2)], "~RollOut(~Budget)"),
+        (vec![budget("all", 4)], "~RollOut(~Budget)"),
+        (vec![budget("one", 2), budget("two", 2)], "RollOut(Budget Budget)"),
+    ] {
+        let mut world = World::healthy();
+        world.set["metadata"]["annotations"] = json!({"stead.dev/evict": "true"});
+        world.set["status"]["updateRevision"] = "web-2".into();
+        world.budgets = budgets;
+        let report = world.report();
+        assert_eq!(tree(&report.findings), expected, "{}", crate::text::report(&report));
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::people::SHARED;
 use crate::rules;
 use crate::world::{Actor, Part, World};
 
@@ -178,6 +179,19 @@ impl Set {
         };
         pod.revision == self.update_revision() && self.templates().all(has)
     }
+}
+
+/// Evictions leave as many pods as a budget over several sets wants.
+fn over_shared_budget(model: &Model, actor: Actor, name: &str, now: Option<&Pod>) -> Option<String> {
+    let before = model.pods.get(name).filter(|pod| actor.evicts && pod.ready && !pod.terminating)?;
+    if now.is_some_and(|pod| !pod.terminating) || before.owner.is_none() {
+        return None;
+    }
+    let allowed = model.budgets.get(SHARED)?["spec"]["maxUnavailable"].as_u64()? as usize;
+    // A place that was given up meanwhile is nobody's loss.
+    let wanted = |other: &str| place(other).is_some_and(|(set, o)| model.sets.get(set).is_some_and(|set| set.has(o)));
+    let others: Vec<&String> = model.evicted.keys().filter(|other| *other != name && wanted(other)).collect();
+    (others.len() >= allowed).then(|| format!("evicts while {others:?} are not back, {allowed} allowed over all sets"))
 }
 
 /// Set and ordinal that a pod's name stands for.
@@ -358,7 +372,8 @@ impl Model {
 
     fn pod(&mut self, actor: Actor, name: &str, now: Option<Pod>) -> Vec<String> {
         self.remember_prefixes(name);
-        let faults = rules::pod(self, actor, name, now.as_ref());
+        let mut faults = rules::pod(self, actor, name, now.as_ref());
+        faults.extend(over_shared_budget(self, actor, name, now.as_ref()));
         let before = self.pods.get(name).cloned();
         let was_ready = before.as_ref().is_some_and(|pod| pod.ready && !pod.terminating);
         let is_ready = now.as_ref().is_some_and(|pod| pod.ready && !pod.terminating);

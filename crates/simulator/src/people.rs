@@ -17,6 +17,8 @@ const SETS: &str = "/apis/apps/v1/namespaces/default/statefulsets";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
 const BUDGETS: &str = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+/// The name of a budget over the pods of all sets.
+pub(crate) const SHARED: &str = "shared";
 /// Most replicas that anybody asks for.
 const REPLICAS_MAX: u64 = 4;
 /// Names of claim templates.
@@ -99,10 +101,17 @@ impl People {
     /// Asks for sets, then does this and that with them.
     pub(crate) async fn act(&mut self) {
         let names: &[&str] = if self.rng.percent(25) { &["web", "db"] } else { &["web"] };
+        // One budget over both sets, or one for each: of two over one pod the server accepts none.
+        let shared = (names.len() == 2 && self.rng.percent(50)).then(|| names.to_vec());
+        if let Some(names) = &shared {
+            let selector = json!({"matchExpressions": [{"key": "app", "operator": "In", "values": names}]});
+            let budget = json!({"metadata": {"name": SHARED}, "spec": {"maxUnavailable": 1, "selector": selector}});
+            self.ask(Method::POST, BUDGETS, Some(budget)).await;
+        }
         for name in names {
             let set = self.draw_set(name);
             self.ask(Method::POST, SETS, Some(set)).await;
-            if self.rng.percent(40) {
+            if shared.is_none() && self.rng.percent(40) {
                 let budget = json!({
                     "metadata": {"name": name},
                     "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": name}}},
@@ -190,7 +199,8 @@ impl People {
     }
 
     async fn tune(&self, name: &str) {
-        let patch = match self.rng.below(9) {
+        let patch = match self.rng.below(10) {
+            8 => json!({"metadata": {"annotations": {"stead.dev/evict": self.rng.pick(&["true", "false"])}}}),
             0 => json!({"spec": {"ordinals": {"start": self.rng.below(3)}}}),
             1 => json!({"spec": {"updateStrategy": {
                 "type": "RollingUpdate", "rollingUpdate": {"partition": self.rng.below(4)},
@@ -266,6 +276,7 @@ impl People {
         for (annotation, value, chance) in [
             ("stead.dev/paused", "true", 5),
             ("stead.dev/ordered-delete", "true", 15),
+            ("stead.dev/evict", "true", 30),
             ("stead.dev/progress-deadline-seconds", "60", 15),
             ("stead.dev/grow-claims", "true", 40),
         ] {

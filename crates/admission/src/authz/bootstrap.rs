@@ -436,6 +436,8 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
             ("create,delete,get,list,patch,update,watch", "apps", "controllerrevisions"),
             ("create,get", "-", "persistentvolumeclaims"),
             ("delete,patch,update", "-", "persistentvolumeclaims"),
+            // Ours: roll-outs that ask the disruption budgets.
+            ("create", "-", "pods/eviction"),
             // Ours: a set that is being deleted is held by a finalizer until its claims are settled.
             ("patch", "apps", "statefulsets"),
             EVENTS,

@@ -33,6 +33,7 @@ pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> 
     let mut delete_options = DeleteOptions::read(&Query::default(), Some(&body))?;
     delete_options.dry_run |= options.dry_run;
     let pod = present(server, target).await?;
+    delete::preconditions(target, &delete_options, &pod)?;
     budget::spend(server, target, &pod, delete_options.dry_run, &call.user).await?;
     if !delete_options.dry_run && pod["metadata"]["deletionTimestamp"].is_null() {
         mark(server, target, call).await?;

@@ -132,7 +132,8 @@ async fn attempt(
     }
 }
 
-fn preconditions(target: &Target, options: &DeleteOptions, old: &Value) -> Result<(), ApiError> {
+/// Whether the object is the one that is meant.
+pub(crate) fn preconditions(target: &Target, options: &DeleteOptions, old: &Value) -> Result<(), ApiError> {
     let here = |key: &str| old["metadata"][key].as_str().unwrap_or("").to_owned();
     let refuse = |why: String| {
         let mut error = ApiError::conflict(target.kind, &target.name, &why);

@@ -36,7 +36,7 @@ impl Controller for Companion {
     const NAME: &'static str = "stead-controller";
 
     fn start(cx: Context, queue: &Queue<Key>) -> Self {
-        let works = StatefulSets::open(cx);
+        let works = StatefulSets::open(cx, None);
         let Inner { sets, pods, claims, .. } = &*works.inner;
         sources::wake_self(sets, queue);
         sources::wake_controller(pods, "StatefulSet", queue);
@@ -107,6 +107,7 @@ impl Companion {
             current: &current,
             update: &update,
             waits_for_others: false,
+            budgets: &[],
             now,
         }
         .look();
@@ -189,7 +190,9 @@ impl Counts {
     fn count(&self, done: &[Action]) {
         for action in done {
             let counter = match action {
-                Action::DeletePod { why: Why::Outdated | Why::Recreate, .. } => &self.outdated,
+                Action::DeletePod { why: Why::Outdated | Why::Recreate, .. } | Action::EvictPod { .. } => {
+                    &self.outdated
+                }
                 Action::DeletePod { why: Why::Broken | Why::ScaleDown | Why::Stopped | Why::Finished, .. } => {
                     &self.broken
                 }

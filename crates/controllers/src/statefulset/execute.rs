@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stead_client::{Class, classify, message};
@@ -84,7 +84,7 @@ fn phase(action: Action) -> u8 {
         | Action::DeletePod { why: Why::Finished | Why::Broken, .. } => 0,
         Action::RepairClaims { .. } => 1,
         Action::DeletePod { why: Why::ScaleDown | Why::Stopped | Why::SetDeleted, .. } => 2,
-        Action::DeletePod { why: Why::Outdated | Why::Recreate, .. } => 3,
+        Action::DeletePod { why: Why::Outdated | Why::Recreate, .. } | Action::EvictPod { .. } => 3,
     }
 }
 
@@ -151,6 +151,7 @@ impl Work {
                 self.repair_claims(ordinal, !wanted).await.map(|_| ())
             }
             Action::DeletePod { ordinal, why } => self.delete_pod(ordinal, why).await,
+            Action::EvictPod { ordinal } => self.evict_pod(ordinal).await,
             Action::GrowClaims { ordinal } => self.grow_claims(ordinal).await,
             Action::LabelClaims { ordinal } => self.label_claims(ordinal).await,
             // Done before anything else, see `reconcile`.
@@ -385,6 +386,32 @@ impl Work {
                 self.event(Severity::Normal, "ReplacingVolumes", text);
             }
             Why::Outdated | Why::Recreate | Why::Finished | Why::ScaleDown | Why::Stopped | Why::SetDeleted => {}
+        }
+    }
+
+    /// Takes a pod away if its disruption budget allows it; the server decides, at that moment.
+    async fn evict_pod(&self, ordinal: u32) -> Result<(), Error> {
+        let Some(pod) = self.by_ordinal.get(&ordinal) else { return Ok(()) };
+        let name = pod_name(pod);
+        let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+        let how = DeleteParams::default().preconditions(only_this);
+        let how = EvictParams { delete_options: Some(how), ..EvictParams::default() };
+        match self.pods.evict(&name, &how).await {
+            Err(kube::Error::Api(status)) if status.code == 429 => {
+                let causes = status.details.iter().flat_map(|details| &details.causes);
+                let why = causes.map(|cause| cause.message.as_str()).find(|text| !text.is_empty());
+                let why = why.unwrap_or(&status.message);
+                self.inner.tell_of_budget(&self.key, &self.set, pod, Some(why));
+                Err(Error::Held(format!("Pod {name} is not evicted: {why}")))
+            }
+            Err(error) if matches!(classify(&error), Class::NotFound | Class::Conflict) => {
+                Err(doing("evict Pod", &name)(error))
+            }
+            result => {
+                self.told("evict", &name, result)?;
+                self.inner.writes.deleted(&self.key, &self.inner.pods, &**pod);
+                Ok(())
+            }
         }
     }
 

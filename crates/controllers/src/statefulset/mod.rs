@@ -1,25 +1,28 @@
 //! Keeps every StatefulSet as its spec wants it. The decision is [`stead_workloads::statefulset`].
 
+mod budgets;
 mod companion;
 mod execute;
 mod observe;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
+use parking_lot::Mutex;
 use serde_json::json;
 use stead_informer::{Cache, Change, Key, Next, Queue, Severity};
 use stead_workloads::history::name_of;
 use stead_workloads::owner::{controller_of, selects};
 use stead_workloads::statefulset::{
-    self as decisions, Action, Policy, Progress, Snapshot, Strategy, Wait, Why, claims, identity, plan, wishes,
+    self as decisions, Action, Plan, Policy, Progress, Snapshot, Strategy, Wait, Why, claims, identity, plan, wishes,
 };
 
 use self::execute::Outcome;
@@ -42,14 +45,18 @@ struct Inner {
     pods: Cache<Pod>,
     claims: Cache<PersistentVolumeClaim>,
     revisions: Cache<ControllerRevision>,
+    budgets: Option<Cache<PodDisruptionBudget>>,
     writes: OwnWrites,
+    /// Sets that wait for a disruption budget, once that has been told.
+    held: Mutex<HashSet<Key>>,
 }
 
 impl Controller for StatefulSets {
     const NAME: &'static str = "statefulset-controller";
 
     fn start(cx: Context, queue: &Queue<Key>) -> Self {
-        let started = Self::open(cx);
+        let budgets = cx.caches.of::<PodDisruptionBudget>();
+        let started = Self::open(cx, Some(budgets.clone()));
         let Inner { sets, pods, claims, revisions, .. } = &*started.inner;
         sources::wake_self(sets, queue);
         let dependents = sets.clone();
@@ -63,12 +70,17 @@ impl Controller for StatefulSets {
         });
         let of_claim = sets.clone();
         sources::wake(claims, queue, move |change| sets_of_claim(&of_claim, change));
+        let of_budget = sets.clone();
+        sources::wake(&budgets, queue, move |change| budgets::sets_that_wait_for(&of_budget, change));
         started
     }
 
     async fn synced(&self) {
-        let Inner { sets, pods, claims, revisions, .. } = &*self.inner;
+        let Inner { sets, pods, claims, revisions, budgets, .. } = &*self.inner;
         tokio::join!(sets.synced(), pods.synced(), claims.synced(), revisions.synced());
+        if let Some(budgets) = budgets {
+            budgets.synced().await;
+        }
     }
 
     fn writes(&self) -> Option<&OwnWrites> {
@@ -78,6 +90,7 @@ impl Controller for StatefulSets {
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let Some(set) = self.inner.sets.by_key(key) else {
             self.inner.cx.config.metrics.no_stateful_set(key);
+            self.inner.held.lock().remove(key);
             return Ok(Next::Done);
         };
         let Some(seen) = self.observe(key, set).await? else { return Ok(Next::Done) };
@@ -89,6 +102,7 @@ impl Controller for StatefulSets {
         if plan.wait == Some(Wait::ForOthers) {
             self.tell_of_others(&seen.set, key);
         }
+        self.tell_of_budgets(&seen, &plan);
         let recreates = |action: &Action| matches!(action, Action::DeletePod { why: Why::Recreate, .. });
         if plan.actions.iter().any(recreates) && !Progress::has_begun_to_recreate(&seen.set, &seen.update) {
             let text = "Deleting all pods for Recreate update".to_owned();
@@ -100,20 +114,25 @@ impl Controller for StatefulSets {
             return result.map(|()| Next::Done);
         }
         self.publish(&seen, &done, &refused).await?;
-        result?;
+        match result {
+            // The budget's next change brings the key back.
+            Err(Error::Held(_)) => return Ok(next(&plan, &seen)),
+            result => result?,
+        }
         self.truncate_history(key, &seen).await?;
-        Ok(plan.wake_at.map_or(Next::Done, |at| Next::After(until(at, seen.now))))
+        Ok(next(&plan, &seen))
     }
 }
 
 impl StatefulSets {
-    /// Opens the caches.
-    fn open(cx: Context) -> Self {
+    /// Opens the caches. `budgets`: those of disruptions, where roll-outs may ask them.
+    fn open(cx: Context, budgets: Option<Cache<PodDisruptionBudget>>) -> Self {
         let (sets, pods) = (cx.caches.of::<StatefulSet>(), cx.caches.of::<Pod>());
         let (claims, revisions) = (cx.caches.of::<PersistentVolumeClaim>(), cx.caches.of::<ControllerRevision>());
         family::prepare(&pods);
         family::prepare(&revisions);
-        let inner = Inner { cx, sets, pods, claims, revisions, writes: OwnWrites::default() };
+        let (writes, held) = (OwnWrites::default(), Mutex::default());
+        let inner = Inner { cx, sets, pods, claims, revisions, budgets, writes, held };
         Self { inner: Arc::new(inner) }
     }
 
@@ -189,6 +208,10 @@ fn figures(set: &Snapshot) -> StatefulSetFigures {
         },
         unavailable: u32::try_from(set.unavailable()).unwrap_or(u32::MAX),
     }
+}
+
+fn next(plan: &Plan, seen: &Seen) -> Next {
+    plan.wake_at.map_or(Next::Done, |at| Next::After(until(at, seen.now)))
 }
 
 fn until(at: Timestamp, now: Timestamp) -> Duration {

@@ -57,12 +57,14 @@ impl StatefulSets {
         let store = Revisions { client, cache: &inner.revisions, writes: &inner.writes, key, reference: &reference };
         let (decision, collisions) = settle(store, &object, &revisions).await?;
         let (current, update) = (decision.current.clone(), decision.update.name().to_owned());
+        let budgets = inner.budgets_of(&key.namespace, &set);
         let (snapshot, progress) = Observed {
             set: &set,
             pods: &pods,
             claim: &|name| inner.claims.get(&key.namespace, name),
             current: &current,
             update: &update,
+            budgets: &budgets,
             waits_for_others: wishes::depends_on(&set).any(|other| !inner.is_ready(&key.namespace, other)),
             now,
         }

@@ -1,11 +1,13 @@
-//! What no StatefulSet has, on real containers: pods that are stopped, and one chosen pod removed.
+//! What no StatefulSet has, on real containers: pods that are stopped, one chosen pod removed, one budget over two sets.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
 use stead_testkit::kubectl::Kubectl;
 
-use crate::support::{CLAIMS, IDLE, namespace, ready, set, uid};
+use crate::support::{CLAIMS, IDLE, is_ready, namespace, ready, set, uid};
 
 /// stead's own command line.
 #[track_caller]
@@ -48,4 +50,58 @@ fn a_stopped_pod_comes_back_with_its_data_and_a_chosen_one_is_removed() {
     pods_are(&kubectl, "web-0 web-2");
     ready(&kubectl, "web", "2");
     assert_eq!((uid(&kubectl, "web-0"), uid(&kubectl, "web-2")), (zero, two));
+}
+
+#[test]
+fn two_sets_that_roll_out_at_once_keep_to_one_budget() {
+    let (_cluster, kubectl) = namespace("budget");
+    kubectl.apply(
+        "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: both}\n\
+         spec: {maxUnavailable: 1, selector: {matchExpressions: [{key: app, operator: In, values: [left, right]}]}}\n",
+    );
+    let sets = ["left", "right"];
+    for name in sets {
+        kubectl.apply(&set(name, 2, "  podManagementPolicy: Parallel", IDLE));
+        let _ = kubectl.ok(&format!("annotate sts {name} stead.dev/evict=true"));
+    }
+    for name in sets {
+        ready(&kubectl, name, "2");
+    }
+    let mut watch = kubectl.start("get pods -w --no-headers");
+    for name in sets {
+        let _ = kubectl.ok(&format!("set env sts/{name} ROLLED=yes"));
+    }
+    // Until each of the four has gone and come back.
+    let seen = RefCell::new(Seen::default());
+    watch.until(|line| {
+        let mut seen = seen.borrow_mut();
+        seen.line(line);
+        seen.back == 4
+    });
+    assert_eq!(seen.borrow().worst, 1, "one at a time");
+    for name in sets {
+        let _ = kubectl.ok(&format!("rollout status sts/{name}"));
+    }
+}
+
+/// What a watch of pods has shown.
+#[derive(Default)]
+struct Seen {
+    away: BTreeSet<String>,
+    /// How often a pod came back.
+    back: usize,
+    /// How many were away at once.
+    worst: usize,
+}
+
+impl Seen {
+    fn line(&mut self, line: &str) {
+        let name = line.split(' ').next().unwrap_or_default().to_owned();
+        if !is_ready(line) {
+            self.away.insert(name);
+        } else if self.away.remove(&name) {
+            self.back += 1;
+        }
+        self.worst = self.worst.max(self.away.len());
+    }
 }

@@ -5,7 +5,8 @@
 //! ordinal no pod, or one of any health (waiting for `minReadySeconds` included), on its way out or not, of the
 //! current, the new or a third template. Pods of the third template that never were Ready never will be: with healing
 //! they must not hold the set up. A second walk does the same for the states of claims, a third for pausing, a fourth for
-//! pods whose volumes are not those of the claim templates, a fifth for stopped ordinals.
+//! pods whose volumes are not those of the claim templates, a fifth for stopped ordinals,
+//! a sixth for evictions.
 
 use std::collections::BTreeMap;
 
@@ -145,6 +146,37 @@ fn every_state_with_stopped_ordinals_is_safe_and_settles() {
     assert!(states > 40_000, "only {states} states: the walk has lost its point");
 }
 
+#[test]
+fn every_state_of_a_roll_out_that_evicts_is_safe_and_settles() {
+    let rows = every_row(ORDINALS, &every_pod().into_iter().filter(matters_when_stopped).collect::<Vec<_>>());
+    let mut states = 0;
+    for policy in [Policy::OrderedReady, Policy::Parallel] {
+        for strategy in strategies() {
+            for (budget, pods) in
+                [None, Some(1), Some(2)].into_iter().flat_map(|b| rows.iter().map(move |row| (b, row)))
+            {
+                let pods = pods.clone();
+                let world = World {
+                    strategy,
+                    replicas: ORDINALS,
+                    update: UPDATE,
+                    evicts: true,
+                    budget,
+                    pods,
+                    ..World::new(policy)
+                };
+                assert_safe(&world);
+                assert_settles(&world);
+                let none = World { evicted: 2, ..world };
+                let taken = plan(&none.snapshot()).actions.into_iter().filter(|a| matches!(a, Action::EvictPod { .. }));
+                assert!(budget.is_none() || taken.count() == 0, "evicted beyond the budget: {none:?}");
+                states += 1;
+            }
+        }
+    }
+    assert!(states > 8_000, "only {states} states: the walk has lost its point");
+}
+
 /// One pod of each kind that an ordinal which is stopped, or its neighbour, can make a difference to.
 fn matters_when_stopped(pod: &Option<Miniature>) -> bool {
     pod.is_none_or(|pod| match (pod.health, pod.template, pod.terminating) {
@@ -252,6 +284,13 @@ fn assert_safe(world: &World) {
                 assert!(!world.pods[&ordinal].terminating, "deleted what is going: {}", context());
                 assert_may_delete(world, ordinal, why, &context);
             }
+            Action::EvictPod { ordinal } => {
+                assert!(named.insert(ordinal), "deleted twice: {}", context());
+                assert!(world.evicts, "evicts unasked: {}", context());
+                assert!(world.pods[&ordinal].health.is_ready(), "evicts what does not work: {}", context());
+                assert!(!world.pods[&ordinal].terminating, "evicts what is going: {}", context());
+                assert_may_delete(world, ordinal, Why::Outdated, &context);
+            }
             Action::CreateClaims { .. }
             | Action::RefuseClaims { .. }
             | Action::RepairPod { .. }
@@ -264,7 +303,9 @@ fn assert_safe(world: &World) {
         }
     }
     if world.policy == Policy::OrderedReady {
-        let outdated = |a: &&Action| matches!(a, Action::DeletePod { why: Why::Outdated | Why::Recreate, .. });
+        let outdated = |a: &&Action| {
+            matches!(a, Action::DeletePod { why: Why::Outdated | Why::Recreate, .. } | Action::EvictPod { .. })
+        };
         let updates = plan.actions.iter().filter(outdated).count();
         assert!(plan.actions.len() - updates <= 1, "more than one step at a time: {}", context());
         assert!(updates == 0 || updates == plan.actions.len(), "rolled out while scaling: {}", context());
@@ -353,12 +394,19 @@ fn assert_highest_first(plan: &Plan, context: &dyn Fn() -> String) {
 pub(super) fn assert_within_budget(world: &World, set: &Snapshot, plan: &Plan, context: &dyn Fn() -> String) {
     let Strategy::RollingUpdate { partition, max_unavailable } = world.strategy else { return };
     let taken = |action: &Action| match *action {
-        Action::DeletePod { ordinal, why: Why::Outdated } if is_healthy(world, ordinal) => Some(ordinal),
+        Action::EvictPod { ordinal } if is_healthy(world, ordinal) => Some(ordinal),
+        Action::DeletePod { ordinal, why: Why::Outdated } if is_healthy(world, ordinal) => {
+            assert!(!world.evicts, "takes what works without asking: {}", context());
+            Some(ordinal)
+        }
         _ => None,
     };
     let taken: Vec<u32> = plan.actions.iter().filter_map(taken).collect();
     let down = set.running().filter(|slot| !slot.pod.is_some_and(|pod| pod.is_healthy())).count();
     let most = usize::try_from(max_unavailable).expect("small");
+    let evicted = plan.actions.iter().filter(|action| matches!(action, Action::EvictPod { .. })).count();
+    let allowed = world.budget.map_or(usize::MAX, |budget| budget.saturating_sub(world.evicted) as usize);
+    assert!(evicted <= allowed, "evicts beyond the disruption budget: {}", context());
     assert!(taken.is_empty() || taken.len() + down <= most, "took down too many: {}", context());
     let candidates = world.running().into_iter().filter(|o| *o >= partition).rev();
     let outdated = |o: &u32| world.pods[o].template != world.update || world.pods[o].misfit;
@@ -401,7 +449,11 @@ fn assert_claims_are_safe(world: &World) {
                     context()
                 );
             }
-            Action::DeletePod { .. } | Action::RollBack | Action::HoldDeletion | Action::ReleaseDeletion => {}
+            Action::DeletePod { .. }
+            | Action::EvictPod { .. }
+            | Action::RollBack
+            | Action::HoldDeletion
+            | Action::ReleaseDeletion => {}
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Deletion, GiveUp, Plan, Pod, Revision, Slot, Snapshot, Wait, plan};
+use super::{Action, Budget, Deletion, GiveUp, Guard, Plan, Pod, Revision, Slot, Snapshot, Wait, plan};
 use crate::pod::{Health, Record};
 
 /// One thing that would be done.
@@ -56,7 +56,8 @@ pub fn forecast(start: &Snapshot, stuck: &BTreeSet<u32>) -> Forecast {
 /// The same where something else than [`plan`] decides.
 #[must_use]
 pub fn forecast_by(start: &Snapshot, stuck: &BTreeSet<u32>, plan: &dyn Fn(&Snapshot) -> Plan) -> Forecast {
-    let mut world = World { set: start.clone(), stuck: stuck.clone(), began: healthy(start), plan };
+    let budgets = start.budgets.clone();
+    let mut world = World { set: start.clone(), stuck: stuck.clone(), began: healthy(start), budgets, plan };
     // How long it takes is not known, so that no deadline ends it.
     world.set.give_up = GiveUp::Never;
     let mut steps: Vec<Step> = Vec::new();
@@ -84,7 +85,9 @@ pub fn forecast_by(start: &Snapshot, stuck: &BTreeSet<u32>, plan: &dyn Fn(&Snaps
 
 fn changes_pod(action: Action) -> Option<u32> {
     match action {
-        Action::CreatePod { ordinal, .. } | Action::DeletePod { ordinal, .. } => Some(ordinal),
+        Action::CreatePod { ordinal, .. } | Action::DeletePod { ordinal, .. } | Action::EvictPod { ordinal } => {
+            Some(ordinal)
+        }
         Action::CreateClaims { .. }
         | Action::RefuseClaims { .. }
         | Action::RepairPod { .. }
@@ -108,6 +111,8 @@ struct World<'a> {
     stuck: BTreeSet<u32>,
     /// What works at the beginning.
     began: BTreeSet<u32>,
+    /// What disruption budgets allow at the beginning.
+    budgets: Vec<Budget>,
 }
 
 impl World<'_> {
@@ -148,6 +153,7 @@ impl World<'_> {
                     damaged: false,
                     misfit: false,
                     last: false,
+                    guard: self.guard(),
                     available_at: None,
                 };
                 self.stuck.remove(&ordinal);
@@ -167,11 +173,10 @@ impl World<'_> {
             Action::RepairClaims { ordinal } => self.claims(ordinal, |slot| slot.claims.owners = false),
             Action::GrowClaims { ordinal } => self.claims(ordinal, |slot| slot.claims.small = false),
             Action::LabelClaims { ordinal } => self.claims(ordinal, |slot| slot.claims.unlabelled = false),
-            Action::DeletePod { ordinal, .. } => self.claims(ordinal, |slot| {
-                if let Some(pod) = &mut slot.pod {
-                    pod.terminating = true;
-                }
-            }),
+            Action::DeletePod { ordinal, .. } | Action::EvictPod { ordinal } => {
+                self.claims(ordinal, |slot| slot.pod = slot.pod.map(|pod| Pod { terminating: true, ..pod }));
+                self.count_budgets();
+            }
             // No deadline runs out here.
             Action::RollBack => {}
             Action::HoldDeletion => self.set.held = true,
@@ -182,6 +187,21 @@ impl World<'_> {
     fn claims(&mut self, ordinal: u32, change: impl FnOnce(&mut Slot)) {
         if let Some(slot) = self.slot(ordinal) {
             change(slot);
+        }
+    }
+
+    /// The budget of the set's pods, for new ones: they have the labels of one template.
+    fn guard(&self) -> Guard {
+        self.set.replicas.iter().find_map(|slot| slot.pod).map_or(Guard::Free, |pod| pod.guard)
+    }
+
+    /// What the disruption budgets allow follows how many of the set's own pods work; those of others stay as they are.
+    fn count_budgets(&mut self) {
+        let (began, works) = (i64::try_from(self.began.len()), i64::try_from(healthy(&self.set).len()));
+        let more = works.unwrap_or(0) - began.unwrap_or(0);
+        for (budget, start) in self.set.budgets.iter_mut().zip(&self.budgets) {
+            let allowed = i64::from(start.allowed) - i64::from(start.short) + more;
+            budget.allowed = u32::try_from(allowed).unwrap_or(0);
         }
     }
 
@@ -200,6 +220,7 @@ impl World<'_> {
             }
         }
         self.set.condemned.retain(|slot| slot.pod.is_some());
+        self.count_budgets();
         let complete = |slot: &Slot| slot.pod.is_some_and(|pod| pod.is_healthy() && pod.is_updated());
         let rolls = self.set.strategy.is_automatic() && self.set.deletion == Deletion::No;
         if rolls && self.set.condemned.is_empty() && self.set.running().all(complete) {
@@ -294,6 +315,22 @@ Settled, kept []";
 4: create 0 new [0]
 Settled, kept []";
         assert_eq!(told(&stopping, &[]), text);
+    }
+
+    #[test]
+    fn evictions_wait_for_the_budget_and_go_on_when_what_is_down_is_back() {
+        let mut evicting = world(Policy::Parallel, 2, 2, 1);
+        (evicting.evicts, evicting.strategy) = (true, Strategy::RollingUpdate { partition: 0, max_unavailable: 2 });
+        evicting.budget = Some(1);
+        let text = "\
+0: evict 1 [1]
+1: create 1 new [1]
+2: evict 0 [0]
+3: create 0 new [0]
+Settled, kept []";
+        assert_eq!(told(&evicting, &[]), text);
+        evicting.budget = Some(0);
+        assert_eq!(told(&evicting, &[]), "Stopped(ForDisruption(1)), kept [0, 1]");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Deletion, GiveUp, Pod, Policy, Revision, Slot, Snapshot, Strategy};
+use super::{Budget, Deletion, GiveUp, Guard, Pod, Policy, Revision, Slot, Snapshot, Strategy};
 use crate::pod::{Health, Record};
 
 /// One step. Steps of a plan are done in order and the first failure ends it.
@@ -32,6 +32,10 @@ pub enum Action {
     DeletePod {
         ordinal: u32,
         why: Why,
+    },
+    /// Take an outdated pod that works away if its disruption budget allows it.
+    EvictPod {
+        ordinal: u32,
     },
     /// Let the claims of that ordinal ask for as much storage as their templates do.
     GrowClaims {
@@ -83,6 +87,8 @@ pub enum Wait {
     BeforeRemoving(u32),
     /// Roll-out: as many pods are unavailable as `maxUnavailable` allows.
     ForBudget,
+    /// Roll-out: this pod is not evicted before its disruption budget allows it.
+    ForDisruption(u32),
     /// The sets that this one depends on to be ready.
     ForOthers,
 }
@@ -304,6 +310,7 @@ fn roll_out(set: &Snapshot, plan: &mut Plan) {
     outdated.sort_by_key(|slot| slot.pod.is_some_and(|pod| pod.last));
     let sick = |slot: &&Slot| slot.pod.is_none_or(|pod| !pod.is_healthy());
     let mut budget = (max_unavailable as usize).saturating_sub(set.running().filter(sick).count());
+    let mut budgets = set.budgets.clone();
     for free in [true, false] {
         for slot in outdated.iter().filter(|slot| sick(slot) == free) {
             // With OrderedReady nothing is unavailable here: `scale_up` would have stopped.
@@ -314,9 +321,30 @@ fn roll_out(set: &Snapshot, plan: &mut Plan) {
                 return;
             }
             budget -= usize::from(!free);
-            plan.delete_once(slot.ordinal);
+            if replace(set, slot, &mut budgets, plan) == Flow::Stop {
+                return;
+            }
         }
     }
+}
+
+/// Takes an outdated pod away; one that works only with the consent of its disruption budget, where that is asked for.
+fn replace(set: &Snapshot, slot: &Slot, budgets: &mut [Budget], plan: &mut Plan) -> Flow {
+    let Some(pod) = slot.pod.filter(|pod| set.evicts && pod.health.is_ready()) else {
+        plan.delete_once(slot.ordinal);
+        return Flow::Continue;
+    };
+    let allowed = match pod.guard {
+        Guard::Free => true,
+        Guard::Budget(at) => budgets.get_mut(at).is_none_or(Budget::spend),
+        Guard::Many => false,
+    };
+    if !allowed {
+        plan.wait_for(Wait::ForDisruption(slot.ordinal));
+        return Flow::Stop;
+    }
+    plan.act(Action::EvictPod { ordinal: slot.ordinal });
+    Flow::Continue
 }
 
 fn is_outdated(slot: &Slot) -> bool {
@@ -332,6 +360,15 @@ fn wake_at(set: &Snapshot) -> Option<Timestamp> {
         GiveUp::Never | GiveUp::Now => None,
     };
     available.chain(over).min()
+}
+
+impl Budget {
+    /// Takes one disruption, if there is one.
+    fn spend(&mut self) -> bool {
+        let had = self.allowed > 0;
+        self.allowed = self.allowed.saturating_sub(1);
+        had
+    }
 }
 
 impl Plan {

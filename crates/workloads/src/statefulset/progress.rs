@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
     use crate::pod::{Health, Record};
-    use crate::statefulset::{Claims, Pod, Policy, Revision, Slot};
+    use crate::statefulset::{Claims, Guard, Pod, Policy, Revision, Slot};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")
@@ -167,6 +167,7 @@ mod tests {
             damaged: false,
             misfit: false,
             last: false,
+            guard: Guard::Free,
             available_at: None,
         };
         let slot = |(ordinal, letter)| Slot {
@@ -185,6 +186,8 @@ mod tests {
             heals: true,
             give_up: GiveUp::Never,
             waits_for_others: false,
+            evicts: false,
+            budgets: vec![],
             current: Revision::CURRENT,
             replicas: (0..).zip(pods.chars()).map(slot).collect(),
             condemned: vec![],

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as PodObject};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use stead_machinery::selector::Selector;
 
 use super::{Progress, claims, identity, wishes};
+use crate::disruption::covers;
 use crate::pod::{Health, Record, available_at, health, record};
 
 /// `spec.podManagementPolicy`.
@@ -79,6 +81,40 @@ impl Revision {
     pub const OTHER: Self = Self(2);
 }
 
+/// Which disruption budget has a say when the pod is evicted, see [`wishes::EVICT`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Guard {
+    /// None.
+    #[default]
+    Free,
+    /// That of [`Snapshot::budgets`].
+    Budget(usize),
+    /// Several, and then nothing can be evicted.
+    Many,
+}
+
+/// What a disruption budget allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// How many of its pods may be evicted now.
+    pub allowed: u32,
+    /// How many more would have to work before it allows the next one but for one more.
+    pub short: u32,
+}
+
+impl Budget {
+    fn of(budget: &PodDisruptionBudget) -> Self {
+        let status = budget.status.clone().unwrap_or_default();
+        let number = |number: Option<i32>| u32::try_from(number.unwrap_or(0)).unwrap_or(0);
+        // What was counted for an older form of the budget is worth nothing.
+        let counted = status.observed_generation >= budget.metadata.generation;
+        Self {
+            allowed: if counted { number(status.disruptions_allowed) } else { 0 },
+            short: number(status.desired_healthy).saturating_sub(number(status.current_healthy)),
+        }
+    }
+}
+
 /// A pod that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pod {
@@ -92,6 +128,7 @@ pub struct Pod {
     pub misfit: bool,
     /// A roll-out takes it after all others, see [`wishes::UPDATE_LAST`].
     pub last: bool,
+    pub guard: Guard,
     /// When a pod that is `Ready` will be `Available`.
     pub available_at: Option<Timestamp>,
 }
@@ -155,6 +192,10 @@ pub struct Snapshot {
     pub give_up: GiveUp,
     /// Another set that this one depends on is not ready, see [`wishes::DEPENDS_ON`].
     pub waits_for_others: bool,
+    /// Roll-outs evict pods that work, see [`wishes::EVICT`].
+    pub evicts: bool,
+    /// The disruption budgets of its namespace, for a set that evicts.
+    pub budgets: Vec<Budget>,
     /// Pods below the partition are made from this revision; equal to [`Revision::UPDATE`] when no roll-out is under way.
     pub current: Revision,
     /// The ordinals that are wanted, ascending; without gaps but for reserved ones, see [`wishes::RESERVED`].
@@ -175,6 +216,8 @@ pub struct Observed<'a> {
     pub update: &'a str,
     /// Whether another set that this one depends on is not ready.
     pub waits_for_others: bool,
+    /// The disruption budgets of the set's namespace; none are needed unless [`wishes::evicts`].
+    pub budgets: &'a [Arc<PodDisruptionBudget>],
     pub now: Timestamp,
 }
 
@@ -215,6 +258,7 @@ impl Observed<'_> {
             let Some(ordinal) = identity::ordinal_of(set, object) else { continue };
             let mut pod = self.pod(object, ordinal, (&current, &update));
             pod.last = last.as_ref().is_some_and(|selector| selects(selector, object));
+            pod.guard = self.guard(object);
             match replicas.binary_search_by_key(&ordinal, |slot| slot.ordinal) {
                 Ok(at) => replicas[at].pod = Some(pod),
                 Err(_) => condemned.push(Slot { pod: Some(pod), ..self.slot(ordinal) }),
@@ -237,6 +281,8 @@ impl Observed<'_> {
             heals: wishes::heals(set),
             give_up: GiveUp::Never,
             waits_for_others: self.waits_for_others,
+            evicts: wishes::evicts(set),
+            budgets: self.budgets.iter().map(|budget| Budget::of(budget)).collect(),
             current: if self.current == self.update { Revision::UPDATE } else { Revision::CURRENT },
             replicas,
             condemned,
@@ -244,6 +290,15 @@ impl Observed<'_> {
         let progress = Progress::of(set, &snapshot, self.update, self.now);
         snapshot.give_up = progress.as_ref().map_or(GiveUp::Never, |progress| progress.give_up);
         (snapshot, progress)
+    }
+
+    fn guard(&self, object: &PodObject) -> Guard {
+        let mut covering = (0..).zip(self.budgets).filter(|(_, budget)| covers(budget, object));
+        match (covering.next(), covering.next()) {
+            (None, _) => Guard::Free,
+            (Some((at, _)), None) => Guard::Budget(at),
+            (Some(_), Some(_)) => Guard::Many,
+        }
     }
 
     fn slot(&self, ordinal: u32) -> Slot {
@@ -266,6 +321,7 @@ impl Observed<'_> {
             damaged: !identity::matches(self.set, object, ordinal),
             misfit: !identity::storage_matches(self.set, object, ordinal),
             last: false,
+            guard: Guard::Free,
             available_at: available_at(object, min_ready).filter(|_| health == Health::Ready),
         }
     }

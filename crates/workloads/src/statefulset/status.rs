@@ -35,7 +35,7 @@ pub fn count(set: &Snapshot, done: &[Action]) -> Counts {
                 counts.replicas += 1;
                 counts.of_kind(set, (revision, false), 1);
             }
-            Action::DeletePod { ordinal, .. } => {
+            Action::DeletePod { ordinal, .. } | Action::EvictPod { ordinal } => {
                 let slot = set.replicas.iter().chain(&set.condemned).find(|slot| slot.ordinal == ordinal);
                 if let Some(pod) = slot.and_then(|slot| slot.pod) {
                     counts.of_kind(set, (pod.revision, pod.misfit), -1);

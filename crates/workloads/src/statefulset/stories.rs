@@ -53,6 +53,8 @@ pub(super) fn happen(world: &mut World, event: &str) {
         "others-ready" => world.waits_for_others = false,
         "reserve" => world.reserved.push(n),
         "unreserve" => world.reserved.clear(),
+        "evicts" => world.evicts = true,
+        "budget" => (world.budget, world.evicted) = (Some(n), 0),
         "stop" => world.stopped.push(n),
         "unstop" => world.stopped.clear(),
         "lead" => world.leader = Some(n),
@@ -153,6 +155,7 @@ pub(super) fn show(plan: &Plan) -> String {
         Wait::ForOldClaim(n) => format!("wait claim {n}"),
         Wait::BeforeRemoving(n) => format!("hold {n}"),
         Wait::ForBudget => "wait budget".to_owned(),
+        Wait::ForDisruption(n) => format!("wait disruption {n}"),
         Wait::ForOthers => "wait others".to_owned(),
     });
     let words: Vec<String> = plan.actions.iter().map(|action| words(*action)).chain(wait).collect();
@@ -582,6 +585,24 @@ mod ordered {
     }
 
     #[test]
+    fn a_roll_out_that_evicts_waits_for_the_disruption_budget_and_deletes_what_does_not_work() {
+        tell(
+            "scale 1           |          | create 0 new
+             ready 0, scale 2  | R0       | create 1 new
+             ready 1, evicts, budget 0, image 1 | R0 R0 | wait disruption 1
+             budget 1          | R0 R0    | evict 1
+             tick              | R0 x0    | wait gone 1
+             gone 1            | R0       | create 1 new
+             image 2           | R0 p1    | delete 1 (broken)
+             gone 1            | R0       | create 1 new
+             ready 1           | R0 R2    | wait disruption 0
+             budget 1          | R0 R2    | evict 0
+             gone 0            | . R2     | create 0 new
+             ready 0, scale 1  | R2 R2    | delete 1 (scale)",
+        );
+    }
+
+    #[test]
     fn stopped_pods_go_as_in_scaling_down_and_together_with_it() {
         tell(
             "scale 1          |          | create 0 new
@@ -889,6 +910,16 @@ mod ordered {
 
 mod parallel {
     use super::*;
+
+    #[test]
+    fn evictions_keep_to_both_budgets_and_to_the_order() {
+        tell(
+            "scale 3   |          | create 0 new, create 1 new, create 2 new
+             all-ready, evicts, max 3, budget 2, image 1 | R0 R0 R0 | evict 2, evict 1, wait disruption 0
+             gone 1, gone 2 | R0 | create 1 new, create 2 new, wait disruption 0
+             ready 1, ready 2, budget 1 | R0 R1 R1 | evict 0",
+        );
+    }
 
     #[track_caller]
     fn tell(table: &str) {

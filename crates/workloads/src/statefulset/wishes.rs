@@ -10,6 +10,7 @@
 //! | `stead.dev/stop-ordinals` | `"2,5-6"` | the pods of these ordinals are taken down and not made again |
 //! | `stead.dev/depends-on` | `"db,queue"` | the first pod starts when these sets are ready |
 //! | `stead.dev/update-last` | a label selector | pods with these labels are updated after all others |
+//! | `stead.dev/evict` | `"true"` | roll-outs evict pods that work, so that disruption budgets hold |
 //! | `stead.dev/grow-claims` | `"true"` | claim templates may grow and be added, and the claims follow |
 //!
 //! A value that cannot be understood counts as not given.
@@ -42,6 +43,8 @@ pub const STOPPED: &str = "stead.dev/stop-ordinals";
 pub const DEPENDS_ON: &str = "stead.dev/depends-on";
 /// A label selector, `role=leader` say: a roll-out takes the pods that it selects after all others.
 pub const UPDATE_LAST: &str = "stead.dev/update-last";
+/// `"true"` lets roll-outs ask the disruption budgets, by evicting pods that work instead of deleting them.
+pub const EVICT: &str = "stead.dev/evict";
 /// `"true"` allows claim templates to grow, to be added and to have other labels; claims follow.
 pub const GROW_CLAIMS: &str = "stead.dev/grow-claims";
 /// The finalizer of a deletion that is to leave the pods alone.
@@ -73,6 +76,11 @@ pub fn wants_ordered_delete(set: &StatefulSet) -> bool {
 #[must_use]
 pub fn updates_last(set: &StatefulSet) -> Option<Selector> {
     Selector::parse(annotation(set, UPDATE_LAST)?).ok().filter(|selector| !selector.is_everything())
+}
+
+#[must_use]
+pub fn evicts(set: &StatefulSet) -> bool {
+    is_true(set, EVICT)
 }
 
 #[must_use]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Claims, Deletion, GiveUp, Plan, Pod, Policy, Revision, Slot, Snapshot, Strategy, Why, count};
+use super::{
+    Action, Budget, Claims, Deletion, GiveUp, Guard, Plan, Pod, Policy, Revision, Slot, Snapshot, Strategy, Why, count,
+};
 use crate::pod::{Health, Record};
 
 /// A pod: health, what it has shown so far, whether it is terminating, and the number of its template.
@@ -42,6 +44,11 @@ pub(super) struct World {
     pub(super) reserved: Vec<u32>,
     /// Ordinals whose pods are taken down and not made again.
     pub(super) stopped: Vec<u32>,
+    /// Roll-outs evict, and a budget over all pods allows so many evictions until the nodes have done their part.
+    pub(super) evicts: bool,
+    pub(super) budget: Option<u32>,
+    /// How many of them are used up.
+    pub(super) evicted: u32,
     /// Pods of this template that are not Ready never will be.
     pub(super) broken: Option<u8>,
     /// Nor will those with the wrong volumes that never were Ready.
@@ -69,6 +76,9 @@ impl World {
             waits_for_others: false,
             reserved: Vec::new(),
             stopped: Vec::new(),
+            evicts: false,
+            budget: None,
+            evicted: 0,
             broken: None,
             misfits_break: false,
             deletion: Deletion::No,
@@ -91,6 +101,7 @@ impl World {
                 damaged: false,
                 misfit: pod.misfit,
                 last: self.leader == Some(ordinal),
+                guard: self.budget.map_or(Guard::Free, |_| Guard::Budget(0)),
                 available_at: None,
             }),
             claims: self.claims.get(&ordinal).copied().unwrap_or_default(),
@@ -106,6 +117,12 @@ impl World {
             heals: self.heals,
             give_up: self.give_up,
             waits_for_others: self.waits_for_others,
+            evicts: self.evicts,
+            budgets: self
+                .budget
+                .map(|allowed| Budget { allowed: allowed.saturating_sub(self.evicted), short: 0 })
+                .into_iter()
+                .collect(),
             current: self.revision(self.current),
             replicas: wanted.iter().copied().map(slot).collect(),
             condemned: self.pods.keys().rev().filter(|o| !wanted.contains(o)).map(|o| slot(*o)).collect(),
@@ -145,6 +162,10 @@ impl World {
                 Action::DeletePod { ordinal, .. } => {
                     self.pods.get_mut(&ordinal).expect("only what exists is deleted").terminating = true;
                 }
+                Action::EvictPod { ordinal } => {
+                    self.pods.get_mut(&ordinal).expect("only what exists is evicted").terminating = true;
+                    self.evicted += 1;
+                }
                 Action::CreateClaims { ordinal } | Action::RepairPod { ordinal } | Action::RepairClaims { ordinal } => {
                     self.claims.remove(&ordinal);
                 }
@@ -170,6 +191,7 @@ impl World {
     /// The nodes do their part: pods become available unless their template is broken, terminating ones go.
     pub(super) fn nodes_behave(&mut self) {
         self.pods.retain(|_, pod| !pod.terminating);
+        self.evicted = 0;
         let (broken, misfits_break) = (self.broken, self.misfits_break);
         for pod in self.pods.values_mut().filter(|pod| pod.health != Health::Finished) {
             let misfit = misfits_break && pod.misfit && pod.record == Record::NeverReady;
@@ -194,6 +216,7 @@ pub(super) fn words(action: Action) -> String {
         Action::RepairClaims { ordinal } => format!("owners {ordinal}"),
         Action::DeletePod { ordinal, why: Why::Finished } => format!("delete {ordinal} (finished)"),
         Action::DeletePod { ordinal, why: Why::ScaleDown } => format!("delete {ordinal} (scale)"),
+        Action::EvictPod { ordinal } => format!("evict {ordinal}"),
         Action::DeletePod { ordinal, why: Why::Stopped } => format!("delete {ordinal} (stopped)"),
         Action::DeletePod { ordinal, why: Why::Outdated } => format!("delete {ordinal} (outdated)"),
         Action::DeletePod { ordinal, why: Why::Recreate } => format!("delete {ordinal} (recreate)"),

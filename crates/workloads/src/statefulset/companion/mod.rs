@@ -134,6 +134,7 @@ pub fn built_in(set: &Snapshot, share: Share) -> Plan {
         heals: false,
         give_up: GiveUp::Never,
         waits_for_others: false,
+        evicts: false,
         replicas: slots(&set.replicas),
         condemned: slots(&set.condemned),
         ..set.clone()
@@ -169,7 +170,7 @@ fn is_ours(set: &Snapshot, share: Share, action: Action) -> bool {
         | Action::LabelClaims { .. }
         | Action::DeletePod { why: Why::Finished | Why::Stopped, .. } => false,
         Action::DeletePod { why: Why::Outdated, .. } => share == Share::RollOuts,
-        Action::DeletePod { why: Why::Recreate, .. } => false,
+        Action::DeletePod { why: Why::Recreate, .. } | Action::EvictPod { .. } => false,
         Action::DeletePod { ordinal, why: Why::Broken } => {
             share != Share::Rest && comes_back_another(set, share, ordinal)
         }
