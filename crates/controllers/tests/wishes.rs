@@ -266,6 +266,57 @@ async fn a_budget_that_allows_nothing_is_told_once_and_waited_for() {
     );
 }
 
+fn variable(pod: &Pod) -> Option<String> {
+    let container = pod.spec.as_ref()?.containers.first()?;
+    container.env.as_ref()?.iter().find(|env| env.name == "ROLE")?.value.clone()
+}
+
+fn role(ordinals: &str, role: &str) -> String {
+    format!("\"{ordinals}\": {{spec: {{containers: [{{name: c, env: [{{name: ROLE, value: {role}}}]}}]}}}}")
+}
+
+#[tokio::test]
+async fn an_override_changes_one_pod_in_a_roll_out_of_its_own() {
+    let cluster = Cluster::start().await;
+    cluster.create::<StatefulSet>(web(3, json!({}))).await;
+    cluster.settled("web").await;
+    cluster.take_log();
+    cluster.patch::<StatefulSet>("web", annotation(wishes::OVERRIDES, role("1", "arbiter"))).await;
+    cluster.pod_until("web-1", |pod| variable(pod).as_deref() == Some("arbiter")).await;
+    let set = cluster.settled("web").await;
+    assert_eq!(cluster.take_log(), "~web-1 -web-1 +web-1");
+    // It outlives a roll-out and a roll-back of the template.
+    for tag in ["nginx:1.22", "nginx:1.21"] {
+        cluster.patch::<StatefulSet>("web", image(tag)).await;
+        cluster.pod_until("web-0", |pod| image_of(pod) == tag).await;
+        cluster.settled("web").await;
+        let pod = cluster.pods.get(NS, "web-1").expect("there");
+        assert_eq!((variable(&pod).as_deref(), image_of(&pod)), (Some("arbiter"), tag));
+    }
+    assert_eq!(
+        set.status.as_ref().and_then(|s| s.update_revision.clone()),
+        cluster.settled("web").await.status.as_ref().and_then(|s| s.update_revision.clone())
+    );
+    cluster.take_log();
+    // What cannot be used touches nothing, and stands in the way of new pods.
+    cluster.patch::<StatefulSet>("web", annotation(wishes::OVERRIDES, "1: {spec: {hostname: x}}")).await;
+    cluster.delete::<Pod>("web-2").await;
+    let refused = "Warning FailedCreate create Pod web-2 in StatefulSet web failed error: annotation stead.dev/overrides: \"1\": spec.hostname is not for a patch to change";
+    let sees = |cache: &stead_informer::Cache<k8s_openapi::api::core::v1::Event>| {
+        cache
+            .list_ns(NS)
+            .iter()
+            .any(|event| event.message.as_deref().is_some_and(|text| refused.ends_with(text)))
+            .then_some(())
+    };
+    cluster.until(&cluster.caches.of(), sees).await;
+    assert_eq!(cluster.take_log(), "~web-2 -web-2");
+    cluster.patch::<StatefulSet>("web", annotation(wishes::OVERRIDES, Value::Null)).await;
+    cluster.pod_until("web-1", |pod| variable(pod).is_none()).await;
+    cluster.settled("web").await;
+    assert_eq!(cluster.take_log(), "+web-2 ~web-1 -web-1 +web-1");
+}
+
 #[tokio::test]
 async fn an_ordered_deletion_in_the_foreground_is_ordered_too() {
     let cluster = Cluster::start_with(&["garbage-collector-controller"]).await;

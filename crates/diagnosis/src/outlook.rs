@@ -1,6 +1,6 @@
 //! What a change of a set would come to, pod by pod and in order: the controller's own plan, run forward, in words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -93,7 +93,7 @@ pub fn outlook(snapshot: &Snapshot, set: &StatefulSet) -> Outlook {
         current: &decision.current,
         update: decision.update.name(),
         ordered: state.policy == Policy::OrderedReady,
-        misfits: misfits(&state),
+        misfits: misfits(set, &pods, &state),
     };
     let names = |ordinals: &[u32]| ordinals.iter().map(|ordinal| identity::pod_name(set, *ordinal)).collect::<Vec<_>>();
     let mut remade = BTreeSet::new();
@@ -114,7 +114,7 @@ pub fn outlook(snapshot: &Snapshot, set: &StatefulSet) -> Outlook {
 
 /// The pods that the set controls, or would adopt.
 fn own_pods<'a>(snapshot: &'a Snapshot, set: &StatefulSet) -> Vec<&'a Pod> {
-    let none = std::collections::BTreeMap::new();
+    let none = BTreeMap::new();
     let own = |pod: &&Pod| match controller_of(&pod.metadata) {
         Some(owner) => Some(&owner.uid) == set.metadata.uid.as_ref(),
         None => selects(&set.spec.selector, pod.metadata.labels.as_ref().unwrap_or(&none)),
@@ -130,13 +130,20 @@ struct Teller<'a> {
     current: &'a str,
     update: &'a str,
     ordered: bool,
-    /// Ordinals whose pods have other volumes than the claim templates ask for.
-    misfits: BTreeSet<u32>,
+    /// Why pods of the right revision are replaced all the same.
+    misfits: BTreeMap<u32, &'static str>,
 }
 
-fn misfits(state: &State) -> BTreeSet<u32> {
+fn misfits(set: &StatefulSet, pods: &[&Pod], state: &State) -> BTreeMap<u32, &'static str> {
     let misfit = |slot: &&Slot| slot.pod.is_some_and(|pod| pod.misfit);
-    state.replicas.iter().filter(misfit).map(|slot| slot.ordinal).collect()
+    let why = |ordinal: u32| {
+        let pod = pods.iter().find(|pod| identity::ordinal_of(set, pod) == Some(ordinal));
+        match pod.is_some_and(|pod| identity::storage_matches(set, pod, ordinal)) {
+            true => "its override is not the one that it should have",
+            false => "its volumes are not those that the claim templates ask for",
+        }
+    };
+    state.replicas.iter().filter(misfit).map(|slot| (slot.ordinal, why(slot.ordinal))).collect()
 }
 
 impl Teller<'_> {
@@ -164,26 +171,29 @@ impl Teller<'_> {
                 (format!("update claims of {}", pod(ordinal)), "their owners, as the retention policy says".to_owned())
             }
             Action::DeletePod { ordinal, why } => {
-                // Only the first pod of an ordinal can have the wrong volumes: those after it are made with the right ones.
-                let misfit = remade.insert(ordinal) && self.misfits.contains(&ordinal);
-                let volumes = "its volumes are not those that the claim templates ask for";
-                let why = match why {
-                    Why::Finished => "it failed or ended".to_owned(),
-                    Why::ScaleDown => format!("it is no longer wanted{}", self.left_claims(ordinal)),
-                    Why::Outdated | Why::Recreate if misfit => volumes.to_owned(),
-                    Why::Broken if misfit => format!("it does not work, and {volumes}"),
-                    Why::Stopped => format!("it is stopped ({}); its claims are kept", wishes::STOPPED),
-                    Why::Outdated => "it is of an old revision".to_owned(),
-                    Why::Recreate => "all of old revisions go before new ones are made".to_owned(),
-                    Why::Broken => "it does not work, and is not of the revision that it should be of".to_owned(),
-                    Why::SetDeleted => "its set is deleted".to_owned(),
+                // Only the first pod of an ordinal can be a misfit: those after it are made as they should be.
+                let first = remade.insert(ordinal);
+                let misfit = self.misfits.get(&ordinal).filter(|_| first);
+                let why = match (why, misfit) {
+                    (Why::Finished, _) => "it failed or ended".to_owned(),
+                    (Why::ScaleDown, _) => format!("it is no longer wanted{}", self.left_claims(ordinal)),
+                    (Why::Stopped, _) => format!("it is stopped ({}); its claims are kept", wishes::STOPPED),
+                    (Why::Outdated | Why::Recreate, Some(misfit)) => (*misfit).to_owned(),
+                    (Why::Outdated, None) => "it is of an old revision".to_owned(),
+                    (Why::Recreate, None) => "all of old revisions go before new ones are made".to_owned(),
+                    (Why::Broken, Some(misfit)) => format!("it does not work, and {misfit}"),
+                    (Why::Broken, None) => {
+                        "it does not work, and is not of the revision that it should be of".to_owned()
+                    }
+                    (Why::SetDeleted, _) => "its set is deleted".to_owned(),
                 };
                 (format!("delete pod {}", pod(ordinal)), why)
             }
             Action::EvictPod { ordinal } => {
-                remade.insert(ordinal);
-                let why = "it is of an old revision, and its disruption budget is asked";
-                (format!("evict pod {}", pod(ordinal)), why.to_owned())
+                let first = remade.insert(ordinal);
+                let why = self.misfits.get(&ordinal).filter(|_| first).unwrap_or(&"it is of an old revision");
+                let why = format!("{why}, and its disruption budget is asked");
+                (format!("evict pod {}", pod(ordinal)), why)
             }
             Action::GrowClaims { ordinal } => (format!("grow claims of {}", pod(ordinal)), self.growth(ordinal)),
             Action::LabelClaims { ordinal } => {

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use stead_workloads::disruption::covers;
 use stead_workloads::statefulset::companion::{PARTITION, Share};
-use stead_workloads::statefulset::{Revision, Strategy, Wait, wishes};
+use stead_workloads::statefulset::{Revision, Strategy, Wait, identity, wishes};
 
 use crate::finding::{Evidence, Finding};
 use crate::set::Set;
@@ -54,12 +54,22 @@ pub(crate) fn state(set: &mut Set<'_>) -> Option<Finding> {
     held(set, &finding, &outdated).or_else(|| Some(going_on(set, finding)))
 }
 
-/// The pods that are replaced for their volumes.
+/// The pods that are replaced for their volumes or overrides.
 fn misfits(set: &Set<'_>) -> Vec<Evidence> {
     let misfits = set.state.replicas.iter().filter(|slot| slot.pod.is_some_and(|pod| pod.misfit));
-    let evidence = misfits.map(|slot| Evidence {
-        source: format!("pod/{} spec.volumes", set.pod_name(slot.ordinal)),
-        text: "not those that spec.volumeClaimTemplates asks for".to_owned(),
+    let evidence = misfits.map(|slot| {
+        let name = set.pod_name(slot.ordinal);
+        let fits = set.pods.get(&slot.ordinal).is_some_and(|pod| identity::storage_matches(set.set, pod, slot.ordinal));
+        match fits {
+            true => Evidence {
+                source: format!("pod/{name} metadata.annotations[{}]", wishes::OVERRIDE_HASH),
+                text: format!("not that of the patch in {}", wishes::OVERRIDES),
+            },
+            false => Evidence {
+                source: format!("pod/{name} spec.volumes"),
+                text: "not those that spec.volumeClaimTemplates asks for".to_owned(),
+            },
+        }
     });
     evidence.collect()
 }

@@ -62,7 +62,7 @@ impl<'a> Set<'a> {
             current: &current,
             update: &update,
             waits_for_others,
-            budgets: &snapshot.asked_budgets(set),
+            budgets: &snapshot.asked_budgets(seen),
             now: snapshot.now,
         }
         .look();
@@ -110,6 +110,7 @@ pub(crate) fn report(snapshot: &Snapshot, object: &StatefulSet) -> Report {
     findings.extend(shrinking(&mut set));
     findings.extend(roll_out::state(&mut set));
     findings.extend(stopped(&set));
+    findings.extend(unreadable(&set));
     findings.extend(std::mem::take(&mut set.faults).into_values());
     findings.extend(grown_claims(&set, &findings));
     findings.extend(left_over(&set));
@@ -386,6 +387,19 @@ fn shrinking(set: &mut Set<'_>) -> Option<Finding> {
         }
         _ => finding.waiting(),
     })
+}
+
+/// Overrides that cannot be understood, or do not fit.
+fn unreadable(set: &Set<'_>) -> Option<Finding> {
+    let template = &set.set.spec.template;
+    let why = set.wanted.iter().find_map(|ordinal| identity::overridden(&set.treated.set, template, *ordinal).err())?;
+    let annotation = set.set.metadata.annotations.as_ref()?.get(wishes::OVERRIDES)?;
+    let what = "its overrides cannot be used: pods are neither made nor updated with them";
+    Some(
+        Finding::new("Overrides", set.word(), format!("{what}; {why}"))
+            .seen(format!("metadata.annotations[{}]", wishes::OVERRIDES), shortened(annotation))
+            .mended_by("correct the annotation", format!("{} edit {}", set.snapshot.kubectl(), set.word())),
+    )
 }
 
 /// Pods that are taken down on purpose.

@@ -282,6 +282,18 @@ fn a_roll_out_that_evicts_names_the_budget_that_holds_it() {
 }
 
 #[test]
+fn overrides_that_cannot_be_used_are_named() {
+    for (text, expected) in
+        [("5: {}", ""), ("nonsense", "Overrides"), ("1: {spec: {containers: [{image: x}]}}", "Overrides")]
+    {
+        let mut world = World::healthy();
+        world.set["metadata"]["annotations"] = json!({"stead.dev/overrides": text});
+        let report = world.report();
+        assert_eq!(tree(&report.findings), expected, "{text}: {}", crate::text::report(&report));
+    }
+}
+
+#[test]
 fn claims_are_followed_to_the_class_the_provisioner_or_the_volumes() {
     check(&[
         ("nothing is wrong", |_| {}, ""),

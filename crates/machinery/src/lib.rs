@@ -12,6 +12,7 @@ pub mod gojson;
 pub mod names;
 pub mod openapi;
 pub mod ordinals;
+pub mod overrides;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
+use stead_machinery::overrides::{self, Overrides};
 use tokio::time::Instant;
 
 use crate::people::SHARED;
@@ -168,6 +169,14 @@ impl Set {
         templates.find(|template| template["metadata"]["name"] == name)
     }
 
+    /// Whether a pod of that name was made with the patch that is meant for it now.
+    fn has_its_override(&self, name: &str, pod: &Pod) -> bool {
+        let overrides = Overrides::parse(self.annotation("stead.dev/overrides").unwrap_or(""), &|_| false);
+        let (Ok(overrides), Some((_, ordinal))) = (overrides, place(name)) else { return true };
+        let made_with = pod.json["metadata"]["annotations"]["stead.dev/override-hash"].as_str();
+        overrides.of(ordinal).map(overrides::hash).as_deref() == made_with
+    }
+
     /// Whether a pod of that name is as a new one would be: of the newest revision, with the volumes asked for.
     #[must_use]
     pub(crate) fn is_updated(&self, name: &str, pod: &Pod) -> bool {
@@ -177,7 +186,7 @@ impl Set {
             let volume = volumes.into_iter().flatten().find(|volume| volume["name"] == template);
             volume.is_some_and(|volume| volume["persistentVolumeClaim"]["claimName"] == *claim)
         };
-        pod.revision == self.update_revision() && self.templates().all(has)
+        pod.revision == self.update_revision() && self.templates().all(has) && self.has_its_override(name, pod)
     }
 }
 

@@ -199,7 +199,8 @@ impl People {
     }
 
     async fn tune(&self, name: &str) {
-        let patch = match self.rng.below(10) {
+        let patch = match self.rng.below(11) {
+            9 => self.draw_overrides(),
             8 => json!({"metadata": {"annotations": {"stead.dev/evict": self.rng.pick(&["true", "false"])}}}),
             0 => json!({"spec": {"ordinals": {"start": self.rng.below(3)}}}),
             1 => json!({"spec": {"updateStrategy": {
@@ -252,6 +253,18 @@ impl People {
             }
             sleep(Duration::from_secs(2)).await;
         }
+    }
+
+    /// Another patch for one or two ordinals, or none.
+    fn draw_overrides(&self) -> Value {
+        let patch = |rng: &Rng| json!({"metadata": {"annotations": {"note": rng.below(3).to_string()}}});
+        let first = self.rng.below(REPLICAS_MAX);
+        let overrides = match self.rng.below(3) {
+            0 => Value::Null,
+            1 => json!({first.to_string(): patch(&self.rng)}).to_string().into(),
+            _ => json!({format!("{first}-{}", first + 1): patch(&self.rng)}).to_string().into(),
+        };
+        json!({"metadata": {"annotations": {"stead.dev/overrides": overrides}}})
     }
 
     /// Stops one or two ordinals, or starts all again.

@@ -315,7 +315,11 @@ async fn refused_pods(
     steps: &Outlook,
 ) -> Result<Vec<String>> {
     let Some(ordinal) = steps.steps.iter().find_map(|step| step.makes) else { return Ok(Vec::new()) };
-    let mut pod = identity::new_pod(set, &set.spec.template, "planned", ordinal);
+    let template = match identity::overridden(set, &set.spec.template, ordinal) {
+        Ok(template) => template,
+        Err(why) => return Ok(vec![format!("pod {} would not be made: {why}", identity::pod_name(set, ordinal))]),
+    };
+    let mut pod = identity::new_pod(set, &template, "planned", ordinal);
     let name = pod.metadata.name.clone().unwrap_or_default();
     if snapshot.pods.get(&name).found().is_some() {
         pod.metadata.name = Some(format!("{name}-planned"));

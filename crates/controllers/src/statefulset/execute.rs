@@ -162,12 +162,16 @@ impl Work {
     }
 
     async fn create_pod(&self, ordinal: u32, revision: Revision) -> Result<(), Error> {
-        self.create_claims(ordinal).await?;
         let (template, name) = match (&self.old_template, revision) {
             (Some(old), Revision::CURRENT) => (old, &self.current),
             _ => (&self.set.spec.template, &self.update),
         };
-        let pod = identity::new_pod(&self.set, template, name, ordinal);
+        let template = identity::overridden(&self.set, template, ordinal).map_err(|why| {
+            self.failure("create", &identity::pod_name(&self.set, ordinal), &why);
+            Error::Blocked(why)
+        })?;
+        self.create_claims(ordinal).await?;
+        let pod = identity::new_pod(&self.set, &template, name, ordinal);
         let made = self.pods.create(&PostParams::default(), &pod).await;
         match made {
             Err(error) if classify(&error) == Class::AlreadyExists => {

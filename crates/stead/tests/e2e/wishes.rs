@@ -105,3 +105,19 @@ impl Seen {
         self.worst = self.worst.max(self.away.len());
     }
 }
+
+#[test]
+fn an_override_makes_one_pod_differ() {
+    let (_cluster, kubectl) = namespace("overrides");
+    kubectl.apply(&set("web", 2, "", IDLE));
+    ready(&kubectl, "web", "2");
+    let zero = uid(&kubectl, "web-0");
+    let patch = r#"{"1":{"spec":{"containers":[{"name":"main","env":[{"name":"ROLE","value":"arbiter"}]}]}}}"#;
+    let merge = serde_json::json!({"metadata": {"annotations": {"stead.dev/overrides": patch}}});
+    let _ = kubectl.ok(&format!("patch sts web --type=merge -p '{merge}'"));
+    kubectl.eventually("get sts web -o jsonpath={.status.updatedReplicas}{.status.readyReplicas}", |both| both == "22");
+    kubectl.eventually("get pod web-1 -o jsonpath={.spec.containers[0].env[0].value}", |role| role == "arbiter");
+    ready(&kubectl, "web", "2");
+    assert_eq!(kubectl.ok("exec web-1 -- sh -c 'echo $ROLE'"), "arbiter\n");
+    assert_eq!(uid(&kubectl, "web-0"), zero, "the other one stays");
+}

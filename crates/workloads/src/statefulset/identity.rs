@@ -11,6 +11,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use stead_machinery::overrides::{self, Overrides};
+
 use super::wishes;
 use crate::owner::controller_ref;
 
@@ -108,6 +110,39 @@ pub fn storage_matches(set: &StatefulSet, pod: &Pod, ordinal: u32) -> bool {
 #[must_use]
 pub fn set_ref(set: &StatefulSet) -> OwnerReference {
     controller_ref("apps/v1", "StatefulSet", &set.metadata)
+}
+
+/// `template` with the patch of that ordinal, and the hash of the patch as an annotation.
+///
+/// # Errors
+/// The set's overrides cannot be understood, or that of the ordinal does not fit the template.
+pub fn overridden<'a>(
+    set: &StatefulSet,
+    template: &'a PodTemplateSpec,
+    ordinal: u32,
+) -> Result<Cow<'a, PodTemplateSpec>, String> {
+    let overrides = wishes::overrides(set)?;
+    let Some(patch) = overrides.of(ordinal) else { return Ok(Cow::Borrowed(template)) };
+    let misfit = |why: String| format!("annotation {}: the patch of {ordinal} does not fit: {why}", wishes::OVERRIDES);
+    let plain = serde_json::to_value(template).map_err(|error| misfit(error.to_string()))?;
+    let patched = overrides::patched(&plain, patch).map_err(misfit)?;
+    let mut template: PodTemplateSpec = serde_json::from_value(patched).map_err(|error| misfit(error.to_string()))?;
+    let annotations = template.metadata.get_or_insert_default().annotations.get_or_insert_default();
+    annotations.insert(wishes::OVERRIDE_HASH.to_owned(), overrides::hash(patch));
+    Ok(Cow::Owned(template))
+}
+
+/// Whether a pod was made with the patch that its ordinal has now. One that would not fit is nobody's.
+#[must_use]
+pub fn override_matches(set: &StatefulSet, overrides: &Overrides, pod: &Pod, ordinal: u32) -> bool {
+    let made_with = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(wishes::OVERRIDE_HASH));
+    match overrides.of(ordinal) {
+        None => made_with.is_none(),
+        Some(patch) => {
+            made_with.is_some_and(|hash| *hash == overrides::hash(patch))
+                || overridden(set, &set.spec.template, ordinal).is_err()
+        }
+    }
 }
 
 /// The pod of `ordinal`, made from `template` of the revision named `revision`.
@@ -240,6 +275,36 @@ mod tests {
                 },
             })
         );
+    }
+
+    #[test]
+    fn an_override_changes_what_a_pod_runs_and_is_known_by_its_hash() {
+        let mut set = web();
+        let text = r#"{"1": {"metadata": {"labels": {"zone": "b"}}, "spec": {"nodeSelector": {"disk": "fast"}}}, "2": {"spec": {"nodeSelektor": {}}}}"#;
+        set.metadata.annotations = Some([(wishes::OVERRIDES.to_owned(), text.to_owned())].into());
+        let make = |ordinal| {
+            let template = overridden(&set, &set.spec.template, ordinal)?;
+            Ok::<_, String>(new_pod(&set, &template, "web-abc", ordinal))
+        };
+        let overrides = wishes::overrides(&set).expect("good ones");
+        let (plain, patched) = (make(0).expect("none"), make(1).expect("fits"));
+        assert_eq!(plain, pod(&set, 0));
+        let labels = patched.metadata.labels.as_ref().expect("labels");
+        assert_eq!(
+            (labels["app"].as_str(), labels["zone"].as_str(), labels[POD_INDEX_LABEL].as_str()),
+            ("web", "b", "1")
+        );
+        assert_eq!(patched.metadata.annotations.as_ref().expect("annotations")["a"], "b");
+        let spec = patched.spec.as_ref().expect("a spec");
+        assert_eq!(spec.node_selector.as_ref().expect("patched")["disk"], "fast");
+        assert_eq!(spec.hostname.as_deref(), Some("web-1"));
+        let refused = make(2).expect_err("no such field");
+        assert!(refused.starts_with("annotation stead.dev/overrides: the patch of 2 does not fit: "), "{refused}");
+        for (made, ordinal, expected) in
+            [(&plain, 0, true), (&patched, 1, true), (&plain, 1, false), (&patched, 0, false), (&plain, 2, true)]
+        {
+            assert_eq!(override_matches(&set, &overrides, made, ordinal), expected, "{ordinal}");
+        }
     }
 
     #[test]

@@ -309,7 +309,7 @@ fn roll_out(set: &Snapshot, plan: &mut Plan) {
         set.replicas.iter().skip(partition as usize).rev().filter(|slot| is_outdated(slot)).collect();
     outdated.sort_by_key(|slot| slot.pod.is_some_and(|pod| pod.last));
     let sick = |slot: &&Slot| slot.pod.is_none_or(|pod| !pod.is_healthy());
-    let mut budget = (max_unavailable as usize).saturating_sub(set.running().filter(sick).count());
+    let mut budget = (max_unavailable as usize).saturating_sub(set.unavailable());
     let mut budgets = set.budgets.clone();
     for free in [true, false] {
         for slot in outdated.iter().filter(|slot| sick(slot) == free) {

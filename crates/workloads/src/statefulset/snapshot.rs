@@ -124,7 +124,7 @@ pub struct Pod {
     pub revision: Revision,
     /// Its labels are not what the set asks for.
     pub damaged: bool,
-    /// Its volumes are not those that the claim templates ask for. They cannot be changed: only a new pod has others.
+    /// Its volumes are not those that the claim templates ask for, or its override is another than it should have. They cannot be changed: only a new pod has others.
     pub misfit: bool,
     /// A roll-out takes it after all others, see [`wishes::UPDATE_LAST`].
     pub last: bool,
@@ -236,10 +236,10 @@ impl Snapshot {
 }
 
 impl Snapshot {
-    /// How many wanted pods are missing or not available.
+    /// How many pods that are wanted and not stopped are missing or not available.
     #[must_use]
     pub fn unavailable(&self) -> usize {
-        self.replicas.iter().filter(|slot| slot.pod.is_none_or(|pod| !pod.is_healthy())).count()
+        self.running().filter(|slot| slot.pod.is_none_or(|pod| !pod.is_healthy())).count()
     }
 }
 
@@ -252,13 +252,14 @@ impl Observed<'_> {
         let wanted = |ordinal| Slot { stopped: stopped.contains(ordinal), ..self.slot(ordinal) };
         let mut replicas: Vec<Slot> = identity::ordinals(set).into_iter().map(wanted).collect();
         let (current, update) = (identity::revision_label(self.current), identity::revision_label(self.update));
-        let last = wishes::updates_last(set);
+        let (last, overrides) = (wishes::updates_last(set), wishes::overrides(set));
         let mut condemned = Vec::new();
         for object in self.pods {
             let Some(ordinal) = identity::ordinal_of(set, object) else { continue };
             let mut pod = self.pod(object, ordinal, (&current, &update));
             pod.last = last.as_ref().is_some_and(|selector| selects(selector, object));
             pod.guard = self.guard(object);
+            pod.misfit |= overrides.as_ref().is_ok_and(|all| !identity::override_matches(set, all, object, ordinal));
             match replicas.binary_search_by_key(&ordinal, |slot| slot.ordinal) {
                 Ok(at) => replicas[at].pod = Some(pod),
                 Err(_) => condemned.push(Slot { pod: Some(pod), ..self.slot(ordinal) }),

@@ -10,15 +10,18 @@
 //! | `stead.dev/stop-ordinals` | `"2,5-6"` | the pods of these ordinals are taken down and not made again |
 //! | `stead.dev/depends-on` | `"db,queue"` | the first pod starts when these sets are ready |
 //! | `stead.dev/update-last` | a label selector | pods with these labels are updated after all others |
+//! | `stead.dev/overrides` | YAML: ordinals to patches | the pods of these ordinals are made from a patched template |
 //! | `stead.dev/evict` | `"true"` | roll-outs evict pods that work, so that disruption budgets hold |
 //! | `stead.dev/grow-claims` | `"true"` | claim templates may grow and be added, and the claims follow |
 //!
-//! A value that cannot be understood counts as not given.
+//! A value that cannot be understood counts as not given, but for overrides: while those cannot be understood, pods are
+//! neither made nor replaced for them.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use serde_json::{Value, json};
 use stead_machinery::ordinals::Ordinals;
+use stead_machinery::overrides::Overrides;
 use stead_machinery::selector::Selector;
 
 use super::{Deletion, identity};
@@ -43,6 +46,10 @@ pub const STOPPED: &str = "stead.dev/stop-ordinals";
 pub const DEPENDS_ON: &str = "stead.dev/depends-on";
 /// A label selector, `role=leader` say: a roll-out takes the pods that it selects after all others.
 pub const UPDATE_LAST: &str = "stead.dev/update-last";
+/// A map from ordinals to strategic merge patches of the pod template, see [`stead_machinery::overrides`].
+pub const OVERRIDES: &str = "stead.dev/overrides";
+/// On a pod: the hash of the patch that it was made with.
+pub const OVERRIDE_HASH: &str = "stead.dev/override-hash";
 /// `"true"` lets roll-outs ask the disruption budgets, by evicting pods that work instead of deleting them.
 pub const EVICT: &str = "stead.dev/evict";
 /// `"true"` allows claim templates to grow, to be added and to have other labels; claims follow.
@@ -76,6 +83,20 @@ pub fn wants_ordered_delete(set: &StatefulSet) -> bool {
 #[must_use]
 pub fn updates_last(set: &StatefulSet) -> Option<Selector> {
     Selector::parse(annotation(set, UPDATE_LAST)?).ok().filter(|selector| !selector.is_everything())
+}
+
+/// The patches of single ordinals.
+///
+/// # Errors
+/// What cannot be understood of them.
+pub fn overrides(set: &StatefulSet) -> Result<Overrides, String> {
+    let selector = &set.spec.selector;
+    let by_expression = selector.match_expressions.iter().flatten().map(|expression| expression.key.as_str());
+    let by_label = selector.match_labels.iter().flatten().map(|(key, _)| key.as_str());
+    let ours = [identity::POD_NAME_LABEL, identity::POD_INDEX_LABEL, identity::REVISION_LABEL];
+    let fixed: Vec<&str> = by_expression.chain(by_label).chain(ours).collect();
+    Overrides::parse(annotation(set, OVERRIDES).unwrap_or_default(), &|label| fixed.contains(&label))
+        .map_err(|why| format!("annotation {OVERRIDES}: {why}"))
 }
 
 #[must_use]

@@ -122,6 +122,7 @@ impl Asked {
         for (key, why) in [
             (wishes::RESERVED, "the cluster's own controller makes these pods again"),
             (wishes::STOPPED, "the cluster's own controller makes these pods again"),
+            (wishes::OVERRIDES, "the cluster's own controller makes pods from the template alone"),
             (wishes::EVICT, "only a stead's own controller asks disruption budgets"),
             (wishes::DEPENDS_ON, "the cluster's own controller makes the first pod without asking"),
             (
