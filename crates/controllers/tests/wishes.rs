@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
 use serde_json::{Value, json};
+use stead_machinery::hand_over;
 use stead_workloads::statefulset::wishes;
 
 fn image(tag: &str) -> Value {
@@ -315,6 +316,53 @@ async fn an_override_changes_one_pod_in_a_roll_out_of_its_own() {
     cluster.pod_until("web-1", |pod| variable(pod).is_none()).await;
     cluster.settled("web").await;
     assert_eq!(cluster.take_log(), "+web-2 ~web-1 -web-1 +web-1");
+}
+
+fn asked(pod: &Pod) -> Option<&str> {
+    pod.metadata.annotations.as_ref()?.get(hand_over::REQUESTED).map(String::as_str)
+}
+
+async fn answer(cluster: &Cluster, pod: &str, code: &str) {
+    cluster.patch::<Pod>(pod, annotation(hand_over::DONE, code)).await;
+}
+
+#[tokio::test]
+async fn pods_hand_over_before_they_are_taken_down() {
+    let cluster = Cluster::start().await;
+    let set = with(web(2, json!({})), hand_over::HAND_OVER, r#"["sh", "-c", "leave"]"#);
+    cluster.create::<StatefulSet>(with(set, hand_over::SECONDS, "600")).await;
+    cluster.settled("web").await;
+    cluster.take_log();
+    cluster.patch::<StatefulSet>("web", image("nginx:1.22")).await;
+    let pod = cluster.pod_until("web-1", |pod| asked(pod).is_some()).await;
+    let annotations = pod.metadata.annotations.clone().expect("annotations");
+    assert_eq!(annotations[hand_over::HAND_OVER], r#"["sh", "-c", "leave"]"#, "the node is told what to run");
+    // Undone: nobody needs it any more.
+    cluster.patch::<StatefulSet>("web", image("nginx:1.21")).await;
+    let pod = cluster.pod_until("web-1", |pod| asked(pod).is_none()).await;
+    assert!(pod.metadata.annotations.as_ref().is_none_or(|all| !all.contains_key(hand_over::HAND_OVER)));
+    assert_eq!(cluster.take_log(), "");
+    cluster.patch::<StatefulSet>("web", image("nginx:1.23")).await;
+    cluster.pod_until("web-1", |pod| asked(pod).is_some()).await;
+    answer(&cluster, "web-1", "0").await;
+    cluster.pod_until("web-0", |pod| asked(pod).is_some()).await;
+    answer(&cluster, "web-0", "3").await;
+    cluster.pod_until("web-0", |pod| image_of(pod) == "nginx:1.23").await;
+    cluster.settled("web").await;
+    assert_eq!(cluster.take_log(), "~web-1 -web-1 +web-1 ~web-0 -web-0 +web-0");
+    // Scaled away without an answer, in a time that is soon over.
+    cluster.patch::<StatefulSet>("web", annotation(hand_over::SECONDS, "1")).await;
+    cluster.patch::<StatefulSet>("web", json!({"spec": {"replicas": 1}})).await;
+    pods_are(&cluster, &["web-0"]).await;
+    let events = cluster.events("web", 12).await;
+    for expected in [
+        "Normal HandOverRequested Pod web-1 in StatefulSet web is to hand over within 600 s",
+        "Normal HandedOver Pod web-1 in StatefulSet web has handed over",
+        "Warning HandOverFailed Pod web-0 in StatefulSet web did not hand over: the answer is 3; it is taken down all the same",
+        "Warning HandOverTimedOut Pod web-1 in StatefulSet web has not handed over within 1 s and is taken down all the same",
+    ] {
+        assert!(events.iter().any(|event| event == expected), "{expected}: {events:#?}");
+    }
 }
 
 #[tokio::test]

@@ -195,6 +195,14 @@ impl Teller<'_> {
                 let why = format!("{why}, and its disruption budget is asked");
                 (format!("evict pod {}", pod(ordinal)), why)
             }
+            Action::AskHandOver { ordinal } => {
+                let seconds = wishes::hand_over_seconds(self.set);
+                let why = format!("before it is taken down; it is given {seconds} s");
+                (format!("ask pod {} to hand over", pod(ordinal)), why)
+            }
+            Action::WithdrawHandOver { ordinal } => {
+                (format!("let pod {} be", pod(ordinal)), "it was to hand over, and stays after all".to_owned())
+            }
             Action::GrowClaims { ordinal } => (format!("grow claims of {}", pod(ordinal)), self.growth(ordinal)),
             Action::LabelClaims { ordinal } => {
                 (format!("update claims of {}", pod(ordinal)), "labels and annotations of their templates".to_owned())
@@ -287,6 +295,7 @@ impl Teller<'_> {
             Wait::ForOldClaim(ordinal) => format!("the old claim of {} has to be deleted first", pod(ordinal)),
             Wait::BeforeRemoving(ordinal) => format!("{} is not removed before the lower ones work", pod(ordinal)),
             Wait::ForBudget => "as many pods are unavailable as maxUnavailable allows".to_owned(),
+            Wait::ForHandOver(ordinal) => format!("it waits for {} to hand over", pod(ordinal)),
             Wait::ForDisruption(ordinal) => format!(
                 "it stops at {}, which a disruption budget does not let go (stead explain sts/{} says which)",
                 pod(ordinal),

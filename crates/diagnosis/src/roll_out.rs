@@ -7,7 +7,7 @@ use stead_workloads::statefulset::companion::{PARTITION, Share};
 use stead_workloads::statefulset::{Revision, Strategy, Wait, identity, wishes};
 
 use crate::finding::{Evidence, Finding};
-use crate::set::Set;
+use crate::set::{Set, handing_over};
 use crate::snapshot::name;
 
 /// How the roll-out of a set stands; `None` when none is under way.
@@ -147,6 +147,7 @@ fn going_on(set: &mut Set<'_>, finding: Finding) -> Finding {
             with("as many pods are unavailable as maxUnavailable allows".to_owned())
                 .because(first.and_then(|ordinal| set.fault(ordinal)))
         }
+        Some(Wait::ForHandOver(ordinal)) => with(handing_over(set, ordinal)),
         Some(Wait::ForDisruption(ordinal)) => {
             let name = set.pod_name(ordinal);
             let budgets = set.pods.get(&ordinal).map(|pod| budgets(set, pod)).unwrap_or_default();

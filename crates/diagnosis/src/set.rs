@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
+use stead_machinery::hand_over::HAND_OVER;
 use stead_workloads::owner::controller_of;
 use stead_workloads::pod::is_ready;
 use stead_workloads::statefulset::{Observed, Plan, Snapshot as State, Wait, companion, identity, plan, wishes};
@@ -242,7 +243,8 @@ fn gate(set: &mut Set<'_>, all: &str, count: usize, first: u32) -> Option<Findin
         | Wait::ToBeGone(_)
         | Wait::BeforeRemoving(_)
         | Wait::ForBudget
-        | Wait::ForDisruption(_) => {
+        | Wait::ForDisruption(_)
+        | Wait::ForHandOver(_) => {
             return None;
         }
     })
@@ -354,15 +356,19 @@ fn shrinking(set: &mut Set<'_>) -> Option<Finding> {
     let names: Vec<String> = condemned.iter().map(|ordinal| set.pod_name(*ordinal)).collect();
     let stopped = set.state.replicas.iter().any(|slot| slot.stopped && slot.pod.is_some());
     let wanted = if stopped { "stopped or no longer wanted" } else { "no longer wanted" };
-    let what = format!(
+    let what: String = format!(
         "{} {} {wanted} and {} next, from the highest",
         listed(&names),
         are(names.len()),
         if names.len() == 1 { "goes" } else { "go" }
     );
-    let finding = Finding::new("ScaleDown", set.word(), what);
+    let finding = Finding::new("ScaleDown", set.word(), what.clone());
     Some(match set.plan.wait {
         Some(Wait::ToBeGone(ordinal)) => finding.because(set.fault(ordinal)).weighed().or_waiting(),
+        Some(Wait::ForHandOver(ordinal)) => {
+            let what = format!("{what}; {}", handing_over(set, ordinal));
+            Finding { what, ..finding }.waiting()
+        }
         Some(Wait::ToBeReady(ordinal)) => {
             let what = format!(
                 "{} {} {wanted}, but none is removed before {} is Running and Ready",
@@ -400,6 +406,12 @@ fn unreadable(set: &Set<'_>) -> Option<Finding> {
             .seen(format!("metadata.annotations[{}]", wishes::OVERRIDES), shortened(annotation))
             .mended_by("correct the annotation", format!("{} edit {}", set.snapshot.kubectl(), set.word())),
     )
+}
+
+/// What a pod that is to hand over first is waited for.
+pub(crate) fn handing_over(set: &Set<'_>, ordinal: u32) -> String {
+    let seconds = wishes::hand_over_seconds(set.set);
+    format!("{} hands over before it is taken down, within {seconds} s ({})", set.pod_name(ordinal), HAND_OVER)
 }
 
 /// Pods that are taken down on purpose.

@@ -9,6 +9,7 @@ pub mod decode;
 pub mod discovery;
 pub mod field;
 pub mod gojson;
+pub mod hand_over;
 pub mod names;
 pub mod openapi;
 pub mod ordinals;

@@ -1,14 +1,17 @@
 //! Does what a plan says, one task per action. Never decides.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
+use serde_json::json;
 use stead_client::{Class, classify};
 use stead_informer::Severity;
+use stead_machinery::hand_over::DONE;
 use stead_podlife::{Action, StopWhy, Work, cgroup, spec};
 use stead_runtime::{EngineError, SandboxConfig};
 use stead_wire::{HostPort, PodNet, Protocol};
@@ -20,7 +23,8 @@ use crate::files;
 use crate::hooks;
 use crate::inbox::Outcome;
 use crate::ledger;
-use crate::probing::Target;
+use crate::probing::{Failed, Target, run};
+use crate::report;
 use crate::start::{NotStarted, start};
 use crate::volumes::{self, Mounted, Request};
 
@@ -57,6 +61,8 @@ pub(crate) async fn execute(context: Context, action: Action, work: Work, place:
             context.node.owners.lock().remove(&id);
             told(&context, "remove sandbox", context.node.engine.remove_sandbox(&id).await)
         }
+        Action::HandOver { id, name, command, limit, .. } => hand_over(&context, (&id, &name), &command, limit).await,
+        Action::AnswerHandOver { code, .. } => answer_hand_over(&context, code).await,
         Action::StopSandboxes => stop_sandboxes(&context, &place.sandboxes).await,
         Action::Teardown => teardown(&context).await,
         Action::DeleteObject => delete(&context).await,
@@ -195,6 +201,44 @@ fn host_ports(pod: &Pod) -> Vec<HostPort> {
             })
         })
         .collect()
+}
+
+// --- handing over ---
+
+/// Exit codes for what has none of its own, as `timeout` and shells have them.
+const TIMED_OUT: i32 = 124;
+const NOT_RUN: i32 = 126;
+
+async fn hand_over(context: &Context, (id, name): (&str, &str), command: &[String], limit: SignedDuration) -> Outcome {
+    let ran = run(context.node.engine.as_ref(), id, command, limit.unsigned_abs()).await;
+    let (code, why) = match ran {
+        Ok((0, _)) => return Outcome::HandedOver { code: 0 },
+        Ok((code, output)) => (code, format!("exited with {code}: {}", output.trim())),
+        Err(Failed::TimedOut) => (TIMED_OUT, format!("did not end within {} s", limit.as_secs())),
+        Err(Failed::Engine(error)) => (NOT_RUN, format!("could not be run: {error}")),
+    };
+    let text = format!("hand-over command '{}' {why}", command.join(" "));
+    context.event_of(name, Severity::Warning, "FailedHandOver", &text);
+    Outcome::HandedOver { code }
+}
+
+/// Writes the answer on the pod as it was seen: on no other, and under no other request.
+async fn answer_hand_over(context: &Context, code: i32) -> Outcome {
+    let pod = &context.pod;
+    let patch = json!({"metadata": {
+        "uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version,
+        "annotations": {DONE: code.to_string()},
+    }});
+    match report::send(&context.node, pod, &patch).await {
+        Ok(pod) => {
+            context.inbox.pod(Arc::new(pod));
+            Outcome::Ok
+        }
+        Err(error) => {
+            tracing::debug!(pod = %spec::full_name(pod), %error, "cannot answer that the pod handed over");
+            Outcome::Failed
+        }
+    }
 }
 
 // --- down ---

@@ -28,6 +28,10 @@ pub(crate) enum Outcome {
     },
     /// Given up, because the pod ends.
     Cancelled,
+    /// The command by which the pod hands over has ended.
+    HandedOver {
+        code: i32,
+    },
 }
 
 /// An answer to a probe.

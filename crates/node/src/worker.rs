@@ -172,7 +172,9 @@ impl Worker {
                 self.forgotten = ok && self.gone && outcome == Outcome::Ok;
                 self.memory.down_done(ok, now);
             }
-            (Work::Remove { .. }, _) => {}
+            (Work::HandOver { request }, Outcome::HandedOver { code }) => self.memory.handed_over(request, code),
+            (Work::Answer, _) => self.memory.answered(now),
+            (Work::Remove { .. } | Work::HandOver { .. }, _) => {}
         }
     }
 

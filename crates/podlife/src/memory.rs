@@ -29,6 +29,10 @@ pub enum Work {
     Remove {
         id: String,
     },
+    HandOver {
+        request: String,
+    },
+    Answer,
 }
 
 /// Why a container could not be made or started, as its `waiting` state says.
@@ -61,6 +65,10 @@ pub struct Memory {
     /// Cancelling of pulls and hooks was asked for.
     pub cancelled: bool,
     pub probes: Probes,
+    /// The request to hand over that was done last, and the exit code.
+    pub handed_over: Option<(String, i32)>,
+    /// The answer to it could not be written.
+    pub answer_backoff: Option<Backoff>,
 }
 
 impl Memory {
@@ -81,6 +89,8 @@ impl Memory {
                 Work::Stop { id: id.clone(), until: backoff::later(now, *grace) }
             }
             Action::RemoveContainer { id } | Action::RemoveSandbox { id } => Work::Remove { id: id.clone() },
+            Action::HandOver { request, .. } => Work::HandOver { request: request.clone() },
+            Action::AnswerHandOver { .. } => Work::Answer,
             Action::StopSandboxes => Work::StopSandboxes,
             Action::Teardown => Work::Teardown,
             Action::DeleteObject | Action::Forget => Work::Delete,
@@ -133,6 +143,17 @@ impl Memory {
     /// Stopping of a container or of sandboxes, teardown or deletion reported back.
     pub fn down_done(&mut self, ok: bool, now: Timestamp) {
         self.down_backoff = (!ok).then(|| Backoff::next(self.down_backoff, backoff::SANDBOX, now, now));
+    }
+
+    /// The command of a request to hand over has ended.
+    pub fn handed_over(&mut self, request: &str, code: i32) {
+        (self.handed_over, self.answer_backoff) = (Some((request.to_owned(), code)), None);
+    }
+
+    /// The answer to such a request was written, or not.
+    pub fn answered(&mut self, now: Timestamp) {
+        // Whether it was written shows on the pod: until then it is tried again, later and later.
+        self.answer_backoff = Some(Backoff::next(self.answer_backoff, backoff::SANDBOX, now, now));
     }
 
     /// Something that this pod refers to has changed: what failed for want of it is tried again at once.

@@ -44,6 +44,20 @@ pub enum Action {
         grace: SignedDuration,
         why: StopWhy,
     },
+    /// Runs the command by which the pod hands over, in a container; it is killed after `limit`.
+    HandOver {
+        /// The request that it answers.
+        request: String,
+        id: String,
+        name: String,
+        command: Vec<String>,
+        limit: SignedDuration,
+    },
+    /// Writes down on the pod how that went.
+    AnswerHandOver {
+        request: String,
+        code: i32,
+    },
     /// Gives up pulls and hooks that are under way.
     Cancel,
     RemoveContainer {
@@ -266,6 +280,7 @@ impl<'a> Planner<'a, '_> {
                 self.tend(container, Role::Main);
             }
         }
+        self.hand_over();
         self.wake_for_probes();
     }
 
@@ -381,6 +396,31 @@ impl<'a> Planner<'a, '_> {
         }
     }
 
+    /// Runs the command of a request to hand over once, then answers until the pod shows it.
+    fn hand_over(&mut self) {
+        let Some(asked) = spec::hand_over(self.s.pod) else { return };
+        if self.s.memory.is_working(|work| matches!(work, Work::HandOver { .. } | Work::Answer)) {
+            return;
+        }
+        let request = asked.request.to_owned();
+        if let Some((_, code)) = self.s.memory.handed_over.as_ref().filter(|(done, _)| *done == request) {
+            let due = self.s.memory.answer_backoff.map(|backoff| backoff.due()).filter(|due| *due > self.s.now);
+            return match due {
+                Some(due) => self.wake(due),
+                None => self.act(Action::AnswerHandOver { request, code: *code }),
+            };
+        }
+        let running = self.s.current(&asked.container).filter(|container| container.running_since().is_some());
+        let Some(container) = running.filter(|_| !self.is_starting(&asked.container)) else { return };
+        self.act(Action::HandOver {
+            request,
+            id: container.id.clone(),
+            name: asked.container,
+            command: asked.command,
+            limit: SignedDuration::from_secs(asked.seconds.into()),
+        });
+    }
+
     fn wait_for_failure(&mut self, container: &Spec) {
         let Some(failure) = self.s.memory.start_failures.get(&container.name) else { return };
         let shown_until = later(failure.at, PULL_ERROR_SHOWN);
@@ -460,7 +500,7 @@ impl<'a> Planner<'a, '_> {
     }
 
     fn busy(&self) -> bool {
-        self.s.memory.is_working(|work| !matches!(work, Work::Remove { .. }))
+        self.s.memory.is_working(|work| !matches!(work, Work::Remove { .. } | Work::HandOver { .. } | Work::Answer))
     }
 
     fn stopping(&self, id: &str) -> Option<&'a Work> {

@@ -7,6 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as Spec, ContainerStatus, Pod, PodSpec, Probe, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use stead_machinery::hand_over;
+
 use crate::backoff::later;
 use crate::memory::Work;
 use crate::probe::ProbeKind;
@@ -29,6 +31,10 @@ pub(crate) struct World {
     /// Starts that fail: container, reason, message.
     pub(crate) broken: Vec<(String, String, String)>,
     pub(crate) mounts_broken: bool,
+    /// How the command by which the pod hands over ends.
+    pub(crate) hand_over_code: i32,
+    /// Answers to requests to hand over cannot be written.
+    pub(crate) answers_broken: bool,
     pub(crate) did: Vec<String>,
     pub(crate) wake_at: Option<Timestamp>,
     ids: u32,
@@ -67,6 +73,8 @@ impl World {
             start,
             broken: Vec::new(),
             mounts_broken: false,
+            hand_over_code: 0,
+            answers_broken: false,
             did: Vec::new(),
             wake_at: None,
             ids: 0,
@@ -153,6 +161,20 @@ impl World {
                 self.memory.end(&Work::Remove { id: id.clone() });
                 self.did.push(format!("remove {id}"));
             }
+            Action::HandOver { request, name, .. } => {
+                self.memory.end(&Work::HandOver { request: request.clone() });
+                self.memory.handed_over(request, self.hand_over_code);
+                self.did.push(format!("hand over in {name}"));
+            }
+            Action::AnswerHandOver { code, .. } => {
+                self.memory.end(&Work::Answer);
+                self.memory.answered(self.now);
+                if !self.answers_broken {
+                    let annotations = self.pod.metadata.annotations.get_or_insert_default();
+                    annotations.insert(hand_over::DONE.to_owned(), code.to_string());
+                }
+                self.did.push(format!("answer {code}"));
+            }
             Action::StopSandboxes => {
                 assert!(self.snapshot().running().next().is_none(), "a sandbox was stopped under a running container");
                 self.sandboxes.iter_mut().for_each(|sandbox| sandbox.ready = false);
@@ -215,10 +237,15 @@ impl World {
             }
             ["mend"] => {
                 self.broken.clear();
-                self.mounts_broken = false;
+                (self.mounts_broken, self.answers_broken) = (false, false);
             }
             ["changed"] => self.memory.reference_changed(),
             ["break", "mounts"] => self.mounts_broken = true,
+            ["break", "answers"] => self.answers_broken = true,
+            ["command", code] => self.hand_over_code = code.parse().expect("an exit code"),
+            ["ask", request] => self.ask(request, r#"["leave"]"#),
+            ["ask", "operator", request] => self.ask(request, "wait"),
+            ["unask"] => self.pod.metadata.annotations = None,
             ["image", name, image] => self.set_image(name, image),
             ["sandbox", "dies"] => {
                 self.sandboxes.iter_mut().for_each(|sandbox| sandbox.ready = false);
@@ -228,6 +255,12 @@ impl World {
             ["node", "restarts"] => self.memory = Memory::default(),
             _ => panic!("no such event: {line}"),
         }
+    }
+
+    /// Asks the pod to hand over.
+    fn ask(&mut self, request: &str, how: &str) {
+        let annotations = [(hand_over::REQUESTED, request), (hand_over::HAND_OVER, how)];
+        self.pod.metadata.annotations = Some(annotations.map(|(key, text)| (key.to_owned(), text.to_owned())).into());
     }
 
     /// Lets time pass, looking again whenever the plan asked for it.

@@ -1,6 +1,7 @@
 //! Short questions about a pod's specification, asked in many places.
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+use stead_machinery::hand_over::{self, How};
 
 use crate::view::Exit;
 
@@ -149,6 +150,29 @@ pub fn identity(pod: &Pod) -> (&str, &str, &str) {
 pub fn full_name(pod: &Pod) -> String {
     let (name, namespace, uid) = identity(pod);
     format!("{name}_{namespace}({uid})")
+}
+
+/// A request to hand over that has not been answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandOver<'a> {
+    /// Its time, by which it is told from others.
+    pub request: &'a str,
+    pub command: Vec<String>,
+    pub container: String,
+    pub seconds: u32,
+}
+
+/// What the pod's annotations ask the node to run; nothing when somebody else hands over.
+#[must_use]
+pub fn hand_over(pod: &Pod) -> Option<HandOver<'_>> {
+    let annotation = |key: &str| pod.metadata.annotations.as_ref()?.get(key).map(String::as_str);
+    let request = annotation(hand_over::REQUESTED).filter(|_| annotation(hand_over::DONE).is_none())?;
+    let How::Run(command) = hand_over::how(annotation(hand_over::HAND_OVER)?)? else { return None };
+    let named = annotation(hand_over::CONTAINER).or_else(|| annotation("kubectl.kubernetes.io/default-container"));
+    let first = main_containers(pod).first()?;
+    let container = main_containers(pod).iter().find(|container| Some(container.name.as_str()) == named);
+    let seconds = annotation(hand_over::SECONDS).and_then(hand_over::seconds).unwrap_or(hand_over::SECONDS_DEFAULT);
+    Some(HandOver { request, command, container: container.unwrap_or(first).name.clone(), seconds })
 }
 
 /// Whether the API already has the pod as Succeeded or Failed.

@@ -46,6 +46,62 @@ fn a_crashing_container_is_restarted_at_once_and_then_backs_off_from_10_s() {
 }
 
 #[test]
+fn a_pod_that_is_asked_hands_over_once_and_answers_until_it_is_heard() {
+    check(
+        "main:a main:b
+         ask 12:01
+         unask
+         command 3
+         break answers
+         ask 12:02
+         mend
+         +30s
+         ask operator 12:03
+         delete 30",
+        expect![[r#"
+            bind               | mount, sandbox, start a, start b | Running Ready a:up b:up
+            ask 12:01          | hand over in a, answer 0         | Running Ready a:up b:up
+            unask              | -                                | Running Ready a:up b:up
+            command 3          | -                                | Running Ready a:up b:up
+            break answers      | -                                | Running Ready a:up b:up
+            ask 12:02          | hand over in a, answer 3         | Running Ready a:up b:up wake 1
+            mend               | -                                | Running Ready a:up b:up wake 1
+            +30s               | answer 3                         | Running Ready a:up b:up
+            ask operator 12:03 | -                                | Running Ready a:up b:up
+            delete 30          | stop a in 30s, stop b in 30s     | Running Ready a:up b:up
+        "#]],
+    );
+}
+
+#[test]
+fn a_container_that_is_down_hands_over_when_it_is_back_and_a_node_that_forgets_does_it_again() {
+    check(
+        "main:a
+         exit a 1
+         exit a 1
+         ask 12:01
+         +10s
+         break answers
+         ask 12:02
+         node restarts
+         mend
+         +60s",
+        expect![[r#"
+            bind          | mount, sandbox, start a             | Running Ready a:up
+            exit a 1      | start a#1                           | Running Ready a:up
+            exit a 1      | -                                   | Running NotReady a:CrashLoopBackOff wake 10
+            ask 12:01     | -                                   | Running NotReady a:CrashLoopBackOff wake 10
+            +10s          | start a#2, hand over in a, answer 0 | Running Ready a:up
+            break answers | -                                   | Running Ready a:up
+            ask 12:02     | hand over in a, answer 0            | Running Ready a:up wake 11
+            node restarts | mount, hand over in a, answer 0     | Running Ready a:up wake 11
+            mend          | -                                   | Running Ready a:up wake 11
+            +60s          | answer 0                            | Running Ready a:up
+        "#]],
+    );
+}
+
+#[test]
 fn ten_good_minutes_forget_the_back_off() {
     check(
         "main:a

@@ -8,7 +8,7 @@ use stead_machinery::overrides::{self, Overrides};
 use tokio::time::Instant;
 
 use crate::people::SHARED;
-use crate::rules;
+use crate::rules::{self, BEHIND_MAX};
 use crate::world::{Actor, Part, World};
 
 /// The kinds that are followed, by their place in the store.
@@ -188,6 +188,20 @@ impl Set {
         };
         pod.revision == self.update_revision() && self.templates().all(has) && self.has_its_override(name, pod)
     }
+}
+
+/// Where a set wishes it, its controller takes no Ready pod down that was not asked to hand over.
+fn unasked(model: &Model, actor: Actor, name: &str, now: Option<&Pod>) -> Option<String> {
+    let before = model.pods.get(name).filter(|pod| pod.ready && !pod.terminating)?;
+    if actor.part != Part::Sets || now.is_some_and(|pod| !pod.terminating) {
+        return None;
+    }
+    let (set, _) = place(name)?;
+    let set = model.sets.get(set).filter(|set| Some(&set.uid) == before.owner.as_ref() && !set.deleting)?;
+    let wishes = set.annotation("stead.dev/hand-over").is_some();
+    let ready = before.ready_since.is_some_and(|since| since.elapsed() > BEHIND_MAX);
+    let asked = before.json["metadata"]["annotations"]["stead.dev/hand-over-requested"].is_string();
+    (wishes && ready && !asked).then(|| "takes a Ready pod down that was not asked to hand over".to_owned())
 }
 
 /// Evictions leave as many pods as a budget over several sets wants.
@@ -382,6 +396,7 @@ impl Model {
     fn pod(&mut self, actor: Actor, name: &str, now: Option<Pod>) -> Vec<String> {
         self.remember_prefixes(name);
         let mut faults = rules::pod(self, actor, name, now.as_ref());
+        faults.extend(unasked(self, actor, name, now.as_ref()));
         faults.extend(over_shared_budget(self, actor, name, now.as_ref()));
         let before = self.pods.get(name).cloned();
         let was_ready = before.as_ref().is_some_and(|pod| pod.ready && !pod.terminating);

@@ -49,6 +49,8 @@ struct Container {
     /// The number of times that it will still lose its readiness.
     flaps: u32,
     fails: bool,
+    /// The request to hand over that it works on, until when, and whether that has been told.
+    handing_over: Option<(String, Instant, bool)>,
 }
 
 pub(crate) struct Node {
@@ -103,7 +105,7 @@ impl Node {
                 self.next_heartbeat = Instant::now() + if done { HEARTBEAT } else { AGAIN };
             }
             wake = wake.min(self.next_heartbeat);
-            if !self.tell().await {
+            if !self.tell().await || !self.answer().await {
                 wake = wake.min(Instant::now() + AGAIN);
             }
         }
@@ -112,7 +114,9 @@ impl Node {
             Stage::Ready(at) if pod.flaps > 0 || pod.fails => Some(at),
             _ => None,
         });
-        due.chain([wake]).min().unwrap_or(wake)
+        let answers = self.pods.values().filter_map(|pod| pod.handing_over.as_ref().filter(|(_, _, told)| !told));
+        let answers = answers.map(|(_, at, _)| (*at).max(Instant::now() + AGAIN));
+        due.chain(answers).chain([wake]).min().unwrap_or(wake)
     }
 
     /// Looks at the pods that are bound to this node.
@@ -136,6 +140,14 @@ impl Node {
             if let Some(ours) = self.pods.get_mut(*uid) {
                 // Somebody else wrote its status, for example when this node was silent.
                 ours.untold |= pod.ready != matches!(ours.stage, Stage::Ready(_)) && !pod.terminating;
+                let annotations = &pod.json["metadata"]["annotations"];
+                let request = annotations["stead.dev/hand-over-requested"].as_str();
+                let open = request.filter(|_| annotations["stead.dev/hand-over-done"].is_null());
+                let known = ours.handing_over.as_ref().map(|(request, ..)| request.as_str());
+                if let Some(request) = open.filter(|request| known != Some(request)) {
+                    // Longer than it may, at times.
+                    ours.handing_over = Some((request.to_owned(), now + self.rng.spread(25_000), false));
+                }
             }
             let known = self.pods.contains_key(*uid) || self.pods.values().any(|other| other.name == **name);
             let ended = matches!(pod.phase.as_str(), "Failed" | "Succeeded");
@@ -155,6 +167,7 @@ impl Node {
                 untold: true,
                 flaps: u32::from(self.rng.percent(flap)),
                 fails: self.rng.percent(fail),
+                handing_over: None,
             };
             self.pods.insert((*uid).to_owned(), container);
         }
@@ -223,6 +236,40 @@ impl Node {
             if let Some(pod) = self.pods.get_mut(&uid) {
                 pod.untold = !done;
             }
+        }
+        good
+    }
+
+    /// Tells of pods that have handed over; whether that worked.
+    async fn answer(&mut self) -> bool {
+        let mut good = true;
+        let now = Instant::now();
+        for (uid, pod) in &mut self.pods {
+            let Some((request, at, told)) = pod.handing_over.as_mut().filter(|(_, at, told)| !told && *at <= now)
+            else {
+                continue;
+            };
+            let version = {
+                let model = self.world.model.lock();
+                let there = model.pods.get(&pod.name).filter(|there| there.uid == *uid);
+                let asks = |there: &&crate::model::Pod| {
+                    there.json["metadata"]["annotations"]["stead.dev/hand-over-requested"] == **request
+                };
+                there.filter(asks).map(|there| there.json["metadata"]["resourceVersion"].clone())
+            };
+            let Some(version) = version else {
+                *told = true;
+                continue;
+            };
+            let code = if self.rng.percent(20) { "1" } else { "0" };
+            let patch = json!({"metadata": {
+                "uid": uid, "resourceVersion": version, "annotations": {"stead.dev/hand-over-done": code},
+            }});
+            let path = format!("/api/v1/namespaces/default/pods/{}/status", pod.name);
+            let answer = self.line.send_as(Method::PATCH, &path, "application/merge-patch+json", Some(patch)).await;
+            *told = matches!(answer, Ok((200..=299 | 404, _)));
+            good &= *told;
+            *at = now + AGAIN;
         }
         good
     }

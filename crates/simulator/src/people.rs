@@ -290,6 +290,8 @@ impl People {
             ("stead.dev/paused", "true", 5),
             ("stead.dev/ordered-delete", "true", 15),
             ("stead.dev/evict", "true", 30),
+            ("stead.dev/hand-over", r#"["leave"]"#, 25),
+            ("stead.dev/hand-over-seconds", "20", 50),
             ("stead.dev/progress-deadline-seconds", "60", 15),
             ("stead.dev/grow-claims", "true", 40),
         ] {

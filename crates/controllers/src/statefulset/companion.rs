@@ -199,7 +199,9 @@ impl Counts {
                 Action::DeletePod { why: Why::SetDeleted, .. } => &self.set_deleted,
                 Action::RollBack => &self.undone,
                 Action::GrowClaims { .. } => &self.grown,
-                Action::CreatePod { .. }
+                Action::AskHandOver { .. }
+                | Action::WithdrawHandOver { .. }
+                | Action::CreatePod { .. }
                 | Action::CreateClaims { .. }
                 | Action::RefuseClaims { .. }
                 | Action::RepairPod { .. }

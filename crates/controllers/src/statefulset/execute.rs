@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stead_client::{Class, classify, message};
 use stead_informer::{Key, Severity};
+use stead_machinery::hand_over;
 use stead_workloads::history::template;
 use stead_workloads::owner::controller_of;
 use stead_workloads::statefulset::{Action, Policy, Revision, Why, claims, identity, wishes};
@@ -82,7 +83,7 @@ fn phase(action: Action) -> u8 {
         | Action::RefuseClaims { .. }
         | Action::RepairPod { .. }
         | Action::DeletePod { why: Why::Finished | Why::Broken, .. } => 0,
-        Action::RepairClaims { .. } => 1,
+        Action::RepairClaims { .. } | Action::AskHandOver { .. } | Action::WithdrawHandOver { .. } => 1,
         Action::DeletePod { why: Why::ScaleDown | Why::Stopped | Why::SetDeleted, .. } => 2,
         Action::DeletePod { why: Why::Outdated | Why::Recreate, .. } | Action::EvictPod { .. } => 3,
     }
@@ -152,6 +153,8 @@ impl Work {
             }
             Action::DeletePod { ordinal, why } => self.delete_pod(ordinal, why).await,
             Action::EvictPod { ordinal } => self.evict_pod(ordinal).await,
+            Action::AskHandOver { ordinal } => self.ask_hand_over(ordinal, true).await,
+            Action::WithdrawHandOver { ordinal } => self.ask_hand_over(ordinal, false).await,
             Action::GrowClaims { ordinal } => self.grow_claims(ordinal).await,
             Action::LabelClaims { ordinal } => self.label_claims(ordinal).await,
             // Done before anything else, see `reconcile`.
@@ -361,6 +364,9 @@ impl Work {
             }
             result => {
                 self.told("delete", &name, result)?;
+                if matches!(why, Why::Outdated | Why::ScaleDown | Why::Stopped) {
+                    self.tell_hand_over(pod);
+                }
                 self.tell_why(pod, ordinal, why);
                 self.inner.writes.deleted(&self.key, &self.inner.pods, &**pod);
                 Ok(())
@@ -413,10 +419,53 @@ impl Work {
             }
             result => {
                 self.told("evict", &name, result)?;
+                self.tell_hand_over(pod);
                 self.inner.writes.deleted(&self.key, &self.inner.pods, &**pod);
                 Ok(())
             }
         }
+    }
+
+    /// Asks a pod to hand over, or takes that back.
+    async fn ask_hand_over(&self, ordinal: u32, ask: bool) -> Result<(), Error> {
+        let Some(pod) = self.by_ordinal.get(&ordinal) else { return Ok(()) };
+        let name = pod_name(pod);
+        let annotations = wishes::hand_over_request(&self.set, ask.then(|| self.inner.cx.now()));
+        let patch = json!({"metadata": {
+            "uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version, "annotations": annotations,
+        }});
+        let written = self.pods.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let written = written.map_err(doing("ask to hand over Pod", &name))?;
+        self.inner.writes.wrote(&self.key, &self.inner.pods, &written);
+        if ask {
+            let seconds = wishes::hand_over_seconds(&self.set);
+            let text = format!("Pod {name} in StatefulSet {} is to hand over within {seconds} s", self.key.name);
+            self.event(Severity::Normal, "HandOverRequested", text);
+        }
+        Ok(())
+    }
+
+    /// Tells how a pod that is taken down has handed over, if it was asked.
+    fn tell_hand_over(&self, pod: &Pod) {
+        let annotation = |key: &str| pod.metadata.annotations.as_ref()?.get(key).map(String::as_str);
+        if annotation(hand_over::REQUESTED).is_none() || !wishes::hands_over(&self.set) {
+            return;
+        }
+        let (name, set, seconds) = (pod_name(pod), &self.key.name, wishes::hand_over_seconds(&self.set));
+        let (severity, reason, how) = match annotation(hand_over::DONE) {
+            Some("0") => (Severity::Normal, "HandedOver", "has handed over".to_owned()),
+            Some(code) => (
+                Severity::Warning,
+                "HandOverFailed",
+                format!("did not hand over: the answer is {code}; it is taken down all the same"),
+            ),
+            None => (
+                Severity::Warning,
+                "HandOverTimedOut",
+                format!("has not handed over within {seconds} s and is taken down all the same"),
+            ),
+        };
+        self.event(severity, reason, format!("Pod {name} in StatefulSet {set} {how}"));
     }
 
     /// Puts the finalizer on the set, or takes it away.

@@ -1,4 +1,5 @@
-//! What no StatefulSet has, on real containers: pods that are stopped, one chosen pod removed, one budget over two sets.
+//! What no StatefulSet has, on real containers: pods that are stopped, one chosen pod removed, one budget over two sets,
+//! pods that differ, and pods that hand over.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -120,4 +121,35 @@ fn an_override_makes_one_pod_differ() {
     ready(&kubectl, "web", "2");
     assert_eq!(kubectl.ok("exec web-1 -- sh -c 'echo $ROLE'"), "arbiter\n");
     assert_eq!(uid(&kubectl, "web-0"), zero, "the other one stays");
+}
+
+#[test]
+fn pods_hand_over_before_they_go_and_what_cannot_be_understood_is_warned_of() {
+    let (_cluster, kubectl) = namespace("handing");
+    kubectl.apply(&set("web", 2, CLAIMS, &format!("{IDLE}\n        volumeMounts: [{{name: data, mountPath: /data}}]")));
+    ready(&kubectl, "web", "2");
+    let done = kubectl.run("annotate sts web stead.dev/hand-over=leave");
+    assert!(
+        done.stderr.contains("Warning: metadata.annotations[stead.dev/hand-over]: \"leave\" counts as not given"),
+        "{done:?}"
+    );
+
+    let command = r#"["sh", "-c", "echo handed over > /data/file"]"#;
+    let merge = serde_json::json!({"metadata": {"annotations": {"stead.dev/hand-over": command}}});
+    let _ = kubectl.ok(&format!("patch sts web --type=merge -p '{merge}'"));
+    let _ = kubectl.ok("set env sts/web ROLLED=yes");
+    let _ = kubectl.ok("rollout status sts/web");
+    for pod in ["web-0", "web-1"] {
+        assert_eq!(kubectl.ok(&format!("exec {pod} -- cat /data/file")), "handed over\n");
+    }
+    let told = "get events --field-selector reason=HandedOver -o jsonpath={.items[*].message}";
+    kubectl.eventually(told, |told| told.matches("has handed over").count() == 2);
+
+    // A command that does not end is killed, and the pod goes all the same.
+    let merge = r#"{"metadata": {"annotations": {"stead.dev/hand-over": "[\"sleep\", \"1000\"]", "stead.dev/hand-over-seconds": "1"}}}"#;
+    let _ = kubectl.ok(&format!("patch sts web --type=merge -p '{merge}'"));
+    let _ = kubectl.ok("scale sts web --replicas=1");
+    pods_are(&kubectl, "web-0");
+    let told = "get events --field-selector involvedObject.name=web -o jsonpath={.items[*].reason}";
+    kubectl.eventually(told, |told| told.contains("HandOverTimedOut") || told.contains("HandOverFailed"));
 }

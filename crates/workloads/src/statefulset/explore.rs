@@ -6,12 +6,12 @@
 //! current, the new or a third template. Pods of the third template that never were Ready never will be: with healing
 //! they must not hold the set up. A second walk does the same for the states of claims, a third for pausing, a fourth for
 //! pods whose volumes are not those of the claim templates, a fifth for stopped ordinals,
-//! a sixth for evictions.
+//! a sixth for evictions, a seventh for handing over.
 
 use std::collections::BTreeMap;
 
-use super::world::{Miniature, World, words};
-use super::{Action, Claims, Plan, Policy, Revision, Snapshot, Strategy, Why, plan};
+use super::world::{END, Miniature, World, words};
+use super::{Action, Claims, HandOver, Plan, Policy, Revision, Snapshot, Strategy, Why, plan};
 use crate::pod::{Health, Record};
 
 pub(super) const ORDINALS: u32 = 3;
@@ -177,6 +177,37 @@ fn every_state_of_a_roll_out_that_evicts_is_safe_and_settles() {
     assert!(states > 8_000, "only {states} states: the walk has lost its point");
 }
 
+#[test]
+fn every_state_of_handing_over_is_safe_and_settles() {
+    let rows = every_row(ORDINALS, &every_pod().into_iter().filter(matters_when_stopped).collect::<Vec<_>>());
+    let each = [None, Some(HandOver::Asked(END)), Some(HandOver::Over)];
+    let mut states = 0;
+    for policy in [Policy::OrderedReady, Policy::Parallel] {
+        for strategy in strategies() {
+            for (pods, replicas) in rows.iter().flat_map(|row| [2, ORDINALS].map(|replicas| (row, replicas))) {
+                for (first, last) in each.iter().flat_map(|first| each.iter().map(move |last| (*first, *last))) {
+                    let asked = [(0, first), (2, last)].into_iter().filter(|(ordinal, _)| pods.contains_key(ordinal));
+                    let asked = asked.filter_map(|(ordinal, asked)| Some((ordinal, asked?))).collect();
+                    let pods = pods.clone();
+                    let world = World {
+                        strategy,
+                        replicas,
+                        update: UPDATE,
+                        hands_over: true,
+                        asked,
+                        pods,
+                        ..World::new(policy)
+                    };
+                    assert_safe(&world);
+                    assert_settles(&world);
+                    states += 1;
+                }
+            }
+        }
+    }
+    assert!(states > 90_000, "only {states} states: the walk has lost its point");
+}
+
 /// One pod of each kind that an ordinal which is stopped, or its neighbour, can make a difference to.
 fn matters_when_stopped(pod: &Option<Miniature>) -> bool {
     pod.is_none_or(|pod| match (pod.health, pod.template, pod.terminating) {
@@ -283,6 +314,7 @@ fn assert_safe(world: &World) {
                 assert!(named.insert(ordinal), "deleted twice: {}", context());
                 assert!(!world.pods[&ordinal].terminating, "deleted what is going: {}", context());
                 assert_may_delete(world, ordinal, why, &context);
+                assert_has_handed_over(world, ordinal, &context);
             }
             Action::EvictPod { ordinal } => {
                 assert!(named.insert(ordinal), "deleted twice: {}", context());
@@ -290,6 +322,16 @@ fn assert_safe(world: &World) {
                 assert!(world.pods[&ordinal].health.is_ready(), "evicts what does not work: {}", context());
                 assert!(!world.pods[&ordinal].terminating, "evicts what is going: {}", context());
                 assert_may_delete(world, ordinal, Why::Outdated, &context);
+                assert_has_handed_over(world, ordinal, &context);
+            }
+            Action::AskHandOver { ordinal } => {
+                assert!(world.pods[&ordinal].health.is_ready(), "asks what does not work: {}", context());
+                assert!(!world.asked.contains_key(&ordinal), "asks again: {}", context());
+                assert!(!world.pods[&ordinal].terminating, "asks what is going: {}", context());
+            }
+            Action::WithdrawHandOver { ordinal } => {
+                assert!(world.asked.contains_key(&ordinal), "takes back what was not asked: {}", context());
+                assert!(world.running().contains(&ordinal), "takes back what is still wanted: {}", context());
             }
             Action::CreateClaims { .. }
             | Action::RefuseClaims { .. }
@@ -307,11 +349,21 @@ fn assert_safe(world: &World) {
             matches!(a, Action::DeletePod { why: Why::Outdated | Why::Recreate, .. } | Action::EvictPod { .. })
         };
         let updates = plan.actions.iter().filter(outdated).count();
-        assert!(plan.actions.len() - updates <= 1, "more than one step at a time: {}", context());
-        assert!(updates == 0 || updates == plan.actions.len(), "rolled out while scaling: {}", context());
+        let withdrawn = plan.actions.iter().filter(|a| matches!(a, Action::WithdrawHandOver { .. })).count();
+        let asks = plan.actions.iter().filter(|a| matches!(a, Action::AskHandOver { .. })).count();
+        let steps = plan.actions.len() - withdrawn - asks;
+        assert!(steps - updates <= 1, "more than one step at a time: {}", context());
+        assert!(updates == 0 || updates == steps, "rolled out while scaling: {}", context());
     }
     assert_highest_first(&plan, &context);
     assert_within_budget(world, &set, &plan, &context);
+}
+
+/// Where that is wished, nothing that is Ready goes unasked or before its time.
+fn assert_has_handed_over(world: &World, ordinal: u32, context: &dyn Fn() -> String) {
+    let over = world.asked.get(&ordinal) == Some(&HandOver::Over);
+    let works = world.pods[&ordinal].health.is_ready();
+    assert!(!world.hands_over || over || !works, "has not handed over: {}", context());
 }
 
 fn assert_may_create(world: &World, (ordinal, revision): (u32, Revision), context: &dyn Fn() -> String) {
@@ -411,8 +463,16 @@ pub(super) fn assert_within_budget(world: &World, set: &Snapshot, plan: &Plan, c
     let candidates = world.running().into_iter().filter(|o| *o >= partition).rev();
     let outdated = |o: &u32| world.pods[o].template != world.update || world.pods[o].misfit;
     let candidates = candidates.filter(|o| is_healthy(world, *o) && outdated(o));
-    let highest: Vec<u32> = candidates.take(taken.len()).collect();
-    assert_eq!(taken, highest, "not from the top: {}", context());
+    // What was asked to hand over has begun to, and goes first.
+    let mut candidates: Vec<u32> = candidates.collect();
+    candidates.sort_by_key(|o| world.hands_over && !world.asked.contains_key(o));
+    if world.hands_over {
+        candidates.truncate(most.saturating_sub(down));
+        assert!(taken.iter().all(|o| candidates.contains(o)), "not from the top: {}", context());
+    } else {
+        candidates.truncate(taken.len());
+        assert_eq!(taken, candidates, "not from the top: {}", context());
+    }
 }
 
 fn assert_claims_are_safe(world: &World) {
@@ -450,6 +510,8 @@ fn assert_claims_are_safe(world: &World) {
                 );
             }
             Action::DeletePod { .. }
+            | Action::AskHandOver { .. }
+            | Action::WithdrawHandOver { .. }
             | Action::EvictPod { .. }
             | Action::RollBack
             | Action::HoldDeletion

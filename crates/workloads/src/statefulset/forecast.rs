@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Budget, Deletion, GiveUp, Guard, Plan, Pod, Revision, Slot, Snapshot, Wait, plan};
+use jiff::Timestamp;
+
+use super::{Action, Budget, Deletion, GiveUp, Guard, HandOver, Plan, Pod, Revision, Slot, Snapshot, Wait, plan};
 use crate::pod::{Health, Record};
 
 /// One thing that would be done.
@@ -92,6 +94,8 @@ fn changes_pod(action: Action) -> Option<u32> {
         | Action::RefuseClaims { .. }
         | Action::RepairPod { .. }
         | Action::RepairClaims { .. }
+        | Action::AskHandOver { .. }
+        | Action::WithdrawHandOver { .. }
         | Action::GrowClaims { .. }
         | Action::LabelClaims { .. }
         | Action::RollBack
@@ -154,6 +158,7 @@ impl World<'_> {
                     misfit: false,
                     last: false,
                     guard: self.guard(),
+                    hand_over: HandOver::No,
                     available_at: None,
                 };
                 self.stuck.remove(&ordinal);
@@ -171,6 +176,8 @@ impl World<'_> {
                 }
             }),
             Action::RepairClaims { ordinal } => self.claims(ordinal, |slot| slot.claims.owners = false),
+            Action::AskHandOver { ordinal } => self.hand_over(ordinal, HandOver::Asked(Timestamp::MAX)),
+            Action::WithdrawHandOver { ordinal } => self.hand_over(ordinal, HandOver::No),
             Action::GrowClaims { ordinal } => self.claims(ordinal, |slot| slot.claims.small = false),
             Action::LabelClaims { ordinal } => self.claims(ordinal, |slot| slot.claims.unlabelled = false),
             Action::DeletePod { ordinal, .. } | Action::EvictPod { ordinal } => {
@@ -182,6 +189,10 @@ impl World<'_> {
             Action::HoldDeletion => self.set.held = true,
             Action::ReleaseDeletion => self.set.held = false,
         }
+    }
+
+    fn hand_over(&mut self, ordinal: u32, hand_over: HandOver) {
+        self.claims(ordinal, |slot| slot.pod = slot.pod.map(|pod| Pod { hand_over, ..pod }));
     }
 
     fn claims(&mut self, ordinal: u32, change: impl FnOnce(&mut Slot)) {
@@ -211,6 +222,9 @@ impl World<'_> {
         for slot in self.set.replicas.iter_mut().chain(&mut self.set.condemned) {
             slot.claims.stale = false;
             let Some(pod) = &mut slot.pod else { continue };
+            if let HandOver::Asked(_) = pod.hand_over {
+                pod.hand_over = HandOver::Over;
+            }
             if pod.terminating {
                 slot.pod = None;
             } else if pod.health != Health::Finished && !stuck.contains(&slot.ordinal) {
@@ -331,6 +345,20 @@ Settled, kept []";
         assert_eq!(told(&evicting, &[]), text);
         evicting.budget = Some(0);
         assert_eq!(told(&evicting, &[]), "Stopped(ForDisruption(1)), kept [0, 1]");
+    }
+
+    #[test]
+    fn pods_hand_over_before_they_go() {
+        let mut handing = world(Policy::OrderedReady, 2, 1, 1);
+        handing.hands_over = true;
+        let text = "\
+0: ask 1 []
+1: delete 1 (scale) []
+2: ask 0 []
+3: delete 0 (outdated) [0]
+4: create 0 new [0]
+Settled, kept []";
+        assert_eq!(told(&handing, &[]), text);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //!   for scaling down, only when all that stay are available;
 //! - no roll-out makes more pods unavailable than `maxUnavailable` allows, nor touches an ordinal below the partition;
 //! - a roll-out that evicts takes no pod that works past its disruption budget;
+//! - a pod that is Ready is asked to hand over, where that is wished, and given its time before it is taken down;
 //! - healing only ever removes a pod that is unavailable anyway and not of the revision that it should be of;
 //! - a stopped ordinal gets no pod, and nothing waits for it;
 //! - when the nodes behave, the set settles.
@@ -34,6 +35,6 @@ pub use forecast::{End, Forecast, Step, forecast, forecast_by};
 pub use plan::{Action, Plan, Wait, Why, plan};
 pub use progress::Progress;
 pub use snapshot::{
-    Budget, Claims, Deletion, GiveUp, Guard, Observed, Pod, Policy, Revision, Slot, Snapshot, Strategy,
+    Budget, Claims, Deletion, GiveUp, Guard, HandOver, Observed, Pod, Policy, Revision, Slot, Snapshot, Strategy,
 };
 pub use status::{Counts, count, is_rolled_out, status};

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Budget, Deletion, GiveUp, Guard, Pod, Policy, Revision, Slot, Snapshot, Strategy};
+use super::{Budget, Deletion, GiveUp, Guard, HandOver, Pod, Policy, Revision, Slot, Snapshot, Strategy};
 use crate::pod::{Health, Record};
 
 /// One step. Steps of a plan are done in order and the first failure ends it.
@@ -35,6 +35,14 @@ pub enum Action {
     },
     /// Take an outdated pod that works away if its disruption budget allows it.
     EvictPod {
+        ordinal: u32,
+    },
+    /// Ask a pod to hand over before it is taken down.
+    AskHandOver {
+        ordinal: u32,
+    },
+    /// Take such a request back: the pod stays.
+    WithdrawHandOver {
         ordinal: u32,
     },
     /// Let the claims of that ordinal ask for as much storage as their templates do.
@@ -89,6 +97,8 @@ pub enum Wait {
     ForBudget,
     /// Roll-out: this pod is not evicted before its disruption budget allows it.
     ForDisruption(u32),
+    /// A pod to hand over before it is taken down.
+    ForHandOver(u32),
     /// The sets that this one depends on to be ready.
     ForOthers,
 }
@@ -129,6 +139,7 @@ pub fn plan(set: &Snapshot) -> Plan {
         return plan;
     }
     live(set, &mut plan);
+    withdraw(set, &mut plan);
     // Last, since a class may refuse it, and no pod is to wait for that.
     for slot in set.replicas.iter().filter(|slot| slot.claims.small) {
         plan.act(Action::GrowClaims { ordinal: slot.ordinal });
@@ -208,6 +219,13 @@ fn replica(set: &Snapshot, slot: &Slot, plan: &mut Plan) -> Flow {
         plan.act(Action::DeletePod { ordinal, why: Why::Broken });
         return Flow::Stop;
     }
+    if set.hands_over && pod.hand_over != HandOver::No && set.is_to_go(slot) && is_unready(&pod) {
+        // It may be just because it hands over. What is unavailable anyway is not waited for any longer than that.
+        if may_go(set, slot, plan) {
+            plan.act(Action::DeletePod { ordinal, why: Why::Outdated });
+        }
+        return Flow::Stop;
+    }
     match pod.health {
         Health::Finished => {
             if pod.terminating {
@@ -276,7 +294,9 @@ fn scale_down(set: &Snapshot, plan: &mut Plan) -> Flow {
             plan.wait_for(Wait::BeforeRemoving(ordinal));
         } else {
             let why = if slot.stopped { Why::Stopped } else { Why::ScaleDown };
-            plan.act(Action::DeletePod { ordinal, why });
+            if may_go(set, slot, plan) {
+                plan.act(Action::DeletePod { ordinal, why });
+            }
         }
         if ordered {
             return Flow::Stop;
@@ -307,7 +327,9 @@ fn roll_out(set: &Snapshot, plan: &mut Plan) {
     }
     let mut outdated: Vec<&Slot> =
         set.replicas.iter().skip(partition as usize).rev().filter(|slot| is_outdated(slot)).collect();
-    outdated.sort_by_key(|slot| slot.pod.is_some_and(|pod| pod.last));
+    // What has been asked to hand over goes first: it has begun to.
+    let asked = |pod: Pod| set.hands_over && pod.hand_over != HandOver::No;
+    outdated.sort_by_key(|slot| slot.pod.map(|pod| (!asked(pod), pod.last)));
     let sick = |slot: &&Slot| slot.pod.is_none_or(|pod| !pod.is_healthy());
     let mut budget = (max_unavailable as usize).saturating_sub(set.unavailable());
     let mut budgets = set.budgets.clone();
@@ -331,7 +353,9 @@ fn roll_out(set: &Snapshot, plan: &mut Plan) {
 /// Takes an outdated pod away; one that works only with the consent of its disruption budget, where that is asked for.
 fn replace(set: &Snapshot, slot: &Slot, budgets: &mut [Budget], plan: &mut Plan) -> Flow {
     let Some(pod) = slot.pod.filter(|pod| set.evicts && pod.health.is_ready()) else {
-        plan.delete_once(slot.ordinal);
+        if may_go(set, slot, plan) {
+            plan.delete_once(slot.ordinal);
+        }
         return Flow::Continue;
     };
     let allowed = match pod.guard {
@@ -343,8 +367,41 @@ fn replace(set: &Snapshot, slot: &Slot, budgets: &mut [Budget], plan: &mut Plan)
         plan.wait_for(Wait::ForDisruption(slot.ordinal));
         return Flow::Stop;
     }
-    plan.act(Action::EvictPod { ordinal: slot.ordinal });
+    if may_go(set, slot, plan) {
+        plan.act(Action::EvictPod { ordinal: slot.ordinal });
+    }
     Flow::Continue
+}
+
+/// Whether a pod may be taken down as far as handing over goes. One that is Ready is asked first, and then waited for.
+fn may_go(set: &Snapshot, slot: &Slot, plan: &mut Plan) -> bool {
+    let Some(pod) = slot.pod.filter(|_| set.hands_over) else { return true };
+    match pod.hand_over {
+        HandOver::Over => true,
+        HandOver::No if !pod.health.is_ready() => true,
+        HandOver::No => {
+            plan.act(Action::AskHandOver { ordinal: slot.ordinal });
+            false
+        }
+        HandOver::Asked(_) => {
+            plan.wait_for(Wait::ForHandOver(slot.ordinal));
+            false
+        }
+    }
+}
+
+/// Takes back what was asked of pods that are to stay after all.
+fn withdraw(set: &Snapshot, plan: &mut Plan) {
+    for slot in &set.replicas {
+        let asked = slot.pod.is_some_and(|pod| pod.hand_over != HandOver::No && !pod.terminating);
+        if asked && !(set.hands_over && set.is_to_go(slot)) && !plan.takes(slot.ordinal) {
+            plan.act(Action::WithdrawHandOver { ordinal: slot.ordinal });
+        }
+    }
+}
+
+fn is_unready(pod: &Pod) -> bool {
+    !pod.terminating && matches!(pod.health, Health::Pending | Health::Starting)
 }
 
 fn is_outdated(slot: &Slot) -> bool {
@@ -354,12 +411,16 @@ fn is_outdated(slot: &Slot) -> bool {
 /// The first moment at which a Ready pod becomes available, or the roll-out runs out of time.
 fn wake_at(set: &Snapshot) -> Option<Timestamp> {
     let slots = set.replicas.iter().chain(&set.condemned);
-    let available = slots.filter_map(|slot| slot.pod?.available_at);
+    let available = slots.clone().filter_map(|slot| slot.pod?.available_at);
+    let handed_over = slots.filter_map(|slot| match slot.pod?.hand_over {
+        HandOver::Asked(end) if set.hands_over => Some(end),
+        HandOver::Asked(_) | HandOver::No | HandOver::Over => None,
+    });
     let over = match set.give_up {
         GiveUp::At(end) => Some(end),
         GiveUp::Never | GiveUp::Now => None,
     };
-    available.chain(over).min()
+    available.chain(handed_over).chain(over).min()
 }
 
 impl Budget {
@@ -382,10 +443,14 @@ impl Plan {
 
     /// A pod that failed or is broken is deleted once only.
     fn delete_once(&mut self, ordinal: u32) {
-        let planned = self.actions.iter().any(|a| matches!(a, Action::DeletePod { ordinal: o, .. } if *o == ordinal));
-        if !planned {
+        if !self.takes(ordinal) {
             self.act(Action::DeletePod { ordinal, why: Why::Outdated });
         }
+    }
+
+    /// Whether that pod is deleted.
+    fn takes(&self, ordinal: u32) -> bool {
+        self.actions.iter().any(|a| matches!(a, Action::DeletePod { ordinal: o, .. } if *o == ordinal))
     }
 
     /// Nothing to do and nothing to wait for.
@@ -434,6 +499,13 @@ impl Snapshot {
     /// it for good).
     fn may_recover(&self, slot: &Slot, pod: &Pod) -> bool {
         !pod.is_healthy() && pod.health != Health::Finished && !self.is_broken(slot, pod)
+    }
+
+    /// Whether the pod of a wanted ordinal is to be taken down sooner or later, as everything is asked for now.
+    fn is_to_go(&self, slot: &Slot) -> bool {
+        let Strategy::RollingUpdate { partition, .. } = self.strategy else { return slot.stopped };
+        let index = self.replicas.partition_point(|other| other.ordinal < slot.ordinal);
+        slot.stopped || !self.paused && index >= partition as usize && is_outdated(slot)
     }
 
     /// Whether waiting for this pod is waiting in vain, and a new one would be another: it is not of the revision that

@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
     use crate::pod::{Health, Record};
-    use crate::statefulset::{Claims, Guard, Pod, Policy, Revision, Slot};
+    use crate::statefulset::{Claims, Guard, HandOver, Pod, Policy, Revision, Slot};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")
@@ -168,6 +168,7 @@ mod tests {
             misfit: false,
             last: false,
             guard: Guard::Free,
+            hand_over: HandOver::No,
             available_at: None,
         };
         let slot = |(ordinal, letter)| Slot {
@@ -186,6 +187,7 @@ mod tests {
             heals: true,
             give_up: GiveUp::Never,
             waits_for_others: false,
+            hands_over: false,
             evicts: false,
             budgets: vec![],
             current: Revision::CURRENT,

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as PodObject};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use stead_machinery::hand_over;
 use stead_machinery::selector::Selector;
 
 use super::{Progress, claims, identity, wishes};
@@ -115,6 +116,29 @@ impl Budget {
     }
 }
 
+/// How far a pod is with handing over before it is taken down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HandOver {
+    /// It was not asked.
+    #[default]
+    No,
+    /// It was asked, and may take until then.
+    Asked(Timestamp),
+    /// It has answered, or its time is over.
+    Over,
+}
+
+impl HandOver {
+    fn of(pod: &PodObject, seconds: u32, now: Timestamp) -> Self {
+        let annotation = |key: &str| pod.metadata.annotations.as_ref()?.get(key).map(String::as_str);
+        let Some(asked) = annotation(hand_over::REQUESTED).and_then(|text| text.parse::<Timestamp>().ok()) else {
+            return Self::No;
+        };
+        let end = asked.checked_add(SignedDuration::from_secs(seconds.into())).unwrap_or(Timestamp::MAX);
+        if annotation(hand_over::DONE).is_some() || now >= end { Self::Over } else { Self::Asked(end) }
+    }
+}
+
 /// A pod that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pod {
@@ -129,6 +153,7 @@ pub struct Pod {
     /// A roll-out takes it after all others, see [`wishes::UPDATE_LAST`].
     pub last: bool,
     pub guard: Guard,
+    pub hand_over: HandOver,
     /// When a pod that is `Ready` will be `Available`.
     pub available_at: Option<Timestamp>,
 }
@@ -192,6 +217,8 @@ pub struct Snapshot {
     pub give_up: GiveUp,
     /// Another set that this one depends on is not ready, see [`wishes::DEPENDS_ON`].
     pub waits_for_others: bool,
+    /// Pods that work hand over before they are taken down, see [`wishes::hands_over`].
+    pub hands_over: bool,
     /// Roll-outs evict pods that work, see [`wishes::EVICT`].
     pub evicts: bool,
     /// The disruption budgets of its namespace, for a set that evicts.
@@ -282,6 +309,7 @@ impl Observed<'_> {
             heals: wishes::heals(set),
             give_up: GiveUp::Never,
             waits_for_others: self.waits_for_others,
+            hands_over: wishes::hands_over(set),
             evicts: wishes::evicts(set),
             budgets: self.budgets.iter().map(|budget| Budget::of(budget)).collect(),
             current: if self.current == self.update { Revision::UPDATE } else { Revision::CURRENT },
@@ -323,6 +351,7 @@ impl Observed<'_> {
             misfit: !identity::storage_matches(self.set, object, ordinal),
             last: false,
             guard: Guard::Free,
+            hand_over: HandOver::of(object, wishes::hand_over_seconds(self.set), self.now),
             available_at: available_at(object, min_ready).filter(|_| health == Health::Ready),
         }
     }

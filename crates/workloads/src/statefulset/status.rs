@@ -45,6 +45,8 @@ pub fn count(set: &Snapshot, done: &[Action]) -> Counts {
             | Action::RefuseClaims { .. }
             | Action::RepairPod { .. }
             | Action::RepairClaims { .. }
+            | Action::AskHandOver { .. }
+            | Action::WithdrawHandOver { .. }
             | Action::GrowClaims { .. }
             | Action::LabelClaims { .. }
             | Action::RollBack

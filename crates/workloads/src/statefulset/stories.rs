@@ -5,7 +5,7 @@
 //! not those of the claim templates.
 
 use super::world::{Miniature, World, words};
-use super::{Claims, Deletion, GiveUp, Plan, Policy, Strategy, Wait, plan};
+use super::{Claims, Deletion, GiveUp, HandOver, Plan, Policy, Strategy, Wait, plan};
 use crate::pod::{Health, Record};
 
 /// The one place that knows the types. Every test is a table: the left column is the story, the rest is expected.
@@ -53,6 +53,8 @@ pub(super) fn happen(world: &mut World, event: &str) {
         "others-ready" => world.waits_for_others = false,
         "reserve" => world.reserved.push(n),
         "unreserve" => world.reserved.clear(),
+        "hand-over" => world.hands_over = true,
+        "handed-over" => drop(world.asked.insert(n, HandOver::Over)),
         "evicts" => world.evicts = true,
         "budget" => (world.budget, world.evicted) = (Some(n), 0),
         "stop" => world.stopped.push(n),
@@ -75,7 +77,10 @@ pub(super) fn happen(world: &mut World, event: &str) {
         "unready" => pod(world, n).health = Health::Starting,
         "fail" => pod(world, n).health = Health::Finished,
         "evict" => pod(world, n).terminating = true,
-        "gone" => drop(world.pods.remove(&n)),
+        "gone" => {
+            world.pods.remove(&n);
+            world.asked.remove(&n);
+        }
         // The set asks for other claims from now on.
         "other-claims" => world.pods.values_mut().for_each(|pod| pod.misfit = true),
         "adopt-misfit" => {
@@ -155,6 +160,7 @@ pub(super) fn show(plan: &Plan) -> String {
         Wait::ForOldClaim(n) => format!("wait claim {n}"),
         Wait::BeforeRemoving(n) => format!("hold {n}"),
         Wait::ForBudget => "wait budget".to_owned(),
+        Wait::ForHandOver(n) => format!("wait hand-over {n}"),
         Wait::ForDisruption(n) => format!("wait disruption {n}"),
         Wait::ForOthers => "wait others".to_owned(),
     });
@@ -599,6 +605,73 @@ mod ordered {
              budget 1          | R0 R2    | evict 0
              gone 0            | . R2     | create 0 new
              ready 0, scale 1  | R2 R2    | delete 1 (scale)",
+        );
+    }
+
+    #[test]
+    fn a_pod_that_works_hands_over_before_a_roll_out_takes_it() {
+        tell(
+            "scale 1           |          | create 0 new
+             ready 0, scale 2  | R0       | create 1 new
+             ready 1, hand-over, image 1 | R0 R0 | ask 1
+             tick              | R0 R0    | wait hand-over 1
+             handed-over 1     | R0 R0    | delete 1 (outdated)
+             gone 1            | R0       | create 1 new
+             image 2           | R0 p1    | delete 1 (broken)
+             gone 1            | R0       | create 1 new
+             ready 1           | R0 R2    | ask 0
+             image 0           | R0 R2    | ask 1, withdraw 0
+             pause             | R0 R2    | withdraw 1
+             resume            | R0 R2    | ask 1
+             handed-over 1     | R0 R2    | delete 1 (outdated)",
+        );
+    }
+
+    #[test]
+    fn a_pod_that_works_hands_over_before_it_is_scaled_away_or_stopped() {
+        tell(
+            "scale 1           |          | create 0 new
+             ready 0, scale 2  | R0       | create 1 new
+             ready 1, hand-over, scale 1 | R0 R0 | ask 1
+             scale 2           | R0 R0    | withdraw 1
+             stop 1            | R0 R0    | ask 1
+             unready 1         | R0 s0    | wait hand-over 1
+             handed-over 1     | R0 s0    | delete 1 (stopped)
+             gone 1, unstop    | R0       | create 1 new
+             scale 1           | R0 p0    | delete 1 (scale)",
+        );
+    }
+
+    #[test]
+    fn what_stops_being_ready_because_it_hands_over_holds_nothing_up() {
+        tell(
+            "scale 1           |          | create 0 new
+             ready 0, scale 2  | R0       | create 1 new
+             ready 1, hand-over, image 1 | R0 R0 | ask 1
+             unready 1         | R0 s0    | wait hand-over 1
+             handed-over 1     | R0 s0    | delete 1 (outdated)
+             gone 1            | R0       | create 1 new",
+        );
+    }
+
+    #[test]
+    fn what_was_asked_goes_before_what_leads_by_then() {
+        tell(
+            "scale 1           |          | create 0 new
+             ready 0, scale 2  | R0       | create 1 new
+             ready 1, lead 0, hand-over, image 1 | R0 R0 | ask 1
+             lead 1, handed-over 1 | R0 R0 | delete 1 (outdated)",
+        );
+    }
+
+    #[test]
+    fn nobody_is_asked_before_the_budgets_allow_it() {
+        tell(
+            "scale 1           |          | create 0 new
+             ready 0, hand-over, evicts, budget 0, image 1 | R0 | wait disruption 0
+             budget 1          | R0       | ask 0
+             handed-over 0, budget 0 | R0 | wait disruption 0
+             budget 1          | R0       | evict 0",
         );
     }
 

@@ -12,14 +12,17 @@
 //! | `stead.dev/update-last` | a label selector | pods with these labels are updated after all others |
 //! | `stead.dev/overrides` | YAML: ordinals to patches | the pods of these ordinals are made from a patched template |
 //! | `stead.dev/evict` | `"true"` | roll-outs evict pods that work, so that disruption budgets hold |
+//! | `stead.dev/hand-over` | `'["cmd", "arg"]'` or `"wait"` | pods that work hand over before they are taken down |
+//! | `stead.dev/hand-over-seconds`, `-container` | `"30"`, a name | how long that may take, and where the command runs |
 //! | `stead.dev/grow-claims` | `"true"` | claim templates may grow and be added, and the claims follow |
 //!
 //! A value that cannot be understood counts as not given, but for overrides: while those cannot be understood, pods are
 //! neither made nor replaced for them.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use serde_json::{Value, json};
+use stead_machinery::hand_over;
 use stead_machinery::ordinals::Ordinals;
 use stead_machinery::overrides::Overrides;
 use stead_machinery::selector::Selector;
@@ -102,6 +105,33 @@ pub fn overrides(set: &StatefulSet) -> Result<Overrides, String> {
 #[must_use]
 pub fn evicts(set: &StatefulSet) -> bool {
     is_true(set, EVICT)
+}
+
+/// Whether pods that work are asked to hand over before they are taken down.
+#[must_use]
+pub fn hands_over(set: &StatefulSet) -> bool {
+    annotation(set, hand_over::HAND_OVER).and_then(hand_over::how).is_some()
+}
+
+/// How long handing over may take.
+#[must_use]
+pub fn hand_over_seconds(set: &StatefulSet) -> u32 {
+    annotation(set, hand_over::SECONDS).and_then(hand_over::seconds).unwrap_or(hand_over::SECONDS_DEFAULT)
+}
+
+/// The annotations that ask a pod to hand over, as the set says it; nothing takes a request back.
+#[must_use]
+pub fn hand_over_request(set: &StatefulSet, now: Option<Timestamp>) -> Value {
+    let of_set = |key| now.and_then(|_| annotation(set, key));
+    // To the millisecond: the time tells requests apart.
+    let now = now.map(|now| Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now).to_string());
+    json!({
+        hand_over::REQUESTED: now,
+        hand_over::DONE: null,
+        hand_over::HAND_OVER: of_set(hand_over::HAND_OVER),
+        hand_over::SECONDS: of_set(hand_over::SECONDS),
+        hand_over::CONTAINER: of_set(hand_over::CONTAINER),
+    })
 }
 
 #[must_use]

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::{
-    Action, Budget, Claims, Deletion, GiveUp, Guard, Plan, Pod, Policy, Revision, Slot, Snapshot, Strategy, Why, count,
+    Action, Budget, Claims, Deletion, GiveUp, Guard, HandOver, Plan, Pod, Policy, Revision, Slot, Snapshot, Strategy,
+    Why, count,
 };
 use crate::pod::{Health, Record};
 
@@ -23,6 +26,9 @@ impl Miniature {
         Self { health, record, terminating: false, template, misfit: false }
     }
 }
+
+/// When pods that were asked to hand over have to be done.
+pub(super) const END: Timestamp = Timestamp::MAX;
 
 /// Everything there is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +50,9 @@ pub(super) struct World {
     pub(super) reserved: Vec<u32>,
     /// Ordinals whose pods are taken down and not made again.
     pub(super) stopped: Vec<u32>,
+    /// Pods hand over before they are taken down; those that were asked, and those that have answered.
+    pub(super) hands_over: bool,
+    pub(super) asked: BTreeMap<u32, HandOver>,
     /// Roll-outs evict, and a budget over all pods allows so many evictions until the nodes have done their part.
     pub(super) evicts: bool,
     pub(super) budget: Option<u32>,
@@ -76,6 +85,8 @@ impl World {
             waits_for_others: false,
             reserved: Vec::new(),
             stopped: Vec::new(),
+            hands_over: false,
+            asked: BTreeMap::new(),
             evicts: false,
             budget: None,
             evicted: 0,
@@ -101,6 +112,7 @@ impl World {
                 damaged: false,
                 misfit: pod.misfit,
                 last: self.leader == Some(ordinal),
+                hand_over: self.asked.get(&ordinal).copied().unwrap_or_default(),
                 guard: self.budget.map_or(Guard::Free, |_| Guard::Budget(0)),
                 available_at: None,
             }),
@@ -117,6 +129,7 @@ impl World {
             heals: self.heals,
             give_up: self.give_up,
             waits_for_others: self.waits_for_others,
+            hands_over: self.hands_over,
             evicts: self.evicts,
             budgets: self
                 .budget
@@ -162,6 +175,12 @@ impl World {
                 Action::DeletePod { ordinal, .. } => {
                     self.pods.get_mut(&ordinal).expect("only what exists is deleted").terminating = true;
                 }
+                Action::AskHandOver { ordinal } => {
+                    assert!(self.asked.insert(ordinal, HandOver::Asked(END)).is_none(), "asked twice");
+                }
+                Action::WithdrawHandOver { ordinal } => {
+                    self.asked.remove(&ordinal).expect("only what was asked is taken back");
+                }
                 Action::EvictPod { ordinal } => {
                     self.pods.get_mut(&ordinal).expect("only what exists is evicted").terminating = true;
                     self.evicted += 1;
@@ -191,6 +210,9 @@ impl World {
     /// The nodes do their part: pods become available unless their template is broken, terminating ones go.
     pub(super) fn nodes_behave(&mut self) {
         self.pods.retain(|_, pod| !pod.terminating);
+        let pods = &self.pods;
+        self.asked.retain(|ordinal, _| pods.contains_key(ordinal));
+        self.asked.values_mut().for_each(|asked| *asked = HandOver::Over);
         self.evicted = 0;
         let (broken, misfits_break) = (self.broken, self.misfits_break);
         for pod in self.pods.values_mut().filter(|pod| pod.health != Health::Finished) {
@@ -216,6 +238,8 @@ pub(super) fn words(action: Action) -> String {
         Action::RepairClaims { ordinal } => format!("owners {ordinal}"),
         Action::DeletePod { ordinal, why: Why::Finished } => format!("delete {ordinal} (finished)"),
         Action::DeletePod { ordinal, why: Why::ScaleDown } => format!("delete {ordinal} (scale)"),
+        Action::AskHandOver { ordinal } => format!("ask {ordinal}"),
+        Action::WithdrawHandOver { ordinal } => format!("withdraw {ordinal}"),
         Action::EvictPod { ordinal } => format!("evict {ordinal}"),
         Action::DeletePod { ordinal, why: Why::Stopped } => format!("delete {ordinal} (stopped)"),
         Action::DeletePod { ordinal, why: Why::Outdated } => format!("delete {ordinal} (outdated)"),

@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use stead_machinery::hand_over;
 use stead_machinery::quantity::Quantity;
 
 use super::{CLAIM_SIZES, GOOD_REVISION, MAX_UNAVAILABLE, PARTITION, PROGRESS, Share};
@@ -123,6 +124,7 @@ impl Asked {
             (wishes::RESERVED, "the cluster's own controller makes these pods again"),
             (wishes::STOPPED, "the cluster's own controller makes these pods again"),
             (wishes::OVERRIDES, "the cluster's own controller makes pods from the template alone"),
+            (hand_over::HAND_OVER, "only a stead's own controller asks pods, and its nodes run the command"),
             (wishes::EVICT, "only a stead's own controller asks disruption budgets"),
             (wishes::DEPENDS_ON, "the cluster's own controller makes the first pod without asking"),
             (

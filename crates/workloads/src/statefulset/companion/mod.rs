@@ -134,6 +134,7 @@ pub fn built_in(set: &Snapshot, share: Share) -> Plan {
         heals: false,
         give_up: GiveUp::Never,
         waits_for_others: false,
+        hands_over: false,
         evicts: false,
         replicas: slots(&set.replicas),
         condemned: slots(&set.condemned),
@@ -170,7 +171,10 @@ fn is_ours(set: &Snapshot, share: Share, action: Action) -> bool {
         | Action::LabelClaims { .. }
         | Action::DeletePod { why: Why::Finished | Why::Stopped, .. } => false,
         Action::DeletePod { why: Why::Outdated, .. } => share == Share::RollOuts,
-        Action::DeletePod { why: Why::Recreate, .. } | Action::EvictPod { .. } => false,
+        Action::DeletePod { why: Why::Recreate, .. }
+        | Action::EvictPod { .. }
+        | Action::AskHandOver { .. }
+        | Action::WithdrawHandOver { .. } => false,
         Action::DeletePod { ordinal, why: Why::Broken } => {
             share != Share::Rest && comes_back_another(set, share, ordinal)
         }
