@@ -551,3 +551,70 @@ fn pod_security() {
         ]
     );
 }
+
+#[test]
+fn wishes_of_a_set_that_cannot_be_understood_are_told() {
+    let world = World::new();
+    let fixed = Fixed::new("", 0);
+    let warned = |key: &str, value: &str| {
+        let mut set = json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": {"name": "web", "namespace": "obj", "uid": "1", "annotations": {key: value}},
+            "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {
+                "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]},
+            }},
+        });
+        with_context(&world, &fixed, "abcde", |ctx| create(kind_of(&set.clone()), &mut set, ctx)).unwrap()
+    };
+    for (key, value) in [
+        ("heal", "false"),
+        ("paused", "true"),
+        ("progress-deadline-seconds", "600"),
+        ("reserve-ordinals", "1,4-6"),
+        ("stop-ordinals", ""),
+        ("depends-on", "db, queue"),
+        ("update-last", "role=leader"),
+        ("evict", "true"),
+        ("grow-claims", "true"),
+        ("hand-over", "wait"),
+        ("hand-over-seconds", "5"),
+        ("hand-over-container", "c"),
+        ("overrides", "0: {spec: {containers: [{name: c, image: \"i:2\"}]}}"),
+        ("rolled-back-from", "web-1"),
+    ] {
+        assert_eq!(warned(&format!("stead.dev/{key}"), value), Vec::<String>::new(), "{key}");
+    }
+    assert_eq!(warned("example.com/paused", "yes"), Vec::<String>::new(), "others' annotations are others' business");
+    for (key, value, expected) in [
+        ("heal", "no", "\"no\" counts as not given: \"true\" or \"false\" is expected"),
+        ("progress-deadline-seconds", "10m", "\"10m\" counts as not given: a number of seconds above 0 is expected"),
+        (
+            "stop-ordinals",
+            "1;2",
+            "\"1;2\" counts as not given: a list of ordinals and ranges such as \"1,4-6\" is expected",
+        ),
+        (
+            "hand-over",
+            "leave",
+            "\"leave\" counts as not given: a command as a JSON list such as [\"redis-cli\", \"failover\"], or \"wait\", is expected",
+        ),
+        ("hand-over-seconds", "9999", "\"9999\" counts as not given: a number of seconds from 1 to 3600 is expected"),
+        ("hand-over-container", "d", "\"d\" counts as not given: the name of a container of the template is expected"),
+        ("pause", "true", "there is no such annotation for StatefulSets, and it does nothing"),
+        (
+            "overrides",
+            "0: {metadata: {labels: {a: x}}}",
+            "pods are neither made nor replaced with these overrides: \"0\": the label a is not for a patch to change: the set knows its pods by it",
+        ),
+        (
+            "overrides",
+            "0: {spec: {containers: [{name: c, resources: {requests: {cpu: -1}}}]}}",
+            "the pods of \"0\" will be refused: spec.template.spec.containers[0].resources.requests[cpu]: Invalid value: \"-1\": must be greater than or equal to 0",
+        ),
+    ] {
+        assert_eq!(
+            warned(&format!("stead.dev/{key}"), value),
+            [format!("metadata.annotations[stead.dev/{key}]: {expected}")]
+        );
+    }
+}

@@ -20,6 +20,7 @@ mod service;
 mod stateful_set;
 mod storage;
 mod volume;
+mod wishes;
 
 use serde_json::Value;
 use stead_api::{Kind, Subresource};

@@ -31,6 +31,7 @@ const MEND: &str =
     "add a template of another name, or delete the set with --cascade=orphan and create it anew with the new templates";
 
 pub(super) fn stateful_set(object: &Value, old: Option<&Value>, judge: &mut Judge<'_>) {
+    super::wishes::warn(object, judge);
     let path = Path::new("spec");
     let spec = object.at("spec");
     let before = old.map(|old| old.at("spec"));
