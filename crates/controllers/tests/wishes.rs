@@ -1,5 +1,7 @@
 //! What a set can ask for beyond upstream's API, against the real API server with simulated nodes.
 
+#![allow(clippy::too_many_lines, reason = "stories from the beginning to the end")]
+
 mod common;
 
 use common::{Cluster, NS, web};
