@@ -12,6 +12,7 @@ use super::{Target, render};
 use crate::chain::Call;
 use crate::decode;
 use crate::negotiate;
+use crate::objects;
 use crate::options::WriteOptions;
 use crate::response::{self, Answer};
 use crate::server::ApiServer;
@@ -91,7 +92,7 @@ async fn admit_and_put(
         return Err(ApiError::invalid(target.kind, "", &errors));
     }
     let put = write::Put { kind, key: target.key(), expect: Expect::Absent, dry_run: options.dry_run };
-    match write::put(server, put, &object).await? {
+    match write::put(server, put, objects::encode(&object)).await? {
         Outcome::Done(entry) => Ok(Created { entry, warnings }),
         Outcome::Unmet => {
             write::release(server, kind, &object, None, options.dry_run);

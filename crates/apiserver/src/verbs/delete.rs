@@ -115,7 +115,7 @@ async fn attempt(
         Decision::Mark(new) => {
             let expect = Expect::Modified(entry.modified);
             let put = write::Put { kind, key: target.key(), expect, dry_run: options.dry_run };
-            Ok(match write::put(server, put, &new).await? {
+            Ok(match write::put(server, put, objects::encode(&new)).await? {
                 Outcome::Done(entry) => Some(Deleted { entry, object: new, gone: false }),
                 Outcome::Unmet => None,
             })

@@ -1,5 +1,6 @@
 //! Update: read, change, admit, put if unchanged; again when somebody was faster. PUT and every patch go this way.
 
+use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
 use stead_api::{Subresource, convert};
@@ -103,15 +104,17 @@ impl Change<'_> {
             })?,
         };
         let changed = |entry| Some(Changed { entry, warnings });
-        if same(&new, &old) {
+        let value = objects::encode(&new);
+        // What is stored was encoded the same way: nothing would be written.
+        if value == entry.value {
             return Ok(changed(entry));
         }
         if is_over(&new) {
-            return Ok(self.finish(server, &entry, &new).await?.and_then(changed));
+            return Ok(self.finish(server, &entry, &new, value).await?.and_then(changed));
         }
         let expect = Expect::Modified(entry.modified);
         let put = write::Put { kind: storage, key: self.target.key(), expect, dry_run: self.dry_run };
-        match write::put(server, put, &new).await? {
+        match write::put(server, put, value).await? {
             Outcome::Done(mut now) => {
                 now.created = entry.created;
                 write::release(server, storage, &old, Some(&new), self.dry_run);
@@ -125,10 +128,16 @@ impl Change<'_> {
     }
 
     /// The last finalizer of a deleted object is gone: so is the object.
-    async fn finish(&self, server: &ApiServer, entry: &Entry, new: &Value) -> Result<Option<Entry>, ApiError> {
+    async fn finish(
+        &self,
+        server: &ApiServer,
+        entry: &Entry,
+        new: &Value,
+        value: Bytes,
+    ) -> Result<Option<Entry>, ApiError> {
         let storage = self.target.kind.storage_kind();
         let mut last = entry.clone();
-        last.value = objects::encode(new);
+        last.value = value;
         if self.dry_run {
             return Ok(Some(last));
         }
@@ -171,9 +180,4 @@ fn is_over(object: &Value) -> bool {
         && none(&metadata["finalizers"])
         && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
         && (object["kind"] != "Namespace" || none(&object["spec"]["finalizers"]))
-}
-
-/// Whether nothing would be written.
-fn same(new: &Value, old: &Value) -> bool {
-    objects::encode(new) == objects::encode(old)
 }

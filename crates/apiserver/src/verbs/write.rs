@@ -11,7 +11,6 @@ use stead_store::{Durability, Entry, Expect, StoreError, Write};
 
 use super::Target;
 use crate::chain::Identity;
-use crate::objects;
 use crate::server::ApiServer;
 
 /// Upstream's alphabet of generated names: no vowels, so no words.
@@ -86,9 +85,8 @@ pub(crate) enum Outcome {
     Unmet,
 }
 
-/// Encodes and writes an object in its stored form. A dry run looks whether it could.
-pub(crate) async fn put(server: &ApiServer, put: Put, object: &Value) -> Result<Outcome, ApiError> {
-    let value = objects::encode(object);
+/// Writes an object in its stored form. A dry run looks whether it could.
+pub(crate) async fn put(server: &ApiServer, put: Put, value: Bytes) -> Result<Outcome, ApiError> {
     let key = Bytes::from(put.key);
     if put.dry_run {
         let here = server.0.store.get(&key).await.map_err(store_failed)?;
