@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use stead_apiserver::ApiServer;
 use stead_store::Store;
 use tokio::time::sleep;
 
 use crate::parts::{self, PROCESSES};
 use crate::profile::LATE_MAX_MS;
 use crate::rng::Rng;
+use crate::run::open;
 use crate::world::{Part, World};
 
 /// How far a clock jumps at most.
@@ -20,19 +20,36 @@ const DISK_FULL_MAX_MS: u64 = 6000;
 const RIVAL_MAX_MS: u64 = 40_000;
 /// How long a node is cut off at most: longer than it takes until its pods are evicted.
 const CUT_OFF_MAX_MS: u64 = 500_000;
+const STORM_MAX_MS: u64 = 40_000;
+/// How long the API server is away at most.
+const AWAY_MAX_MS: u64 = 8000;
+/// Between two tries to start it.
+const OPEN_AGAIN: Duration = Duration::from_millis(500);
+/// How long a node is dark at most.
+const DARK_MAX_MS: u64 = 300_000;
+/// What a part may see late while it sees everything else in time; the first stands for everything.
+const LATE: &[&str] = &["", "", "pods", "statefulsets", "persistentvolumeclaims", "persistentvolumes", "nodes"];
 /// Numbers of the second processes of a part begin here.
 const RIVALS: u32 = 1000;
 
 /// Starts every kind of fault that the seed has.
-pub(crate) fn start(world: &Arc<World>, server: &ApiServer, store: &Arc<dyn Store>) {
+pub(crate) fn start(world: &Arc<World>, store: &Arc<dyn Store>) {
     let profile = &world.profile;
     every(world, "late", profile.late, |world, rng| {
-        let part = any_part(rng);
+        let (part, resource) = (any_part(rng), *rng.pick(LATE));
         let by = rng.spread(LATE_MAX_MS);
-        world.say(&format!("watches of {part:?} are late by {by:?}"));
-        world.make_late(part, by);
+        world.say(&format!("watches of {part:?} {resource} are late by {by:?}"));
+        world.make_late(part, resource, by);
         async {}
     });
+    every(world, "storm", profile.storm, |world, rng| {
+        let (part, time) = (any_part(rng), rng.spread(STORM_MAX_MS));
+        world.say(&format!("every change of {part:?} meets a conflict for {time:?}"));
+        world.storm(part, time);
+        async {}
+    });
+    restarts(world, store);
+    power_cuts(world);
     every(world, "clock", profile.clock_jump, |world, rng| {
         let mut parts = vec![Part::Server, any_part(rng)];
         parts.extend((0..world.profile.nodes).map(Part::Node));
@@ -61,14 +78,52 @@ pub(crate) fn start(world: &Arc<World>, server: &ApiServer, store: &Arc<dyn Stor
             let _ = store.compact(store.revision()).await;
         }
     });
-    let server = server.clone();
     let mut number = RIVALS;
     every(world, "rival", profile.second_leader, move |world, rng| {
         let part = *rng.pick(&[Part::Sets, Part::Sets, Part::Claims, Part::Upkeep]);
         number += 1;
-        parts::rival(world.clone(), server.clone(), part, number, rng.spread(RIVAL_MAX_MS))
+        parts::rival(world.clone(), part, number, rng.spread(RIVAL_MAX_MS))
     });
-    every(world, "partition", profile.partition, |world, rng| {
+    cut_offs(world);
+}
+
+fn restarts(world: &Arc<World>, store: &Arc<dyn Store>) {
+    let on = store.clone();
+    every(world, "restart", world.profile.restart, move |world, rng| {
+        let away = rng.spread(AWAY_MAX_MS);
+        world.say(&format!("the server is away for {away:?}"));
+        world.serve(None);
+        let (world, store) = (world.clone(), on.clone());
+        async move {
+            sleep(away).await;
+            loop {
+                match open(&store).await {
+                    Ok(server) => return world.serve(Some(server)),
+                    // The disk may be full.
+                    Err(error) => world.say(&format!("the server does not start: {error:#}")),
+                }
+                sleep(OPEN_AGAIN).await;
+            }
+        }
+    });
+}
+
+fn power_cuts(world: &Arc<World>) {
+    every(world, "power", world.profile.power, |world, rng| {
+        let node = rng.below(u64::from(world.profile.nodes)) as u8;
+        let time = rng.spread(DARK_MAX_MS);
+        world.say(&format!("node-{node} is without power for {time:?}"));
+        world.switch_off(node, true);
+        let world = world.clone();
+        async move {
+            sleep(time).await;
+            world.switch_off(node, false);
+        }
+    });
+}
+
+fn cut_offs(world: &Arc<World>) {
+    every(world, "partition", world.profile.partition, |world, rng| {
         let node = rng.below(u64::from(world.profile.nodes)) as u8;
         let time = rng.spread(CUT_OFF_MAX_MS);
         world.say(&format!("node-{node} is cut off for {time:?}"));

@@ -10,6 +10,7 @@
 // Tools for tests: what panics here has found a fault of the simulator.
 #![allow(missing_debug_implementations)]
 
+mod campaign;
 mod chaos;
 mod disk;
 mod line;
@@ -17,11 +18,15 @@ mod model;
 mod nodes;
 mod parts;
 mod people;
+mod plant;
 mod profile;
 mod rng;
 mod rules;
 mod run;
 mod settle;
+mod views;
 mod world;
 
-pub use run::{Outcome, run};
+pub use campaign::{Campaign, Report, range};
+pub use plant::{BUGS, Bug, Plant};
+pub use run::{Outcome, run, run_with};

@@ -1,5 +1,6 @@
 //! The line between one part and the API server: where requests, answers and watch events are lost, late or double.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,16 +15,22 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use kube::client::Body;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use stead_apiserver::InProcess;
+use stead_apiserver::{ApiBody, Identity, InProcess};
 use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Service};
 
+use crate::plant::{Lens, resource_of};
 use crate::rng::Rng;
 use crate::world::{ACTOR, Actor, Part, World};
 
 /// How long a slow request takes at most, there and back each.
 const SLOW_MAX_MS: u64 = 3000;
+/// So many changes of a thousand are refused while conflicts storm.
+const STORM_CONFLICTS: u64 = 850;
 /// How long any request takes at most otherwise.
 const USUAL_MAX_MS: u64 = 4;
 
@@ -32,7 +39,6 @@ pub(crate) type LineBody = UnsyncBoxBody<Bytes, BoxError>;
 /// One process' way to the API server.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
-    inner: InProcess,
     pub(crate) world: Arc<World>,
     pub(crate) actor: Actor,
     gate: Arc<Gate>,
@@ -44,6 +50,8 @@ struct Gate {
     dead: AtomicBool,
     crashed: Notify,
     rng: Rng,
+    /// What the process sees and does wrong, when a bug is planted in it.
+    lens: Option<Lens>,
 }
 
 /// What happens to one request.
@@ -60,9 +68,11 @@ enum Fault {
 
 impl Line {
     #[must_use]
-    pub(crate) fn new(inner: InProcess, world: Arc<World>, actor: Actor) -> Self {
+    pub(crate) fn new(world: Arc<World>, actor: Actor) -> Self {
         let rng = world.rng(&format!("line of {actor}"));
-        Self { inner, world, actor, gate: Arc::new(Gate { dead: AtomicBool::new(false), crashed: Notify::new(), rng }) }
+        let lens = Lens::of(world.plant, actor.part, world.rng(&format!("lens of {actor}")));
+        let gate = Gate { dead: AtomicBool::new(false), crashed: Notify::new(), rng, lens };
+        Self { world, actor, gate: Arc::new(gate) }
     }
 
     /// Ends the process at this end.
@@ -104,6 +114,7 @@ impl Line {
             return None;
         }
         let profile = &self.world.profile;
+        let conflict = if self.world.is_stormy(self.actor.part) { STORM_CONFLICTS } else { profile.conflict };
         let write = *method != Method::GET;
         let changes = write && *method != Method::POST;
         let is_node = matches!(self.actor.part, Part::Node(_));
@@ -111,7 +122,7 @@ impl Line {
             (Fault::Lost, profile.lost, true),
             (Fault::Busy, profile.busy, true),
             (Fault::ReplyLost, profile.reply_lost, write),
-            (Fault::Conflict, profile.conflict, changes && !is_node),
+            (Fault::Conflict, conflict, changes && !is_node),
             (Fault::CrashBefore, profile.crash, write && !is_node),
             (Fault::CrashAfter, profile.crash, write && !is_node),
             (Fault::Gone, profile.watch_gone, watch),
@@ -129,7 +140,7 @@ impl Line {
         None
     }
 
-    async fn serve(mut self, request: Request<Body>) -> Result<Response<LineBody>, BoxError> {
+    async fn serve(self, request: Request<Body>) -> Result<Response<LineBody>, BoxError> {
         self.wait_if_dead().await;
         self.travel().await;
         self.wait_if_dead().await;
@@ -138,11 +149,11 @@ impl Line {
             let bytes = request.into_body().collect().await?.to_bytes();
             return Ok(full(StatusCode::CREATED, bytes));
         }
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-        let fault = self.draw(request.method(), watch);
-        let told = (self.world.clone(), request.method().clone(), request.uri().path().to_owned());
+        let fault = self.draw(&method, watch);
         if let Some(fault) = fault {
-            told.0.say(&format!("{} {} {}: {fault:?}", self.actor, told.1, told.2));
+            self.world.say(&format!("{} {method} {path}: {fault:?}", self.actor));
         }
         match fault {
             Some(Fault::Lost) => return Err("the connection was refused".into()),
@@ -155,17 +166,11 @@ impl Line {
             }
             Some(Fault::ReplyLost | Fault::CrashAfter) | None => {}
         }
-        let mut actor = self.actor;
-        actor.evicts = told.2.ends_with("/eviction");
-        let Ok(answer) = ACTOR.scope(actor, self.inner.call(request)).await;
         if watch {
-            return Ok(answer.map(|body| self.watched(body)));
+            let (answer, life) = self.ask(request).await?;
+            return Ok(answer.map(|body| self.watched(body, life, path)));
         }
-        let (parts, body) = answer.into_parts();
-        let bytes = body.collect().await.map_err(|never| match never {})?.to_bytes();
-        if told.1 != Method::GET && parts.status.is_success() {
-            self.acknowledged(&bytes);
-        }
+        let (parts, bytes) = self.exchange(request, &method, &path).await?;
         match fault {
             Some(Fault::ReplyLost) => return Err("the connection was reset".into()),
             Some(Fault::CrashAfter) => {
@@ -179,32 +184,97 @@ impl Line {
         Ok(Response::from_parts(parts, Full::new(bytes).map_err(|never| match never {}).boxed_unsync()))
     }
 
-    /// What the server says that it wrote must have been written.
-    fn acknowledged(&self, body: &[u8]) {
-        let object: Value = serde_json::from_slice(body).unwrap_or_default();
-        if let Some(revision) = object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok())
-            && !self.world.model.lock().was_written(revision)
-        {
-            self.world.violated(format!("the server acknowledged revision {revision}, which was never written"));
+    /// Asks the server that runs now; the answer, and the life of that server.
+    async fn ask(&self, request: Request<Body>) -> Result<(Response<ApiBody>, CancellationToken), BoxError> {
+        let (server, life) = self.world.server().ok_or("the connection was refused")?;
+        let mut actor = self.actor;
+        actor.evicts = request.uri().path().ends_with("/eviction");
+        let mut door: InProcess = server.in_process(Identity::admin());
+        let call = ACTOR.scope(actor, door.call(request));
+        tokio::select! {
+            biased;
+            () = life.cancelled() => Err("the connection was reset".into()),
+            answer = call => answer.map(|answer| (answer, life.clone())).map_err(|never| match never {}),
         }
     }
 
-    /// A watch with its faults.
-    fn watched<B>(self, body: B) -> LineBody
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-    {
-        let state = (self, Box::pin(body.into_data_stream()), None::<Bytes>, false);
-        let stream = futures::stream::unfold(state, |(line, mut body, mut twice, over)| async move {
-            if over {
-                return None;
+    /// One request and its whole answer, both seen through the lens of a planted bug, and judged.
+    async fn exchange(
+        &self,
+        request: Request<Body>,
+        method: &Method,
+        path: &str,
+    ) -> Result<(http::response::Parts, Bytes), BoxError> {
+        let Some(lens) = &self.gate.lens else { return self.judged(request, method, path).await };
+        if let Some((status, answer)) = lens.made_up(method, path) {
+            let (parts, ()) = refusal(StatusCode::from_u16(status)?, "").map(|_| ()).into_parts();
+            return Ok((parts, answer.to_string().into()));
+        }
+        let (head, body) = request.into_parts();
+        let body = lens.sent(method, path, body.collect().await?.to_bytes());
+        let (parts, bytes) = self.judged(Request::from_parts(head, Body::from(body)), method, path).await?;
+        let bytes = if parts.status.is_success() { lens.answered(method, path, bytes) } else { bytes };
+        let mut parts = parts;
+        parts.headers.remove(header::CONTENT_LENGTH);
+        Ok((parts, bytes))
+    }
+
+    async fn judged(
+        &self,
+        request: Request<Body>,
+        method: &Method,
+        path: &str,
+    ) -> Result<(http::response::Parts, Bytes), BoxError> {
+        let before = (method == Method::GET).then(|| self.world.model.lock().latest(&key_of(path, None))).flatten();
+        if self.actor.part == Part::Sets && before.is_some() && resource_of(path) == "statefulsets" {
+            let name = path.rsplit('/').next().unwrap_or("").to_owned();
+            self.world.model.lock().asked.insert((self.actor, name), Instant::now());
+        }
+        let (answer, _) = self.ask(request).await?;
+        let (parts, body) = answer.into_parts();
+        let bytes = body.collect().await.map_err(|never| match never {})?.to_bytes();
+        if parts.status.is_success() {
+            match before {
+                Some(before) => self.read(path, &bytes, before),
+                None if method != Method::GET => self.acknowledged(path, &bytes),
+                None => {}
             }
+        }
+        Ok((parts, bytes))
+    }
+
+    /// What the server says that it wrote must have been written.
+    fn acknowledged(&self, path: &str, body: &[u8]) {
+        let Told { metadata } = serde_json::from_slice(body).unwrap_or_default();
+        let key = key_of(path, metadata.name.as_deref());
+        if let Some(revision) = metadata.revision()
+            && !self.world.model.lock().was_written(revision, &key)
+        {
+            self.world.violated(format!(
+                "the server acknowledged to {} that {key} is of revision {revision}, which was never written",
+                self.actor
+            ));
+        }
+    }
+
+    /// What the server shows is not older than what was there when it was asked.
+    fn read(&self, path: &str, body: &[u8], before: u64) {
+        let Told { metadata } = serde_json::from_slice(body).unwrap_or_default();
+        if let Some(revision) = metadata.revision().filter(|revision| *revision < before) {
+            self.world.violated(format!("the server shows {path} of revision {revision} after {before} was written"));
+        }
+    }
+
+    /// A watch with its faults; it ends with the server.
+    fn watched(self, body: ApiBody, life: CancellationToken, path: String) -> LineBody {
+        let state = (self, Box::pin(body.into_data_stream()), None::<Bytes>, life, path);
+        let stream = futures::stream::unfold(state, |(line, mut body, mut twice, life, path)| async move {
             if let Some(again) = twice.take() {
-                return Some((Ok(Frame::data(again)), (line, body, None, false)));
+                return Some((Ok(Frame::data(again)), (line, body, None, life, path)));
             }
-            let frame = body.next().await?.ok()?;
+            let mut frame = life.run_until_cancelled(body.next()).await??.ok()?;
             line.wait_if_dead().await;
-            if let Some(until) = line.world.late_until(line.actor.part).filter(|_| line.faulty()) {
+            if let Some(until) = line.world.late_until(line.actor.part, resource_of(&path)).filter(|_| line.faulty()) {
                 tokio::time::sleep_until(until).await;
                 line.wait_if_dead().await;
             }
@@ -212,11 +282,15 @@ impl Line {
             if line.faulty() && rng.below(1000) < profile.watch_cut {
                 return None;
             }
+            if let Some(lens) = &line.gate.lens {
+                frame = lens.watched(&path, &frame);
+            }
             if line.faulty() && rng.below(1000) < profile.watch_twice {
-                let start = frame[..frame.len() - 1].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                let end = frame.len().saturating_sub(1);
+                let start = frame[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
                 twice = Some(frame.slice(start..));
             }
-            Some((Ok::<_, BoxError>(Frame::data(frame)), (line, body, twice, over)))
+            Some((Ok::<_, BoxError>(Frame::data(frame)), (line, body, twice, life, path)))
         });
         StreamBody::new(stream).boxed_unsync()
     }
@@ -267,6 +341,45 @@ impl Service<Request<Body>> for Line {
     }
 }
 
+/// The key of the object that a path is about; `name` where the path does not say it.
+fn key_of(path: &str, name: Option<&str>) -> String {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let (group, rest) = match parts.split_first() {
+        Some((&"api", rest)) => ("", rest.get(1..).unwrap_or_default()),
+        Some((_, rest)) => (rest.first().copied().unwrap_or(""), rest.get(2..).unwrap_or_default()),
+        None => ("", &[][..]),
+    };
+    let (namespace, rest) = match rest {
+        ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (format!("{namespace}/"), rest),
+        rest => (String::new(), rest),
+    };
+    let dot = if group.is_empty() { "" } else { "." };
+    let name = rest.get(1).copied().or(name).unwrap_or("");
+    format!("/registry/{}{dot}{group}/{namespace}{name}", rest.first().copied().unwrap_or(""))
+}
+
+/// What is looked at of an answer.
+#[derive(Default, Deserialize)]
+struct Told<'a> {
+    #[serde(borrow, default)]
+    metadata: Name<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Name<'a> {
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    resource_version: Option<Cow<'a, str>>,
+}
+
+impl Name<'_> {
+    fn revision(&self) -> Option<u64> {
+        self.resource_version.as_ref()?.parse().ok()
+    }
+}
+
 fn status(code: StatusCode, reason: &str) -> Value {
     json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
@@ -287,4 +400,21 @@ fn full(code: StatusCode, text: impl Into<Bytes>) -> Response<LineBody> {
     *answer.status_mut() = code;
     answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_its_key() {
+        for (path, name, key) in [
+            ("/api/v1/namespaces/default/pods/web-0/status", None, "/registry/pods/default/web-0"),
+            ("/api/v1/namespaces/default/pods", Some("web-0"), "/registry/pods/default/web-0"),
+            ("/api/v1/nodes/node-1", None, "/registry/nodes/node-1"),
+            ("/apis/apps/v1/namespaces/default/statefulsets/web", None, "/registry/statefulsets.apps/default/web"),
+        ] {
+            assert_eq!(key_of(path, name), key);
+        }
+    }
 }

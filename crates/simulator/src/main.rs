@@ -1,18 +1,18 @@
 //! `stead-simulator --seeds 0..1000`, or `--seed 17 --trace` to see what happens in one of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
-use clap::Parser;
-use stead_simulator::{Outcome, run};
+use anyhow::{Result, bail};
+use clap::{Parser, ValueEnum};
+use stead_simulator::{Campaign, Plant, range, run_with};
 
 /// Runs simulated clusters with faults and looks for what must not happen.
 #[derive(Debug, Parser)]
 struct Args {
     /// Seeds to run, the last one excluded: 0..1000
-    #[arg(long, default_value = "0..200")]
-    seeds: String,
+    #[arg(long, default_value = "0..200", value_parser = range)]
+    seeds: (u64, u64),
     /// One seed only
     #[arg(long)]
     seed: Option<u64>,
@@ -25,6 +25,18 @@ struct Args {
     /// Stop after so many failing seeds
     #[arg(long, default_value_t = 20)]
     failures: u64,
+    /// Write down what has been run, and leave out what has been
+    #[arg(long)]
+    progress: Option<PathBuf>,
+    /// What this build is called there
+    #[arg(long, default_value = "?")]
+    label: String,
+    /// Plant a bug, which the rules have to find
+    #[arg(long)]
+    plant: Option<Plant>,
+    /// Plant each bug (or the one of --plant) and look how many of the seeds it takes until it is found so many times
+    #[arg(long)]
+    hunt: Option<usize>,
     /// Print the log of the components
     #[arg(long)]
     log: bool,
@@ -36,57 +48,54 @@ fn main() -> Result<()> {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).without_time().init();
     }
-    let (first, end) = match args.seed {
-        Some(seed) => (seed, seed + 1),
-        None => range(&args.seeds)?,
-    };
-    let (next, failed, events) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0));
-    let began = Instant::now();
-    let work = || -> Result<()> {
-        while failed.load(Ordering::Relaxed) < args.failures {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= end {
-                break;
-            }
-            let outcome = run(seed, args.trace)?;
-            events.fetch_add(outcome.events, Ordering::Relaxed);
-            if args.seed.is_some() {
-                println!("{outcome:#?}");
-            }
-            if outcome.violation.is_some() {
-                failed.fetch_add(1, Ordering::Relaxed);
-                tell(&outcome);
-            }
-            if (seed + 1).is_multiple_of(1000) {
-                let rate = (seed + 1 - first) as f64 / began.elapsed().as_secs_f64();
-                println!("{} seeds, {rate:.1}/s, {} failed", seed + 1 - first, failed.load(Ordering::Relaxed));
-            }
+    if let Some(seed) = args.seed {
+        let outcome = run_with(seed, args.plant, args.trace)?;
+        println!("{outcome:#?}");
+        if outcome.violation.is_some() {
+            bail!("seed {seed} failed");
         }
-        Ok(())
-    };
-    std::thread::scope(|scope| -> Result<()> {
-        let threads: Vec<_> = (0..args.jobs.max(1)).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a simulation panicked")))
-    })?;
-    let (seeds, seconds) = (next.into_inner().min(end) - first, began.elapsed().as_secs_f64());
-    let failed = failed.into_inner();
-    println!(
-        "{seeds} seeds in {seconds:.1} s ({:.1}/s), {} events, {failed} failed",
-        seeds as f64 / seconds,
-        events.into_inner()
-    );
+        return Ok(());
+    }
+    let (first, end) = args.seeds;
+    if let Some(times) = args.hunt {
+        let plants = args.plant.map_or_else(|| Plant::value_variants().to_vec(), |plant| vec![plant]);
+        return plants.into_iter().try_for_each(|plant| hunt(plant, first, end, times));
+    }
+    let began = Instant::now();
+    let report = Campaign {
+        first,
+        end,
+        jobs: args.jobs,
+        failures_max: args.failures,
+        log: args.progress.as_deref(),
+        label: &args.label,
+        plant: args.plant,
+    }
+    .run()?;
+    let (seconds, seeds) = (began.elapsed().as_secs_f64(), report.seeds);
+    let (rate, failed) = (seeds as f64 / seconds, report.failed.len());
+    println!("{seeds} seeds in {seconds:.1} s ({rate:.1}/s), {} events, {failed} failed", report.events);
     if failed > 0 {
         bail!("{failed} seeds failed");
     }
     Ok(())
 }
 
-fn tell(outcome: &Outcome) {
-    let why = outcome.violation.as_deref().unwrap_or_default();
-    println!("seed {}: {why}\n    again: stead-simulator --seed {} --trace", outcome.seed, outcome.seed);
-}
-
-fn range(text: &str) -> Result<(u64, u64)> {
-    let (first, end) = text.split_once("..").with_context(|| format!("{text:?} is not like 0..1000"))?;
-    Ok((first.parse()?, end.parse()?))
+/// How many seeds a planted bug takes.
+fn hunt(plant: Plant, first: u64, end: u64, times: usize) -> Result<()> {
+    let (mut found, mut tried) = (Vec::new(), 0);
+    for seed in first..end {
+        tried += 1;
+        found.extend(run_with(seed, Some(plant), false)?.violation.map(|why| (seed, why)));
+        if found.len() >= times {
+            break;
+        }
+    }
+    let seeds: Vec<u64> = found.iter().map(|(seed, _)| *seed).collect();
+    let each = tried as f64 / found.len().max(1) as f64;
+    println!("{plant:?}: {} in {tried} seeds, one in {each:.1}: {seeds:?}", found.len());
+    for (seed, why) in found {
+        println!("    {seed}: {why}");
+    }
+    Ok(())
 }

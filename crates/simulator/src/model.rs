@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use stead_machinery::overrides::{self, Overrides};
 use tokio::time::Instant;
@@ -12,11 +13,12 @@ use crate::rules::{self, BEHIND_MAX};
 use crate::world::{Actor, Part, World};
 
 /// The kinds that are followed, by their place in the store.
-const PODS: &str = "/registry/pods/default/";
-const SETS: &str = "/registry/statefulsets.apps/default/";
-const CLAIMS: &str = "/registry/persistentvolumeclaims/default/";
-const VOLUMES: &str = "/registry/persistentvolumes/";
-const BUDGETS: &str = "/registry/poddisruptionbudgets.policy/default/";
+pub(crate) const PODS: &str = "/registry/pods/default/";
+pub(crate) const SETS: &str = "/registry/statefulsets.apps/default/";
+pub(crate) const CLAIMS: &str = "/registry/persistentvolumeclaims/default/";
+pub(crate) const VOLUMES: &str = "/registry/persistentvolumes/";
+const NODES: &str = "/registry/nodes/";
+pub(crate) const BUDGETS: &str = "/registry/poddisruptionbudgets.policy/default/";
 
 /// Everything that rules look at.
 #[derive(Debug, Default)]
@@ -26,11 +28,17 @@ pub(crate) struct Model {
     pub(crate) claims: BTreeMap<String, Claim>,
     pub(crate) volumes: BTreeMap<String, Arc<Value>>,
     pub(crate) budgets: BTreeMap<String, Arc<Value>>,
+    /// Since when each node is Ready; `None`: it is not.
+    pub(crate) nodes: BTreeMap<String, Option<Instant>>,
+    /// When a process last asked the server for a set, by its name, and was served.
+    pub(crate) asked: BTreeMap<(Actor, String), Instant>,
+    /// Seconds since 1970 at the beginning, when no clock jumps.
+    pub(crate) epoch: Option<(Timestamp, Instant)>,
     /// Every set that ever was, by UID: its name, and when it went.
     pub(crate) ever: BTreeMap<String, (String, Option<Instant>)>,
     /// Containers that run, by the name of their pod: the UIDs, and on which node.
     pub(crate) live: BTreeMap<String, BTreeMap<String, u8>>,
-    /// Pods that the user removed by force: their containers may run beside those of their successors.
+    /// Pods that the user removed by force: their containers may run beside those of their successors on other nodes.
     pub(crate) forced: BTreeSet<String>,
     /// Places that have no Ready pod, by set UID and ordinal.
     pub(crate) down: BTreeMap<(String, u32), Down>,
@@ -38,7 +46,12 @@ pub(crate) struct Model {
     pub(crate) prefix_ready: BTreeMap<(String, u32), Instant>,
     /// Pods that were evicted and whose successors are not Ready yet: by name, the UID.
     pub(crate) evicted: BTreeMap<String, String>,
-    written: BTreeSet<u64>,
+    /// What was there before the first write.
+    base: u64,
+    /// The key of every write, by its revision.
+    written: BTreeMap<u64, String>,
+    /// The revision of everything that exists.
+    pub(crate) revisions: BTreeMap<String, u64>,
     pub(crate) writes: u64,
     /// Writes of each part but for events and leases.
     pub(crate) touched: BTreeMap<Part, u64>,
@@ -58,8 +71,12 @@ pub(crate) struct Pod {
     pub(crate) revision: String,
     pub(crate) image: String,
     pub(crate) since: Instant,
+    /// Who told it to end.
+    pub(crate) ended_by: Option<Actor>,
     /// Since when it is Ready.
     pub(crate) ready_since: Option<Instant>,
+    /// The same as the pod itself says it.
+    pub(crate) ready_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,8 +92,8 @@ pub(crate) struct Set {
     /// When start, replicas or what is stopped last changed; when the spec or its annotations did.
     pub(crate) range_since: Instant,
     pub(crate) spec_since: Instant,
-    /// When it last was one that recreates its pods.
-    pub(crate) recreated: Option<Instant>,
+    /// How it was before, each with the time until which it was so.
+    past: Vec<(Instant, Arc<Set>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -97,9 +114,28 @@ pub(crate) struct Down {
     pub(crate) since: Instant,
     /// The process that deleted the pod.
     pub(crate) by: Option<Actor>,
+    /// Its successor is Ready and will be available then.
+    pub(crate) until: Option<Timestamp>,
 }
 
 impl Set {
+    /// How it is, and every way that somebody may still see it.
+    pub(crate) fn views(&self) -> impl Iterator<Item = &Self> {
+        let past = self.past.iter().filter(|(until, _)| !rules::long(*until)).map(|(_, set)| &**set);
+        std::iter::once(self).chain(past)
+    }
+
+    /// Whether its status is about its newest spec.
+    #[must_use]
+    pub(crate) fn is_observed(&self) -> bool {
+        self.json["status"]["observedGeneration"] == self.json["metadata"]["generation"]
+    }
+
+    #[must_use]
+    pub(crate) fn min_ready(&self) -> u64 {
+        self.json["spec"]["minReadySeconds"].as_u64().unwrap_or(0)
+    }
+
     /// Whether the ordinal is wanted.
     #[must_use]
     fn wants(&self, ordinal: u32) -> bool {
@@ -228,14 +264,14 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or("").to_owned()
 }
 
-fn pod(json: Value, before: Option<&Pod>) -> Pod {
+fn pod(actor: Actor, json: Value, before: Option<&Pod>) -> Pod {
     let meta = &json["metadata"];
     let owner = meta["ownerReferences"].as_array().into_iter().flatten().find(|owner| owner["controller"] == true);
-    let conditions = json["status"]["conditions"].as_array().into_iter().flatten();
-    let ready = conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+    let ready = readiness(&json);
+    let ready_at = ready.and_then(|ready| ready["lastTransitionTime"].as_str()?.parse().ok());
     let uid = text(&meta["uid"]);
     let before = before.filter(|before| before.uid == uid);
-    let ready = ready && json["status"]["phase"] == "Running";
+    let ready = ready.is_some() && json["status"]["phase"] == "Running";
     Pod {
         owner: owner.map(|owner| text(&owner["uid"])),
         owner_kind: owner.map(|owner| text(&owner["kind"])).unwrap_or_default(),
@@ -246,10 +282,21 @@ fn pod(json: Value, before: Option<&Pod>) -> Pod {
         revision: text(&meta["labels"]["controller-revision-hash"]),
         image: text(&json["spec"]["containers"][0]["image"]),
         since: before.map_or_else(Instant::now, |before| before.since),
+        ended_by: match before.and_then(|before| before.ended_by) {
+            None if meta["deletionTimestamp"].is_string() => Some(actor),
+            ended_by => ended_by,
+        },
         ready_since: ready.then(|| before.and_then(|before| before.ready_since).unwrap_or_else(Instant::now)),
+        ready_at,
         uid,
         json: Arc::new(json),
     }
+}
+
+/// The condition that an object is Ready.
+fn readiness(object: &Value) -> Option<&Value> {
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().find(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
 fn set(json: Value, before: Option<&Set>) -> Set {
@@ -263,10 +310,10 @@ fn set(json: Value, before: Option<&Set>) -> Set {
     let same_range = before.filter(|b| b.start == start && b.replicas == replicas && b.stopped == stopped);
     let same_spec = before
         .filter(|b| b.json["spec"] == *spec && b.json["metadata"]["annotations"] == json["metadata"]["annotations"]);
-    let recreates = spec["updateStrategy"]["type"] == "Recreate";
-    let recreated_before = before.is_some_and(|b| b.json["spec"]["updateStrategy"]["type"] == "Recreate");
+    let mut past = before.map_or_else(Vec::new, |before| before.past.clone());
+    past.retain(|(until, _)| !rules::long(*until));
+    past.extend(before.map(|before| (Instant::now(), Arc::new(Set { past: Vec::new(), ..before.clone() }))));
     Set {
-        recreated: (recreates || recreated_before).then(Instant::now).or_else(|| before.and_then(|b| b.recreated)),
         deleting: json["metadata"]["deletionTimestamp"].is_string(),
         start,
         replicas,
@@ -274,6 +321,7 @@ fn set(json: Value, before: Option<&Set>) -> Set {
         stopped,
         range_since: same_range.map_or_else(Instant::now, |b| b.range_since),
         spec_since: same_spec.map_or_else(Instant::now, |b| b.spec_since),
+        past,
         uid,
         json: Arc::new(json),
     }
@@ -286,24 +334,31 @@ impl World {
         let hash = [key.as_bytes(), value.unwrap_or_default()].concat();
         self.note(&hash, || told(actor, revision, key, value));
         let mut model = self.model.lock();
-        model.written.insert(revision);
+        model.written.insert(revision, key.to_owned());
+        match value {
+            Some(_) => drop(model.revisions.insert(key.to_owned(), revision)),
+            None => drop(model.revisions.remove(key)),
+        }
         model.writes += 1;
         if !key.contains("/events") && !key.contains("/leases") {
             *model.touched.entry(actor.part).or_default() += 1;
         }
-        let json = value.map(|value| serde_json::from_slice::<Value>(value).unwrap_or_default());
+        // Most writes are of kinds that no rule looks at: they are not read.
+        let read = |value: &[u8]| serde_json::from_slice::<Value>(value).unwrap_or_default();
         let faults = if let Some(name) = key.strip_prefix(PODS) {
-            let now = json.map(|json| pod(json, model.pods.get(name)));
+            let now = value.map(|value| pod(actor, read(value), model.pods.get(name)));
             for node in [model.pods.get(name), now.as_ref()].into_iter().flatten().filter_map(|pod| pod.node.as_ref()) {
                 self.wake_node(node);
             }
             model.pod(actor, name, now)
         } else if let Some(name) = key.strip_prefix(SETS) {
-            let now = json.map(|json| set(json, model.sets.get(name)));
+            let now = value.map(|value| set(read(value), model.sets.get(name)));
             model.set(actor, name, now)
         } else if let Some(name) = key.strip_prefix(CLAIMS) {
-            model.claim(actor, name, json)
+            model.claim(actor, name, value.map(read))
         } else if let Some(name) = key.strip_prefix(VOLUMES) {
+            let json = value.map(read);
+            let faults = rules::volume(&model, actor, name, json.as_ref());
             let released = json.as_ref().is_some_and(|json| json["status"]["phase"] == "Released");
             match json {
                 Some(json) => drop(model.volumes.insert(name.to_owned(), Arc::new(json))),
@@ -312,9 +367,12 @@ impl World {
             if released {
                 self.wake_nodes.iter().for_each(tokio::sync::Notify::notify_one);
             }
+            faults
+        } else if let Some(name) = key.strip_prefix(NODES) {
+            model.node(name, value.map(read));
             Vec::new()
         } else if let Some(name) = key.strip_prefix(BUDGETS) {
-            match json {
+            match value.map(read) {
                 Some(json) => drop(model.budgets.insert(name.to_owned(), Arc::new(json))),
                 None => drop(model.budgets.remove(name)),
             }
@@ -371,15 +429,45 @@ fn told(actor: Actor, revision: u64, key: &str, value: Option<&[u8]>) -> String 
 }
 
 impl Model {
+    /// The first write comes after this revision.
+    pub(crate) fn begins_at(&mut self, revision: u64) {
+        self.base = revision;
+    }
+
+    /// Whether that revision was a write of that key.
     #[must_use]
-    pub(crate) fn was_written(&self, revision: u64) -> bool {
-        self.written.contains(&revision)
+    pub(crate) fn was_written(&self, revision: u64, key: &str) -> bool {
+        revision <= self.base || self.written.get(&revision).is_some_and(|written| written == key)
+    }
+
+    /// The revision of what is stored under a key, if it is there and was written since the beginning.
+    #[must_use]
+    pub(crate) fn latest(&self, key: &str) -> Option<u64> {
+        self.revisions.get(key).copied()
+    }
+
+    /// The time of day by clocks that do not jump.
+    #[must_use]
+    pub(crate) fn time(&self) -> Timestamp {
+        let elapsed = |began: Instant| SignedDuration::try_from(began.elapsed()).unwrap_or_default();
+        self.epoch.map_or(Timestamp::MAX, |(epoch, began)| epoch + elapsed(began))
+    }
+
+    fn node(&mut self, name: &str, json: Option<Value>) {
+        let Some(json) = json else {
+            self.nodes.remove(name);
+            return;
+        };
+        let since = readiness(&json).map(|_| self.nodes.get(name).copied().flatten().unwrap_or_else(Instant::now));
+        self.nodes.insert(name.to_owned(), since);
     }
 
     /// Containers of a pod begin to run; what is wrong with that.
     pub(crate) fn starts(&mut self, name: &str, uid: &str, node: u8) -> Option<String> {
         let live = self.live.entry(name.to_owned()).or_default();
-        let other = live.iter().find(|(other, _)| *other != uid && !self.forced.contains(*other));
+        // Whoever removes a pod by force vouches for its node; on the same node it is the node's own business.
+        let counts = |other: &String, there: u8| there == node || !self.forced.contains(other);
+        let other = live.iter().find(|(other, there)| *other != uid && counts(other, **there));
         let fault = other.map(|(other, there)| {
             format!("two pods {name} run at once: {uid} on node-{node} and {other} on node-{there}")
         });
@@ -405,12 +493,16 @@ impl Model {
         if let (Some(owner), Some((_, ordinal))) = (owner, place(name)) {
             let place = (owner, ordinal);
             if is_ready {
-                self.down.remove(&place);
+                let until = now.as_ref().and_then(|pod| self.available_at(&place, pod));
+                match (until, self.down.get_mut(&place)) {
+                    (Some(until), Some(down)) => down.until = Some(until),
+                    _ => drop(self.down.remove(&place)),
+                }
                 if self.evicted.get(name).is_some_and(|uid| now.as_ref().is_some_and(|pod| pod.uid != *uid)) {
                     self.evicted.remove(name);
                 }
-            } else if was_ready || !self.down.contains_key(&place) {
-                self.down.insert(place, Down { since: Instant::now(), by: was_ready.then_some(actor) });
+            } else if was_ready || self.down.get(&place).is_none_or(|down| down.until.is_some()) {
+                self.down.insert(place, Down { since: Instant::now(), by: was_ready.then_some(actor), until: None });
             }
         }
         if let Some(before) = before.filter(|before| actor.evicts && before.ready && !before.terminating) {
@@ -421,6 +513,14 @@ impl Model {
             None => drop(self.pods.remove(name)),
         }
         faults
+    }
+
+    /// When a Ready pod counts as available, where that takes time and no clock jumps.
+    fn available_at(&self, (owner, _): &(String, u32), pod: &Pod) -> Option<Timestamp> {
+        let set = self.sets.values().find(|set| set.uid == *owner)?;
+        let seconds = set.json["spec"]["minReadySeconds"].as_i64().filter(|seconds| *seconds > 0)?;
+        let at = pod.ready_at? + SignedDuration::from_secs(seconds);
+        (self.epoch.is_some() && at > self.time()).then_some(at)
     }
 
     /// Notes for which ordinals of the pod's set everything below is Ready this moment.
@@ -436,8 +536,9 @@ impl Model {
         }
     }
 
-    fn set(&mut self, _actor: Actor, name: &str, now: Option<Set>) -> Vec<String> {
+    fn set(&mut self, actor: Actor, name: &str, now: Option<Set>) -> Vec<String> {
         let before = self.sets.get(name).cloned();
+        let faults = rules::set(actor, before.as_ref(), now.as_ref());
         if let Some(before) = &before
             && now.as_ref().is_none_or(|now| now.uid != before.uid)
         {
@@ -450,7 +551,7 @@ impl Model {
                 for ordinal in set.running() {
                     let pod = self.pods.get(&format!("{name}-{ordinal}"));
                     if !pod.is_some_and(|pod| pod.ready && !pod.terminating) {
-                        let down = Down { since: Instant::now(), by: None };
+                        let down = Down { since: Instant::now(), by: None, until: None };
                         self.down.entry((set.uid.clone(), ordinal)).or_insert(down);
                     }
                 }
@@ -464,7 +565,7 @@ impl Model {
         for claim in names {
             self.note_claim(&claim, before.as_ref());
         }
-        Vec::new()
+        faults
     }
 
     /// Notes what has become true of the set of a claim.

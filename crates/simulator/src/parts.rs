@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use stead_apiserver::{ApiServer, Identity};
 use stead_client::{Client, in_process};
 use stead_controllers::{Config, registry, run_only};
 use stead_informer::{Caches, Clock};
@@ -37,15 +36,15 @@ pub(crate) const PROCESSES: &[(Part, &[&str])] = &[
 ];
 
 #[must_use]
-pub(crate) fn line(world: &Arc<World>, server: &ApiServer, part: Part, process: u32) -> Line {
-    Line::new(server.in_process(Identity::admin()), world.clone(), Actor { part, process, evicts: false })
+pub(crate) fn line(world: &Arc<World>, part: Part, process: u32) -> Line {
+    Line::new(world.clone(), Actor { part, process, evicts: false })
 }
 
 /// Runs one part for ever: starts it again whenever it has died.
-pub(crate) async fn keep(world: Arc<World>, server: ApiServer, part: Part, first: u32) {
+pub(crate) async fn keep(world: Arc<World>, part: Part, first: u32) {
     let rng = world.rng(&format!("keeper of {part:?} {first}"));
     for process in first.. {
-        let line = line(&world, &server, part, process);
+        let line = line(&world, part, process);
         let stop = CancellationToken::new();
         world.say(&format!("{} starts", line.actor));
         let caches = start(&world, part, &line, &stop);
@@ -54,6 +53,7 @@ pub(crate) async fn keep(world: Arc<World>, server: ApiServer, part: Part, first
         // Whatever it still does, nobody hears of it.
         stop.cancel();
         caches.shut_down();
+        world.views.lock().remove(&line.actor);
         if over {
             return;
         }
@@ -62,8 +62,8 @@ pub(crate) async fn keep(world: Arc<World>, server: ApiServer, part: Part, first
 }
 
 /// A second process of a part beside the first, for a while.
-pub(crate) async fn rival(world: Arc<World>, server: ApiServer, part: Part, process: u32, time: Duration) {
-    let line = line(&world, &server, part, process);
+pub(crate) async fn rival(world: Arc<World>, part: Part, process: u32, time: Duration) {
+    let line = line(&world, part, process);
     let stop = CancellationToken::new();
     world.say(&format!("{} starts beside the other", line.actor));
     let caches = start(&world, part, &line, &stop);
@@ -76,11 +76,13 @@ pub(crate) async fn rival(world: Arc<World>, server: ApiServer, part: Part, proc
     world.say(&format!("{} is dead", line.actor));
     stop.cancel();
     caches.shut_down();
+    world.views.lock().remove(&line.actor);
 }
 
 fn start(world: &Arc<World>, part: Part, line: &Line, stop: &CancellationToken) -> Caches {
     let client: Client = in_process(line.clone(), "default");
     let caches = Caches::new(client.clone());
+    world.views.lock().insert(line.actor, caches.clone());
     let clock: Clock = {
         let world = world.clone();
         Arc::new(move || world.now(part))

@@ -16,6 +16,8 @@ use crate::world::World;
 const SETS: &str = "/apis/apps/v1/namespaces/default/statefulsets";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
+const VOLUMES: &str = "/api/v1/persistentvolumes";
+const CONFIGS: &str = "/api/v1/namespaces/default/configmaps";
 const BUDGETS: &str = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
 /// The name of a budget over the pods of all sets.
 pub(crate) const SHARED: &str = "shared";
@@ -27,6 +29,10 @@ const CLAIM_TEMPLATES: &[&[&str]] = &[&[], &["data"], &["data"], &["data", "log"
 const PAUSE_MAX_MS: u64 = 60_000;
 /// How often a set is tried to be made anew while the old one is still going.
 const TRIES_MAX: u32 = 20;
+/// Until a bad image is taken back.
+const REGRET_MAX_MS: u64 = 60_000;
+/// While the server is away.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 pub(crate) struct People {
     line: Line,
@@ -34,6 +40,8 @@ pub(crate) struct People {
     rng: Rng,
     /// Number of the newest image.
     image: u32,
+    /// UID of an object that owns some strange pods.
+    keeper: Value,
 }
 
 /// What people do, weighted by how often it stands here.
@@ -42,11 +50,14 @@ enum Deed {
     Scale,
     NewImage,
     BadImage,
+    /// A bad image, taken back in the middle of the roll-out.
+    BadRollOut,
     Undo,
     DeletePod,
     KillPod,
     DeleteSet,
     DeleteClaim,
+    DeleteVolume,
     Strange,
     Evict,
     Tune,
@@ -62,12 +73,15 @@ const DEEDS: &[Deed] = &[
     Deed::NewImage,
     Deed::NewImage,
     Deed::BadImage,
+    Deed::BadRollOut,
     Deed::Undo,
     Deed::DeletePod,
     Deed::DeletePod,
     Deed::KillPod,
     Deed::DeleteSet,
     Deed::DeleteClaim,
+    Deed::DeleteVolume,
+    Deed::Strange,
     Deed::Strange,
     Deed::Evict,
     Deed::Evict,
@@ -81,11 +95,11 @@ impl People {
     #[must_use]
     pub(crate) fn new(line: Line) -> Self {
         let world = line.world.clone();
-        Self { rng: world.rng("people"), line, world, image: 1 }
+        Self { rng: world.rng("people"), line, world, image: 1, keeper: Value::Null }
     }
 
     /// What a cluster has before anybody uses it.
-    pub(crate) async fn prepare(&self) {
+    pub(crate) async fn prepare(&mut self) {
         let account = json!({"metadata": {"name": "default", "namespace": "default"}});
         self.ask(Method::POST, "/api/v1/namespaces/default/serviceaccounts", Some(account)).await;
         let class = json!({
@@ -96,6 +110,9 @@ impl People {
             "volumeBindingMode": "WaitForFirstConsumer", "allowVolumeExpansion": true,
         });
         self.ask(Method::POST, "/apis/storage.k8s.io/v1/storageclasses", Some(class)).await;
+        let keeper = json!({"metadata": {"name": "keeper"}});
+        let made = self.line.send(Method::POST, CONFIGS, Some(keeper)).await;
+        self.keeper = made.map_or(Value::Null, |(_, keeper)| keeper["metadata"]["uid"].clone());
     }
 
     /// Asks for sets, then does this and that with them.
@@ -146,6 +163,13 @@ impl People {
                 let before = self.rng.between(1, u64::from(self.image));
                 self.set_image(name, &format!("i:{before}")).await;
             }
+            Deed::BadRollOut => {
+                let before = self.image;
+                self.image += 1;
+                self.set_image(name, &format!("i:{}{BAD_IMAGE}", self.image)).await;
+                sleep(self.rng.spread(REGRET_MAX_MS)).await;
+                self.set_image(name, &format!("i:{before}")).await;
+            }
             Deed::DeletePod | Deed::KillPod => {
                 let Some(pod) = self.any_pod(name) else { return };
                 let mut options = json!({});
@@ -161,15 +185,15 @@ impl People {
                 let claim = format!("data-{name}-{}", self.rng.below(REPLICAS_MAX));
                 self.ask(Method::DELETE, &format!("{CLAIMS}/{claim}"), None).await;
             }
-            Deed::Strange => {
-                let pod = format!("{name}-{}", self.rng.below(REPLICAS_MAX));
-                let labels = if self.rng.percent(50) { json!({"app": name}) } else { json!({"app": "other"}) };
-                let pod = json!({
-                    "metadata": {"name": pod, "labels": labels},
-                    "spec": {"containers": [{"name": "c", "image": "strange"}]},
-                });
-                self.ask(Method::POST, PODS, Some(pod)).await;
+            Deed::DeleteVolume => {
+                let volumes: Vec<String> = self.world.model.lock().volumes.keys().cloned().collect();
+                if volumes.is_empty() {
+                    return;
+                }
+                let volume = self.rng.pick(&volumes);
+                self.ask(Method::DELETE, &format!("{VOLUMES}/{volume}"), None).await;
             }
+            Deed::Strange => self.put_in_the_way(name).await,
             Deed::Evict => {
                 for _ in 0..2 {
                     let Some(pod) = self.any_pod(name) else { return };
@@ -181,6 +205,21 @@ impl People {
             Deed::ChangeClaims => self.change_claims(name).await,
             Deed::Nothing => {}
         }
+    }
+
+    /// A pod by a name of the set, perhaps with an owner.
+    async fn put_in_the_way(&self, name: &str) {
+        let pod = format!("{name}-{}", self.rng.below(REPLICAS_MAX));
+        let labels = if self.rng.percent(50) { json!({"app": name}) } else { json!({"app": "other"}) };
+        let owner = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "name": "keeper", "uid": self.keeper, "controller": true,
+        });
+        let owners = if self.rng.percent(40) { json!([owner]) } else { json!([]) };
+        let pod = json!({
+            "metadata": {"name": pod, "labels": labels, "ownerReferences": owners},
+            "spec": {"containers": [{"name": "c", "image": "strange"}]},
+        });
+        self.ask(Method::POST, PODS, Some(pod)).await;
     }
 
     fn any_pod(&self, set: &str) -> Option<String> {
@@ -359,7 +398,7 @@ impl People {
         }
         let strange: Vec<String> = {
             let model = self.world.model.lock();
-            let strange = model.pods.iter().filter(|(_, pod)| pod.owner.is_none());
+            let strange = model.pods.iter().filter(|(_, pod)| pod.owner_kind != "StatefulSet");
             strange.map(|(name, _)| name.clone()).collect()
         };
         for pod in strange {
@@ -367,8 +406,11 @@ impl People {
         }
     }
 
-    /// The status of one request.
+    /// The status of one request; people wait for a server that is away.
     async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> u16 {
+        while self.world.server().is_none() {
+            sleep(ASK_AGAIN).await;
+        }
         let told = format!("people: {method} {path}");
         match self.line.send(method, path, body).await {
             Ok((status, answer)) => {

@@ -30,8 +30,16 @@ pub(crate) struct Profile {
     pub(crate) late: u64,
     pub(crate) clock_jump: u64,
     pub(crate) disk_full: u64,
+    /// The disk takes its time for a write (per mille).
+    pub(crate) slow_disk: u64,
     pub(crate) second_leader: u64,
     pub(crate) partition: u64,
+    /// Nearly every change of one part meets a conflict for a while.
+    pub(crate) storm: u64,
+    /// The API server goes down and comes again.
+    pub(crate) restart: u64,
+    /// A node loses its power for a while, and its containers with it.
+    pub(crate) power: u64,
     /// A pod stops being ready for a while, or fails (per cent of the times that it becomes ready).
     pub(crate) flap: u64,
     pub(crate) fail: u64,
@@ -65,6 +73,10 @@ impl Profile {
             partition: some(40, 150),
             flap: some(40, 30),
             fail: some(30, 15),
+            storm: some(30, 90),
+            restart: some(25, 120),
+            power: some(25, 150),
+            slow_disk: some(40, 300),
         }
     }
 }

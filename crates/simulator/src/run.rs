@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use stead_apiserver::{ApiServer, Config, NoNodes, Source, simulate};
 use stead_store::{Durability, Entry, Expect, Store, Write};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::chaos;
 use crate::disk::Disk;
@@ -17,10 +17,12 @@ use crate::model::Model;
 use crate::nodes::Node;
 use crate::parts::{self, PROCESSES};
 use crate::people::People;
+use crate::plant::Plant;
 use crate::profile::Profile;
 use crate::rng::Rng;
 use crate::settle::settled;
-use crate::world::{Part, World};
+use crate::views::up_to_date;
+use crate::world::{EPOCH_SECONDS, Part, World};
 
 /// How long a cluster without faults may take until it is as wanted.
 const SETTLE_MAX: Duration = Duration::from_secs(2400);
@@ -49,34 +51,42 @@ pub struct Outcome {
     pub seconds: u64,
 }
 
-/// Runs one seed; `tell` prints what happens.
+/// Runs one seed.
 ///
 /// # Errors
 /// When the simulation cannot be set up; what it finds is in the outcome.
-pub fn run(seed: u64, tell: bool) -> Result<Outcome> {
+pub fn run(seed: u64) -> Result<Outcome> {
+    run_with(seed, None, false)
+}
+
+/// The same with a bug planted; `tell` prints what happens.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(seed: u64, plant: Option<Plant>, tell: bool) -> Result<Outcome> {
     let base = base()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-    let outcome = runtime.block_on(simulation(seed, tell, base));
+    let outcome = runtime.block_on(simulation(seed, plant, tell, base));
     drop(runtime);
     simulate(None);
     outcome
 }
 
-async fn simulation(seed: u64, tell: bool, base: &[Entry]) -> Result<Outcome> {
+async fn simulation(seed: u64, plant: Option<Plant>, tell: bool, base: &[Entry]) -> Result<Outcome> {
     let profile = Profile::draw(seed);
-    let world = World::new(seed, profile, tell);
+    let world = World::new(seed, profile, plant, tell);
     if tell {
         println!("{:#?}", world.profile);
+    }
+    if world.profile.clock_jump == 0 {
+        world.model.lock().epoch = Some((world.now(Part::Server), Instant::now()));
     }
     let (of_clock, ids) = (world.clone(), world.rng("ids"));
     simulate(Some(Source { now: Box::new(move || of_clock.now(Part::Server)), random: Box::new(move || ids.bytes()) }));
     let options = stead_store::Options { history_changes_max: HISTORY_CHANGES_MAX, ..Default::default() };
     let store: Arc<dyn Store> = Arc::new(Disk::new(copy(base, options).await?, world.clone()));
-    let server =
-        ApiServer::open(config(pki_dir()?), store.clone(), Arc::new(NoNodes)).await.context("open the server")?;
-    let work = async {
-        live(&world, &server, &store).await;
-    };
+    world.serve(Some(open(&store).await?));
+    let work = live(&world, &store);
     tokio::select! {
         biased;
         () = world.failed.notified() => {}
@@ -89,21 +99,23 @@ async fn simulation(seed: u64, tell: bool, base: &[Entry]) -> Result<Outcome> {
     for _ in 0..LAST_TURNS {
         tokio::task::yield_now().await;
     }
+    world.serve(None);
+    world.views.lock().clear();
     *world.model.lock() = Model::default();
     Ok(Outcome { seed, violation: world.violation(), trace, events, writes, seconds })
 }
 
 /// Faults and deeds, then calm; the wanted state must be reached and stay.
-async fn live(world: &Arc<World>, server: &ApiServer, store: &Arc<dyn Store>) {
-    let mut people = People::new(parts::line(world, server, Part::User, 0));
+async fn live(world: &Arc<World>, store: &Arc<dyn Store>) {
+    let mut people = People::new(parts::line(world, Part::User, 0));
     people.prepare().await;
     for (part, _) in PROCESSES {
-        tokio::spawn(parts::keep(world.clone(), server.clone(), *part, 0));
+        tokio::spawn(parts::keep(world.clone(), *part, 0));
     }
     for number in 0..world.profile.nodes {
-        tokio::spawn(Node::new(number, parts::line(world, server, Part::Node(number), 0)).run());
+        tokio::spawn(Node::new(number, parts::line(world, Part::Node(number), 0)).run());
     }
-    chaos::start(world, server, store);
+    chaos::start(world, store);
     people.act().await;
     world.say("no more faults");
     world.calm_down();
@@ -120,6 +132,8 @@ async fn live(world: &Arc<World>, server: &ApiServer, store: &Arc<dyn Store>) {
     };
     if let Err(missing) = now {
         world.violated(format!("as wanted, and then {missing}"));
+    } else if let Err(stale) = up_to_date(world) {
+        world.violated(format!("as wanted, and {stale}"));
     } else if before != after {
         world.violated(format!("as wanted, and then still something to write: {before:?} {after:?}"));
     }
@@ -144,6 +158,14 @@ async fn reach(world: &Arc<World>) -> Result<(), String> {
         sleep(pause).await;
         waited += pause;
     }
+}
+
+/// Starts the API server over what is stored.
+///
+/// # Errors
+/// When it does not start.
+pub(crate) async fn open(store: &Arc<dyn Store>) -> Result<ApiServer> {
+    ApiServer::open(config(pki_dir()?), store.clone(), Arc::new(NoNodes)).await.context("open the server")
 }
 
 fn config(pki_dir: PathBuf) -> Config {
@@ -179,10 +201,10 @@ fn base() -> Result<&'static [Entry]> {
 
 async fn make_base() -> Result<Vec<Entry>> {
     let ids = Rng::new(0, "base");
-    let epoch = Timestamp::from_second(1_767_225_600).expect("in range");
+    let epoch = Timestamp::from_second(EPOCH_SECONDS).expect("in range");
     simulate(Some(Source { now: Box::new(move || epoch), random: Box::new(move || ids.bytes()) }));
     let store = stead_store::memory();
-    ApiServer::open(config(pki_dir()?), store.clone(), Arc::new(NoNodes)).await.context("open the first server")?;
+    open(&store).await?;
     let mut entries = store.range(b"/", b"", 0, None).await?.entries;
     entries.sort_by_key(|entry| entry.modified);
     Ok(entries)

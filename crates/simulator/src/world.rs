@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
+use stead_apiserver::ApiServer;
+use stead_informer::Caches;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::Model;
+use crate::plant::Plant;
 use crate::profile::Profile;
 use crate::rng::Rng;
 
 /// Seconds since 1970 at which every simulation begins.
-const EPOCH_SECONDS: i64 = 1_767_225_600;
+pub(crate) const EPOCH_SECONDS: i64 = 1_767_225_600;
 
 /// Who talks to the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,16 +80,26 @@ struct Trace {
 pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) profile: Profile,
+    /// The bug that is there on purpose.
+    pub(crate) plant: Option<Plant>,
     pub(crate) model: Mutex<Model>,
+    /// The API server, while it runs, and the end of that.
+    server: Mutex<Option<(ApiServer, CancellationToken)>>,
+    /// The caches of every process that runs.
+    pub(crate) views: Mutex<BTreeMap<Actor, Caches>>,
     /// No more faults.
     calm: AtomicBool,
     pub(crate) disk_full: AtomicBool,
     began: Instant,
     skew_ms: Mutex<BTreeMap<Part, i64>>,
-    /// Until when the watches of a part are late.
-    late: Mutex<BTreeMap<Part, Instant>>,
+    /// Until when the watches of a part are late: of one resource, or all (`""`).
+    late: Mutex<BTreeMap<(Part, &'static str), Instant>>,
+    /// Until when nearly every change of a part meets a conflict.
+    storms: Mutex<BTreeMap<Part, Instant>>,
     /// Nodes that nobody reaches and that reach nobody.
     cut_off: Mutex<BTreeMap<u8, bool>>,
+    /// Nodes that are switched off.
+    dark: Mutex<BTreeMap<u8, bool>>,
     /// Something is new for a node.
     pub(crate) wake_nodes: Vec<Notify>,
     trace: Mutex<Trace>,
@@ -98,18 +111,23 @@ pub(crate) struct World {
 
 impl World {
     #[must_use]
-    pub(crate) fn new(seed: u64, profile: Profile, tell: bool) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, profile: Profile, plant: Option<Plant>, tell: bool) -> Arc<Self> {
         let nodes = profile.nodes;
         Arc::new(Self {
             seed,
             profile,
+            plant,
             model: Mutex::default(),
+            server: Mutex::default(),
+            views: Mutex::default(),
             calm: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
             began: Instant::now(),
             skew_ms: Mutex::default(),
             late: Mutex::default(),
+            storms: Mutex::default(),
             cut_off: Mutex::default(),
+            dark: Mutex::default(),
             wake_nodes: (0..nodes).map(|_| Notify::new()).collect(),
             trace: Mutex::new(Trace { tell, ..Trace::default() }),
             violation: Mutex::default(),
@@ -154,18 +172,57 @@ impl World {
         self.disk_full.store(false, Ordering::Relaxed);
         self.skew_ms.lock().clear();
         self.late.lock().clear();
+        self.storms.lock().clear();
         self.cut_off.lock().clear();
+        self.dark.lock().clear();
         self.wake_nodes.iter().for_each(Notify::notify_one);
     }
 
-    pub(crate) fn make_late(&self, part: Part, by: Duration) {
-        self.late.lock().insert(part, Instant::now() + by);
+    /// The server that runs now, and when it ends.
+    #[must_use]
+    pub(crate) fn server(&self) -> Option<(ApiServer, CancellationToken)> {
+        self.server.lock().clone()
+    }
+
+    /// A server runs from now on; the one before is no more.
+    pub(crate) fn serve(&self, server: Option<ApiServer>) {
+        let next = server.map(|server| (server, CancellationToken::new()));
+        let before = std::mem::replace(&mut *self.server.lock(), next);
+        if let Some((_, life)) = before {
+            life.cancel();
+        }
+    }
+
+    /// Holds the watch events of one resource back, or all (`""`).
+    pub(crate) fn make_late(&self, part: Part, resource: &'static str, by: Duration) {
+        self.late.lock().insert((part, resource), Instant::now() + by);
     }
 
     /// Until when a watch event for `part` is held back.
     #[must_use]
-    pub(crate) fn late_until(&self, part: Part) -> Option<Instant> {
-        self.late.lock().get(&part).copied().filter(|until| *until > Instant::now())
+    pub(crate) fn late_until(&self, part: Part, resource: &str) -> Option<Instant> {
+        let late = self.late.lock();
+        let of = |resource: &str| late.iter().find(|((p, r), _)| *p == part && *r == resource).map(|(_, until)| *until);
+        of("").max(of(resource)).filter(|until| *until > Instant::now())
+    }
+
+    pub(crate) fn storm(&self, part: Part, time: Duration) {
+        self.storms.lock().insert(part, Instant::now() + time);
+    }
+
+    #[must_use]
+    pub(crate) fn is_stormy(&self, part: Part) -> bool {
+        self.storms.lock().get(&part).is_some_and(|until| *until > Instant::now())
+    }
+
+    pub(crate) fn switch_off(&self, node: u8, off: bool) {
+        self.dark.lock().insert(node, off);
+        self.wake_nodes[usize::from(node)].notify_one();
+    }
+
+    #[must_use]
+    pub(crate) fn is_off(&self, node: u8) -> bool {
+        self.dark.lock().get(&node).copied().unwrap_or(false)
     }
 
     pub(crate) fn cut_off(&self, node: u8, cut: bool) {

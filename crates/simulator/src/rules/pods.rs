@@ -1,21 +1,10 @@
-//! What must never happen, judged at every write, before the model takes it in.
-//!
-//! A controller acts on what it sees, and may see it late. So a rule that compares with the present state counts only
-//! what has been true for longer than anybody's view can be behind ([`BEHIND_MAX`]), or what the same process did itself.
+//! Pods: who may make, change and remove them, and when.
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use crate::model::{Claim, Model, Pod, Set, place};
+use super::{BEHIND_MAX, long, still_owned};
+use crate::model::{Down, Model, Pod, Set, place};
 use crate::world::{Actor, Part};
-
-/// How far behind the present a controller's view may be while there are faults.
-pub(crate) const BEHIND_MAX: Duration = Duration::from_secs(90);
-
-fn long(since: Instant) -> bool {
-    since.elapsed() > BEHIND_MAX
-}
 
 /// Whether everybody must have known for long that the pod counts as available: only then is it a loss.
 fn is_available(set: &Set, pod: &Pod) -> bool {
@@ -33,22 +22,25 @@ pub(crate) fn pod(model: &Model, actor: Actor, name: &str, now: Option<&Pod>) ->
     match actor.part {
         Part::Sets => {
             judge(foreign(model, name, before, now));
+            judge(adopted_unasked(model, actor, before, now));
             match (before, now) {
                 (None, Some(pod)) => {
                     judge(unwanted(model, name, pod));
                     judge(out_of_order(model, name, pod));
+                    judge(too_new(model, name, pod));
                     judge(beside_an_old_one(model, name, pod));
                 }
                 (Some(pod), _) if begins_to_end => {
-                    judge(removed_out_of_order(model, name, pod));
+                    judge(removed_out_of_order(model, actor, name, pod));
                     judge(disrupted(model, actor, name, pod));
                 }
                 _ => {}
             }
         }
         Part::Garbage if begins_to_end => judge(before.and_then(|pod| still_owned(model, &pod.json))),
-        Part::Garbage | Part::Scheduler | Part::Upkeep | Part::Claims | Part::Node(_) | Part::Server => {}
-        Part::User => {}
+        Part::Scheduler => judge(misplaced(model, before, now)),
+        Part::Upkeep if begins_to_end => judge(before.and_then(|pod| taken_from_the_well(model, pod))),
+        Part::Garbage | Part::Upkeep | Part::Claims | Part::Node(_) | Part::Server | Part::User => {}
     }
     if actor.evicts && begins_to_end {
         judge(over_budget(model, name, before));
@@ -70,20 +62,65 @@ fn foreign(model: &Model, name: &str, before: Option<&Pod>, now: Option<&Pod>) -
     }
 }
 
+/// Before it adopts, the controller asks the server whether the set still exists; what its cache has does not count.
+fn adopted_unasked(model: &Model, actor: Actor, before: Option<&Pod>, now: Option<&Pod>) -> Option<String> {
+    let adopter = now?.owner.as_ref().filter(|_| before.is_some_and(|pod| pod.owner.is_none()))?;
+    let (set, gone) = model.ever.get(adopter)?;
+    match model.asked.get(&(actor, set.clone())) {
+        None => Some("adopts a pod without having asked for its set".to_owned()),
+        Some(asked) => gone.is_some_and(|gone| gone < *asked).then(|| "adopts a pod for a set that is gone".to_owned()),
+    }
+}
+
+/// Below the partition a pod is made anew as it was.
+fn too_new(model: &Model, name: &str, pod: &Pod) -> Option<String> {
+    let (_, ordinal) = place(name)?;
+    let too_new = |set: &Set| {
+        let below = ordinal.checked_sub(set.start).is_some_and(|index| index < set.partition()) && !set.on_delete();
+        let update = set.update_revision();
+        below && set.is_observed() && pod.revision == update && set.json["status"]["currentRevision"] != update
+    };
+    let set = set_of(model, name, pod)?;
+    set.views()
+        .all(too_new)
+        .then(|| format!("creates a pod of the new revision below the partition {}", set.partition()))
+}
+
+/// A pod is bound once, and to where its volume is.
+fn misplaced(model: &Model, before: Option<&Pod>, now: Option<&Pod>) -> Option<String> {
+    let (before, now) = (before?, now?);
+    let node = now.node.as_ref().filter(|node| before.node.as_ref() != Some(node))?;
+    if let Some(there) = &before.node {
+        return Some(format!("moves a pod from {there} to {node}"));
+    }
+    let volumes = now.json["spec"]["volumes"].as_array()?;
+    volumes.iter().find_map(|volume| {
+        let claim = model.claims.get(volume["persistentVolumeClaim"]["claimName"].as_str()?)?;
+        let volume = claim.json["spec"]["volumeName"].as_str()?;
+        let place = model.volumes.get(volume)?["spec"]["nodeAffinity"].to_string();
+        let elsewhere = place.contains("node-") && !place.contains(node.as_str());
+        elsewhere.then(|| format!("binds a pod to {node}, where its volume {volume} is not"))
+    })
+}
+
+/// Nobody takes a pod from a node that has been well for long.
+fn taken_from_the_well(model: &Model, pod: &Pod) -> Option<String> {
+    let node = pod.node.as_ref()?;
+    let well = model.nodes.get(node).is_some_and(|since| since.is_some_and(long));
+    let runs = !matches!(pod.phase.as_str(), "Failed" | "Succeeded");
+    (well && runs).then(|| format!("removes a pod from {node}, which is well"))
+}
+
 /// No pod is made for a set that is gone, or that has not wanted it for long.
 fn unwanted(model: &Model, name: &str, pod: &Pod) -> Option<String> {
     let (_, gone) = model.ever.get(pod.owner.as_ref()?)?;
     if gone.is_some_and(long) {
         return Some("creates a pod for a set that is gone".to_owned());
     }
-    let (set, ordinal) = place(name)?;
-    let set = model.sets.get(set).filter(|set| Some(&set.uid) == pod.owner.as_ref())?;
-    let unwanted = !set.has(ordinal) && long(set.range_since) && reserved(set).is_none();
+    let (_, ordinal) = place(name)?;
+    let set = set_of(model, name, pod)?;
+    let unwanted = set.views().all(|view| !view.has(ordinal));
     unwanted.then(|| format!("creates a pod beyond the range {}..{}", set.start, set.start + set.replicas))
-}
-
-fn reserved(set: &Set) -> Option<&str> {
-    set.annotation("stead.dev/reserve-ordinals")
 }
 
 /// In order, a pod is made only when all below it are Ready.
@@ -113,7 +150,7 @@ fn beside_an_old_one(model: &Model, name: &str, pod: &Pod) -> Option<String> {
 }
 
 /// In order, the highest pod goes first, and each goes only when the one above is gone.
-fn removed_out_of_order(model: &Model, name: &str, pod: &Pod) -> Option<String> {
+fn removed_out_of_order(model: &Model, actor: Actor, name: &str, pod: &Pod) -> Option<String> {
     let (set_name, ordinal) = place(name)?;
     let set = model.sets.get(set_name).filter(|set| Some(&set.uid) == pod.owner.as_ref() && set.ordered)?;
     if set.has(ordinal) && !set.deleting {
@@ -121,22 +158,34 @@ fn removed_out_of_order(model: &Model, name: &str, pod: &Pod) -> Option<String> 
     }
     let above = model.pods.iter().find(|(other, other_pod)| {
         let above = place(other).is_some_and(|(s, o)| s == set_name && o > ordinal && (!set.has(o) || set.deleting));
-        above && other_pod.owner == pod.owner && long(other_pod.since) && long(set.range_since)
+        let known = long(other_pod.since) && long(set.range_since) || other_pod.ended_by == Some(actor);
+        above && other_pod.owner == pod.owner && known
     });
     above.map(|(other, _)| format!("removes a pod while {other} above it is still there"))
 }
 
 /// A roll-out takes no more Ready pods down than its budget allows, none that it is to leave alone, and goes from the top.
+/// Whichever way the set was within the time that a view can be behind: the controller may see it like that.
 fn disrupted(model: &Model, actor: Actor, name: &str, pod: &Pod) -> Option<String> {
-    let (set_name, ordinal) = place(name)?;
-    let set = model.sets.get(set_name).filter(|set| Some(&set.uid) == pod.owner.as_ref() && !set.deleting)?;
-    if !is_available(set, pod) || !set.has(ordinal) {
+    let (_, ordinal) = place(name)?;
+    let set = set_of(model, name, pod)?;
+    if !is_available(set, pod) {
         return None;
     }
-    // All go at once, and may still do so for somebody who sees the spec of a moment ago.
-    let recreates = set.recreates() || set.recreated.is_some_and(|then| !long(then));
-    if !long(set.spec_since) {
-        return if recreates { None } else { too_many(model, actor, set, ordinal) };
+    let refusals: Option<Vec<String>> =
+        set.views().map(|view| refused(model, actor, view, (name, ordinal, pod))).collect();
+    refusals?.into_iter().next()
+}
+
+/// The set that a pod belongs to.
+fn set_of<'a>(model: &'a Model, name: &str, pod: &Pod) -> Option<&'a Set> {
+    model.sets.get(place(name)?.0).filter(|set| Some(&set.uid) == pod.owner.as_ref())
+}
+
+/// Why a pod that works must not go when the set is like that; `None`: it may.
+fn refused(model: &Model, actor: Actor, set: &Set, (name, ordinal, pod): (&str, u32, &Pod)) -> Option<String> {
+    if set.deleting || !set.has(ordinal) {
+        return None;
     }
     if set.on_delete() {
         return Some("replaces a pod of a set that is updated on deletion only".to_owned());
@@ -147,67 +196,43 @@ fn disrupted(model: &Model, actor: Actor, name: &str, pod: &Pod) -> Option<Strin
     if set.annotation("stead.dev/paused") == Some("true") {
         return Some("replaces a pod of a paused set".to_owned());
     }
+    if !set.is_observed() {
+        // The newest revision is not known yet.
+        return if set.recreates() { None } else { too_many(model, actor, set, ordinal) };
+    }
     if set.is_updated(name, pod) {
         return Some("replaces a pod that is up to date".to_owned());
     }
-    if recreates {
+    if set.recreates() {
+        // All go at once.
         return None;
     }
     let waiting = (ordinal + 1..set.start + set.replicas).find(|above| {
-        let name = format!("{set_name}-{above}");
-        model
-            .pods
-            .get(&name)
-            .is_some_and(|pod| !set.is_updated(&name, pod) && !pod.terminating && pod.ready_since.is_some_and(long))
+        let name = format!("{}-{above}", set.name());
+        let outdated = |pod: &Pod| !set.is_updated(&name, pod) && !pod.terminating && pod.ready_since.is_some_and(long);
+        model.pods.get(&name).is_some_and(outdated)
     });
     if let Some(above) = waiting {
-        return Some(format!("replaces a pod before {set_name}-{above} above it"));
+        return Some(format!("replaces a pod before {}-{above} above it", set.name()));
     }
     too_many(model, actor, set, ordinal)
 }
 
 fn too_many(model: &Model, actor: Actor, set: &Set, ordinal: u32) -> Option<String> {
-    let down: Vec<u32> = model
+    let steady =
+        model.sets.get(set.name()).is_some_and(|set| set.views().all(|view| view.min_ready() == set.min_ready()));
+    let counts = |down: &Down| {
+        let known = down.by == Some(actor) || long(down.since);
+        known && down.until.is_none_or(|until| steady && model.time() < until)
+    };
+    let down = model
         .down
         .iter()
-        .filter(|((uid, other), down)| {
-            *uid == set.uid && *other != ordinal && set.has(*other) && (down.by == Some(actor) || long(down.since))
-        })
-        .map(|((_, other), _)| *other)
-        .collect();
-    // The budget may have just been made smaller.
-    let allowed =
-        if long(set.spec_since) { set.max_unavailable() as usize } else { set.max_unavailable().max(3) as usize };
-    (down.len() >= allowed).then(|| format!("takes a Ready pod down while {down:?} are not Ready, {allowed} allowed"))
-}
-
-/// The garbage collector removes only what has lost every owner.
-fn still_owned(model: &Model, json: &serde_json::Value) -> Option<String> {
-    let owners = json["metadata"]["ownerReferences"].as_array()?;
-    let alive = owners.iter().find(|owner| {
-        let uid = owner["uid"].as_str().unwrap_or("");
-        let pod = model.pods.values().any(|pod| pod.uid == uid && !pod.terminating);
-        pod || model.sets.values().any(|set| set.uid == uid && !set.deleting)
-    })?;
-    Some(format!("collects what still has its owner {} {}", alive["kind"], alive["name"]))
-}
-
-/// A write to a claim.
-pub(crate) fn claim(model: &Model, actor: Actor, name: &str, now: Option<&Claim>) -> Vec<String> {
-    let Some(before) = model.claims.get(name) else { return Vec::new() };
-    let begins_to_end = !before.deleting && now.is_none_or(|claim| claim.deleting || claim.uid != before.uid);
-    let mut faults = Vec::new();
-    let freed = before.scaled_policy && before.out_of_range || before.deleted_policy && before.set_gone;
-    if begins_to_end && actor.part != Part::User && !freed {
-        faults.push("deletes a claim that its policy retains".to_owned());
-    }
-    if begins_to_end && actor.part == Part::Garbage {
-        faults.extend(still_owned(model, &before.json));
-    }
-    if begins_to_end && actor.part == Part::Sets {
-        faults.push("deletes a claim itself".to_owned());
-    }
-    faults
+        .filter(|((uid, other), down)| *uid == set.uid && *other != ordinal && set.has(*other) && counts(down));
+    let down: Vec<u32> = down.map(|((_, other), _)| *other).collect();
+    let allowed = set.max_unavailable() as usize;
+    (down.len() >= allowed)
+        .then(|| format!("takes a Ready pod down while {down:?} are not available, {allowed} allowed"))
 }
 
 /// Evictions leave as many pods as the disruption budget wants.
