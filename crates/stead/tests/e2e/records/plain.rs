@@ -40,6 +40,7 @@ const RULES: &[(&str, &str, &str)] = &[
     ("the machine", r"<none>(\s+)\S.*\s(containerd|stead)://\S+$", "<none> MACHINE"),
     ("the machine", r"ephemeral-storage:(\s+)\d+$", "ephemeral-storage: SIZE"),
     ("the page that nginx shows", r"^(Content-Length|ETag): .*", "$1: PAGE"),
+    ("the page that nginx shows", r"^welcome \d$", "PAGE"),
     ("why a pull fails without a network", r#"(Failed to pull image "[^"]+"): .*$"#, "$1: WHY"),
     ("what newer templates lack", r#""creationTimestamp":null,?"#, ""),
     (
@@ -171,6 +172,7 @@ impl Plain {
             without_echo(&mut lines, typed);
         }
         without_newer_columns(&mut lines);
+        without_pages(&mut lines);
         if command.contains(" -w") || command.contains("rollout status") {
             still_terminating(&mut lines);
             without_repetitions(&mut lines);
@@ -289,6 +291,14 @@ fn without_echo(lines: &mut Vec<String>, typed: &str) {
         }
     }
     lines.retain(|line| !line.is_empty() && !typed.contains(line));
+}
+
+/// The page that nginx shows is the image's.
+fn without_pages(lines: &mut Vec<String>) {
+    while let Some(from) = lines.iter().position(|line| line == "<!DOCTYPE html>") {
+        let length = lines[from..].iter().position(|line| line == "</html>").map_or(1, |end| end + 1);
+        lines.splice(from..from + length, ["PAGE".to_owned()]);
+    }
 }
 
 /// Servers since 1.29 have a column that tables of older ones lack.
