@@ -120,7 +120,9 @@ async fn a_set_grows_and_shrinks_with_what_its_pods_use() {
     cluster.settled("web").await;
     let autoscalers = cluster.caches.of::<HorizontalPodAutoscaler>();
     let seen = cluster
-        .until(&autoscalers, |all| all.list().first().filter(|one| !condition(one, "ScalingActive").is_empty()).cloned())
+        .until(&autoscalers, |all| {
+            all.list().first().filter(|one| !condition(one, "ScalingActive").is_empty()).cloned()
+        })
         .await;
     assert_eq!(condition(&seen, "ScalingActive"), "True ValidMetricFound");
     let status = serde_json::to_value(seen.status.clone().expect("a status")).expect("json");
