@@ -28,6 +28,7 @@ mod statements;
 mod states;
 mod storage;
 mod support;
+mod templates;
 mod upstream;
 mod wishes;
 mod wrong_use;
