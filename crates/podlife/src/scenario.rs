@@ -166,15 +166,7 @@ impl World {
                 self.memory.handed_over(request, self.hand_over_code);
                 self.did.push(format!("hand over in {name}"));
             }
-            Action::AnswerHandOver { code, .. } => {
-                self.memory.end(&Work::Answer);
-                self.memory.answered(self.now);
-                if !self.answers_broken {
-                    let annotations = self.pod.metadata.annotations.get_or_insert_default();
-                    annotations.insert(hand_over::DONE.to_owned(), code.to_string());
-                }
-                self.did.push(format!("answer {code}"));
-            }
+            Action::AnswerHandOver { code, .. } => self.answer(*code),
             Action::StopSandboxes => {
                 assert!(self.snapshot().running().next().is_none(), "a sandbox was stopped under a running container");
                 self.sandboxes.iter_mut().for_each(|sandbox| sandbox.ready = false);
@@ -255,6 +247,16 @@ impl World {
             ["node", "restarts"] => self.memory = Memory::default(),
             _ => panic!("no such event: {line}"),
         }
+    }
+
+    fn answer(&mut self, code: i32) {
+        self.memory.end(&Work::Answer);
+        self.memory.answered(self.now);
+        if !self.answers_broken {
+            let annotations = self.pod.metadata.annotations.get_or_insert_default();
+            annotations.insert(hand_over::DONE.to_owned(), code.to_string());
+        }
+        self.did.push(format!("answer {code}"));
     }
 
     /// Asks the pod to hand over.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use stead_testkit::kubectl::Kubectl;
 
-use crate::support::{CLAIMS, IDLE, is_ready, namespace, ready, set, uid};
+use crate::support::{CLAIMS, IDLE, is_ready, namespace, ready, service, set, uid};
 
 /// stead's own command line.
 #[track_caller]
@@ -18,8 +18,9 @@ fn stead(kubeconfig: &Path, command: &str) -> String {
         .env("KUBECONFIG", kubeconfig)
         .output()
         .unwrap();
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{command}: {said}{}", String::from_utf8_lossy(&output.stderr));
+    said
 }
 
 #[track_caller]
@@ -31,6 +32,7 @@ fn pods_are(kubectl: &Kubectl, expected: &str) {
 fn a_stopped_pod_comes_back_with_its_data_and_a_chosen_one_is_removed() {
     let (_cluster, kubectl) = namespace("stopping");
     let container = format!("{IDLE}\n        volumeMounts: [{{name: data, mountPath: /data}}]");
+    kubectl.apply(&service("web", "clusterIP: None, "));
     kubectl.apply(&set("web", 3, CLAIMS, &container));
     ready(&kubectl, "web", "3");
     let _ = kubectl.ok("exec web-1 -- sh -c 'echo kept > /data/file'");
