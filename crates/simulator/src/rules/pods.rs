@@ -156,9 +156,12 @@ fn removed_out_of_order(model: &Model, actor: Actor, name: &str, pod: &Pod) -> O
     if set.has(ordinal) && !set.deleting {
         return None;
     }
+    // A roll-out of a moment ago may take several at once.
+    let at_once = set.views().any(|view| view.has(ordinal) && (view.recreates() || view.max_unavailable() > 1));
     let above = model.pods.iter().find(|(other, other_pod)| {
         let above = place(other).is_some_and(|(s, o)| s == set_name && o > ordinal && (!set.has(o) || set.deleting));
-        let known = long(other_pod.since) && long(set.range_since) || other_pod.ended_by == Some(actor);
+        let own = !at_once && other_pod.ended_by == Some(actor);
+        let known = long(other_pod.since) && long(set.range_since) || own;
         above && other_pod.owner == pod.owner && known
     });
     above.map(|(other, _)| format!("removes a pod while {other} above it is still there"))
