@@ -249,6 +249,9 @@ fn over_shared_budget(model: &Model, actor: Actor, name: &str, now: Option<&Pod>
     let allowed = model.budgets.get(SHARED)?["spec"]["maxUnavailable"].as_u64()? as usize;
     // A place that was given up meanwhile is nobody's loss.
     let wanted = |other: &str| place(other).is_some_and(|(set, o)| model.sets.get(set).is_some_and(|set| set.has(o)));
+    if !wanted(name) {
+        return None;
+    }
     let others: Vec<&String> = model.evicted.keys().filter(|other| *other != name && wanted(other)).collect();
     (others.len() >= allowed).then(|| format!("evicts while {others:?} are not back, {allowed} allowed over all sets"))
 }

@@ -248,6 +248,9 @@ fn over_budget(model: &Model, name: &str, before: Option<&Pod>) -> Option<String
     // A place that was given up meanwhile is nobody's loss.
     let wanted =
         |other: &str| place(other).is_some_and(|(s, o)| s == set && model.sets.get(s).is_some_and(|s| s.has(o)));
+    if !wanted(name) {
+        return None;
+    }
     let others: Vec<&String> = model.evicted.keys().filter(|other| *other != name && wanted(other)).collect();
     (others.len() >= allowed).then(|| format!("evicts while {others:?} are not back, {allowed} allowed"))
 }
