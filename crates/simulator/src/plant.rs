@@ -90,12 +90,7 @@ pub const BUGS: &[Bug] = &[
     bug(Plant::OnDeleteIgnored, &["updated on deletion only"], &[32]),
     bug(Plant::RetentionIgnored, &["deletes a claim that its policy retains"], &[9]),
     bug(Plant::EventLost, &["after the last fault", "the cache of"], &[10]),
-    bug(Plant::NamesakeTaken, &["touches a pod of another owner"], &[41]),
-    bug(
-        Plant::OwnerNotLookedUp,
-        &["deletes a claim that its policy retains", "collects what still has its owner"],
-        &[5],
-    ),
+    bug(Plant::NamesakeTaken, &["touches a pod of another owner"], &[70]),
     bug(Plant::OwnerNotAskedAgain, &["without having asked for its set", "for a set that is gone"], &[16]),
     bug(Plant::VolumePlaceIgnored, &["where its volume"], &[3]),
     bug(Plant::StartsTooEarly, &["run at once"], &[18]),
