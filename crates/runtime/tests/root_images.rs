@@ -119,9 +119,17 @@ async fn the_store_is_shared_with_other_processes() {
 #[tokio::test]
 async fn a_power_cut_before_the_sync_forgets_the_image() {
     let mut world = World::new().await;
-    world.engine = None;
     let index = world.dir.path().join("root/images/index.json");
-    let text = std::fs::read_to_string(&index).unwrap();
+    let read = || std::fs::read_to_string(&index).unwrap();
+    // Else the sync of this very import would write the index once more.
+    let synced = async {
+        while !read().contains("\"unsynced\":null") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, synced).await.unwrap();
+    world.engine = None;
+    let text = read();
     let start = text.find("\"unsynced\":").unwrap();
     let end = start + text[start..].find('}').unwrap();
     std::fs::write(&index, format!("{}\"unsynced\":\"another-boot\"{}", &text[..start], &text[end..])).unwrap();

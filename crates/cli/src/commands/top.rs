@@ -452,12 +452,12 @@ mod tests {
             "pods --containers --sum",
             &all,
             &[
-                "POD        NAME       CPU(cores)   MEMORY(bytes)   ",
-                "web-1      log        250m         2Mi             ",
-                "web-1      nginx      2m           20Mi            ",
-                "web-2      nginx      1000m        1024Mi          ",
-                "                      ________     ________        ",
-                "                      1252m        1046Mi          ",
+                "POD     NAME    CPU(cores)   MEMORY(bytes)   ",
+                "web-1   log     250m         2Mi             ",
+                "web-1   nginx   2m           20Mi            ",
+                "web-2   nginx   1000m        1024Mi          ",
+                "                ________     ________        ",
+                "                1252m        1046Mi          ",
             ],
         );
     }

@@ -22,8 +22,8 @@ use differences::Differences;
 use form::{Answer, Step, steps};
 use plain::Plain;
 
-/// A state that did not change for so long is not on its way to another one.
-const SETTLED: Duration = Duration::from_secs(45);
+/// A state that did not change for so long is not on its way to another one: longer than a pod may take to end.
+const SETTLED: Duration = Duration::from_secs(35);
 /// How long a state may be on its way.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a watch takes to come to the server at most.
