@@ -667,7 +667,6 @@ const CHANGES: &[&str] = &[
     "wait --for=jsonpath={.status.ephemeralContainerStatuses[0].state.running} pod/web-0 --timeout=60s",
     "exec web-0 -c look -- hostname",
     "get pod web-0 -o jsonpath={.spec.ephemeralContainers[*].securityContext}",
-    "debug web-0 -c said --image=busybox:1.36 --attach -q --profile=baseline -- echo hello",
     "debug web-0 --copy-to=copy --set-image=*=busybox:1.36 --profile=general -c nginx -- sleep 100000",
     "get pod copy -o jsonpath={.spec.containers[*].image}{.spec.shareProcessNamespace}{.metadata.labels}",
     "delete pod copy --wait=false --grace-period=1",
