@@ -362,6 +362,7 @@ fn acceptance_6_2_exec_logs_run_attach_port_forward_and_cp() {
     assert_eq!((answer.stdout.as_str(), answer.code), ("heard hello\n", 3), "{}", answer.stderr);
     assert_eq!(kubectl.ok("logs echo-0"), "ready\n");
     let mut log = kubectl.start("logs -f echo-0");
+    let _ = log.until(|line| line == "ready");
     let _ = kubectl.run_with_input("attach -i echo-0", "typed\n");
     log.until(|line| line == "typed");
     // A command that ends before kubectl attaches, or while it does, is heard all the same.
