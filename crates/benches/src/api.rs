@@ -34,6 +34,22 @@ pub(crate) async fn creates(client: &Client) -> Result<()> {
     run("durable ConfigMap (1 KiB) creates, 32 clients", one, "7500", "15").await
 }
 
+/// The same by one client, so that nobody shares its way to the disk.
+pub(crate) async fn alone(client: &Client) -> Result<()> {
+    let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
+    let mut times = Vec::with_capacity(REQUESTS_PER_CLIENT);
+    for number in 0..REQUESTS_PER_CLIENT {
+        let object: ConfigMap = serde_json::from_value(json!({
+            "metadata": {"name": format!("alone-{number}")}, "data": {"key": "x".repeat(1024)}}))?;
+        let started = Instant::now();
+        api.create(&PostParams::default(), &object).await?;
+        times.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    figure("durable ConfigMap (1 KiB) creates, one client: median", percentile(&mut times, 0.5), "ms", "-");
+    figure("durable ConfigMap (1 KiB) creates, one client: p99", percentile(&mut times, 0.99), "ms", "-");
+    Ok(())
+}
+
 /// Gets of one of them.
 pub(crate) async fn gets(client: &Client) -> Result<()> {
     let api: Api<ConfigMap> = Api::default_namespaced(client.clone());

@@ -1,21 +1,23 @@
 //! The figures of the budgets, measured on a real server: `cargo run --release -p stead-benches` after `cargo build --release`.
 //!
-//! `-- real` measures only what needs containers, `-- simulated` only what does not (and needs no `stead` binary).
+//! `-- real` measures only what needs containers, `-- simulated` only what does not (and needs no `stead` binary); `-- lives`, `-- watching`,
+//! `-- syncs` and `-- many` are the parts of the latter.
 //!
 //! Each figure is printed with the budget that it must meet. Nothing here fails: tests judge behaviour, this shows speed.
 
 #![forbid(unsafe_code)]
 
 mod api;
-mod memory;
 mod names;
 mod plane;
 mod pods;
+mod process;
 mod sets;
 mod syncs;
 mod watching;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use stead_client::{Client, Place};
@@ -24,31 +26,43 @@ use stead_testkit::{images, registry::Registry};
 
 use crate::plane::Plane;
 
+/// What is measured with simulated nodes, in this order.
+const PARTS: [&str; 4] = ["lives", "watching", "syncs", "many"];
+/// Until what a start leaves to be done is done: first leases, first looks at usage.
+const SETTLING: Duration = Duration::from_secs(15);
+/// How long an idle server is looked at: three renewals of a node's lease.
+const IDLE: Duration = Duration::from_secs(30);
+
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let only = std::env::args().nth(1).unwrap_or_default();
-    ensure!(matches!(only.as_str(), "" | "real" | "simulated"), "there is {only:?}, but only `real` and `simulated`");
+    let known = matches!(only.as_str(), "" | "real" | "simulated") || PARTS.contains(&only.as_str());
+    ensure!(known, "{only:?} is not one of `real`, `simulated`, {PARTS:?}");
     runtime.block_on(async {
-        if only != "simulated" {
+        if matches!(only.as_str(), "" | "real") {
             measure().await?;
         }
-        if only != "real" {
-            simulated().await?;
+        match only.as_str() {
+            "real" => Ok(()),
+            "" | "simulated" => simulated(&PARTS).await,
+            part => simulated(&[part]).await,
         }
-        Ok(())
     })
 }
 
 /// A control plane in this process, with nodes that only say that their pods run.
-async fn simulated() -> Result<()> {
+async fn simulated(parts: &[&str]) -> Result<()> {
     stead_client::install_crypto();
     let plane = Plane::start().await?;
-    let client = plane.outside().await?;
-    sets::lives(&plane).await?;
-    watching::pods(&client).await?;
-    watching::fan_out(&client).await?;
-    syncs::idle(&plane).await?;
-    sets::many(&plane).await
+    for part in parts {
+        match *part {
+            "lives" => sets::lives(&plane).await?,
+            "watching" => watching::all(&plane.outside().await?).await?,
+            "syncs" => syncs::idle(&plane).await?,
+            _ => sets::many(&plane).await?,
+        }
+    }
+    Ok(())
 }
 
 async fn measure() -> Result<()> {
@@ -70,19 +84,24 @@ async fn measure() -> Result<()> {
         "300",
     );
     let pid = cluster.server_pid().context("the server runs")?;
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    figure("resident memory, idle", memory::resident_mib(pid)?, "MiB", "40");
+    tokio::time::sleep(SETTLING).await;
+    figure("resident memory, idle", process::resident_mib(pid)?, "MiB", "40");
+    let (processor, written) = process::used(pid, IDLE).await?;
+    figure("a processor, idle", processor, "%", "0.5");
+    figure("disk writes, idle", written, "KiB/s", "near none");
     let client = client(&cluster).await?;
 
     pods::ordered(&client).await?;
     pods::replaced(&client).await?;
+    pods::grown(&client).await?;
     names::answers(&client, &cluster).await?;
+    api::alone(&client).await?;
     api::creates(&client).await?;
     api::gets(&client).await?;
-    figure("resident memory after this load", memory::resident_mib(pid)?, "MiB", "120");
+    figure("resident memory after this load", process::resident_mib(pid)?, "MiB", "120");
     pods::fifty(&client).await?;
-    figure("resident memory, 50 pods", memory::resident_mib(pid)?, "MiB", "-");
-    figure("resident memory, a pod's shim", memory::shims_mib()?, "MiB", "-");
+    figure("resident memory, 50 pods", process::resident_mib(pid)?, "MiB", "-");
+    figure("resident memory, a pod's shim", process::shims_mib()?, "MiB", "-");
 
     tokio::task::block_in_place(|| cluster.kill_server())?;
     let started = std::time::Instant::now();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use stead_client::Client;
 use stead_informer::{Cache, Caches};
@@ -67,6 +67,26 @@ pub(crate) async fn replaced(client: &Client) -> Result<()> {
     ready(&pods, "web-1", &old).await?;
     figure("real pod deleted -> its replacement Ready", started.elapsed().as_secs_f64() * 1e3, "ms", "300");
     Ok(())
+}
+
+/// A set of three that starts its pods at once, scaled to ten.
+pub(crate) async fn grown(client: &Client) -> Result<()> {
+    let caches = Caches::new(client.clone());
+    let pods: Cache<Pod> = caches.of();
+    create(client, "grown", 3, "Parallel").await?;
+    for pod in ["grown-0", "grown-1", "grown-2"] {
+        ready(&pods, pod, "").await?;
+    }
+    let started = Instant::now();
+    let api = Api::<StatefulSet>::default_namespaced(client.clone());
+    api.patch("grown", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 10}}))).await?;
+    for ordinal in 3..10 {
+        ready(&pods, &format!("grown-{ordinal}"), "").await?;
+    }
+    figure("3 -> 10 pods with claims, Parallel", started.elapsed().as_secs_f64() * 1e3, "ms", "1000");
+    api.delete("grown", &DeleteParams::default()).await?;
+    let left = || pods.list().iter().any(|pod| pod.metadata.name.as_deref().is_some_and(|name| name.starts_with("grown")));
+    Ok(tokio::time::timeout(WITHIN, pods.until(|_| !left())).await.context("the pods did not go")?)
 }
 
 /// Fifty pods at once.

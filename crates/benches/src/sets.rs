@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use stead_informer::Cache;
 
 use crate::plane::Plane;
-use crate::{figure, memory};
+use crate::{figure, process};
 
 const WITHIN: Duration = Duration::from_secs(300);
 /// Sets of the last figure, and pods of each.
@@ -42,10 +42,11 @@ pub(crate) async fn lives(plane: &Plane) -> Result<()> {
 
     let started = Instant::now();
     let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "i:2"}]}}}});
-    api.patch("long", &PatchParams::default(), &Patch::Strategic(image)).await?;
+    // The cache may not have this generation yet.
+    let asked = api.patch("long", &PatchParams::default(), &Patch::Strategic(image)).await?.metadata.generation;
     let updated = |set: &StatefulSet| {
         let status = set.status.clone().unwrap_or_default();
-        status.observed_generation == set.metadata.generation
+        status.observed_generation == asked
             && status.current_revision == status.update_revision
             && status.updated_replicas == Some(200)
             && status.ready_replicas == Some(200)
@@ -60,7 +61,7 @@ pub(crate) async fn lives(plane: &Plane) -> Result<()> {
 pub(crate) async fn many(plane: &Plane) -> Result<()> {
     let sets: Cache<StatefulSet> = plane.caches.of();
     let api: Api<StatefulSet> = Api::default_namespaced(plane.client.clone());
-    let before = memory::resident_mib(std::process::id())?;
+    let before = process::resident_mib(std::process::id())?;
     let started = Instant::now();
     for number in 0..MANY_SETS {
         create(&api, &format!("many-{number}"), MANY_PODS, "Parallel").await?;
@@ -72,7 +73,7 @@ pub(crate) async fn many(plane: &Plane) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     figure("1,000 sets of 50, Parallel: create -> all Ready", seconds, "s", "-");
     figure("pods that became Ready", pods / seconds, "/s", "-");
-    let kib = (memory::resident_mib(std::process::id())? - before) * 1024.0 / pods;
+    let kib = (process::resident_mib(std::process::id())? - before) * 1024.0 / pods;
     figure("memory per pod (server, controllers, nodes and bench together)", kib, "KiB", "-");
     Ok(())
 }

@@ -27,8 +27,15 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Writes of each client at full speed.
 const RUSH: usize = 150;
 
+/// Pods, lists and watches.
+pub(crate) async fn all(client: &Client) -> Result<()> {
+    crate::api::alone(client).await?;
+    pods(client).await?;
+    fan_out(client).await
+}
+
 /// Pods by many clients, and lists of all of them.
-pub(crate) async fn pods(client: &Client) -> Result<()> {
+async fn pods(client: &Client) -> Result<()> {
     let api: Api<Pod> = Api::default_namespaced(client.clone());
     let started = Instant::now();
     let worker = |worker: usize| {
@@ -86,7 +93,7 @@ async fn lists(client: &Client) -> Result<()> {
 }
 
 /// One writer and many watchers: how late each sees a write, and how much all see together at full speed.
-pub(crate) async fn fan_out(client: &Client) -> Result<()> {
+async fn fan_out(client: &Client) -> Result<()> {
     let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
     let object: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "watched"}, "data": {"at": ""}}))?;
     api.create(&PostParams::default(), &object).await?;
