@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod decoding;
 mod memory;
 mod names;
 mod plane;
@@ -45,6 +46,7 @@ async fn simulated() -> Result<()> {
     let plane = Plane::start().await?;
     let client = plane.outside().await?;
     sets::lives(&plane).await?;
+    decoding::events(&client).await?;
     watching::pods(&client).await?;
     watching::fan_out(&client).await?;
     syncs::idle(&plane).await?;
