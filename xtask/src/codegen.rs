@@ -3,6 +3,8 @@
 //! Input: `_definitions.json` of one Kubernetes version, as the PyPI package `kubernetes-validate` (Apache-2.0) carries it.
 //! Output: `crates/api/data/schema.txt`, one line per type and field (the grammar is told in `stead_api::schema`), and
 //! `crates/api/data/descriptions.zz`, the descriptions of the same lines in the same order, compressed with zlib.
+//!
+//! What the published schemas do not say, what becomes of zero values, `cargo xtask codegen-zeros` adds afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -87,21 +89,6 @@ const GO_TYPES: &[(&str, &str, &str)] = &[
     ("OwnerReference", "uid", "types.UID"),
     ("ManagedFieldsEntry", "operation", "v1.ManagedFieldsOperationType"),
 ];
-
-/// Fields that upstream's types hold by value, or write even when empty: they exist in every object as far as field managers
-/// are concerned. `spec`, `status` and `metadata` are so everywhere and are not listed.
-const BY_VALUE: &str = include_str!("by_value.txt");
-
-fn is_by_value(name: &str, field: &str, shape: &str) -> bool {
-    let common = matches!(field, "metadata" | "spec" | "status") && shape.starts_with('#');
-    let listed = || {
-        BY_VALUE.lines().any(|line| {
-            let mut words = line.split(' ');
-            words.next() == Some(&short(name)) && words.any(|word| word == field)
-        })
-    };
-    common && !name.ends_with(".CustomResourceSubresources") || listed()
-}
 
 /// Reads the schema at `definitions` and rewrites the generated files below `root`, the workspace's directory.
 ///
@@ -196,9 +183,6 @@ fn write_type(name: &str, schema: &Value, lines: &mut String, descriptions: &mut
         write!(lines, "{field} {shape}")?;
         if required.contains(field.as_str()) {
             lines.push_str(" !");
-        }
-        if is_by_value(name, field, &shape) {
-            lines.push_str(" %");
         }
         write_merge(value, lines)?;
         let last = name.rsplit('.').next().unwrap_or(name);

@@ -2,10 +2,12 @@
 
 mod codegen;
 mod csi;
+mod go;
 mod mutants;
 mod protobuf;
 mod tidy;
 mod verify;
+mod zeros;
 
 use std::path::{Path, PathBuf};
 
@@ -40,6 +42,12 @@ enum Task {
         /// `_definitions.json` of the wanted Kubernetes version.
         definitions: PathBuf,
     },
+    /// Mark in that schema what becomes of zero values, from the Go types.
+    CodegenZeros {
+        /// Checkouts of k8s.io/api, apimachinery, apiextensions-apiserver, kube-aggregator and metrics of the same version.
+        #[arg(required = true)]
+        checkouts: Vec<PathBuf>,
+    },
     /// Generate the field numbers of the protobuf form from the Go types.
     CodegenProtobuf {
         /// A checkout of k8s.io/api.
@@ -64,6 +72,7 @@ fn main() -> Result<()> {
         Task::Registry { port } => serve(root, port),
         Task::Codegen { definitions } => codegen::run(&definitions, root),
         Task::CodegenCsi { proto } => csi::run(&proto, root),
+        Task::CodegenZeros { checkouts } => zeros::run(&checkouts, root),
         Task::CodegenProtobuf { api, apimachinery } => protobuf::run(&api, &apimachinery, root),
     }
 }

@@ -1,13 +1,13 @@
 //! The schema of every type: fields, shapes, and how lists and maps merge.
 //!
-//! It is generated (`cargo xtask codegen`) into `data/schema.txt` and parsed at first use; names are slices of that text,
-//! so that the parsed form is small. The grammar, line by line:
+//! It is generated (`cargo xtask codegen`, then `codegen-zeros`) into `data/schema.txt` and parsed at first use; names are slices
+//! of that text, so that the parsed form is small. The grammar, line by line:
 //!
 //! ```text
 //! =NAME [^] [GROUP/VERSION/KIND]      a type; ^: its maps merge as a whole
-//! FIELD SHAPE [!] [%] [^] [@LIST] [~PATCH[/KEY]] [=DEFAULT] [:GOTYPE]
+//! FIELD SHAPE [!] [% | -] [^] [@LIST] [~PATCH[/KEY]] [=DEFAULT] [:GOTYPE]
 //! ```
-//! `!` is required; `%` is held by value; `@a` `@s` `@mKEYS` an atomic list, a set, a list that is a map by these keys; `~m` `~r` `~k` `~mk` the
+//! `!` is required; `%` is written when it is zero, `-` is left out then; `@a` `@s` `@mKEYS` an atomic list, a set, a list that is a map by these keys; `~m` `~r` `~k` `~mk` the
 //! strategies merge, replace, retainKeys, merge and retainKeys of a strategic merge patch, with the key of a list's items.
 //! A shape is one letter, `[SHAPE` for a list, `{SHAPE` for a map with string keys, or `#NAME` for a type. In names `/` stands
 //! for `io.k8s.api.` and `+` for `io.k8s.apimachinery.pkg.apis.`. Descriptions are apart, compressed: see [`descriptions`].
@@ -80,14 +80,25 @@ pub struct Patch {
     pub key: Option<&'static str>,
 }
 
+/// What becomes of a field without a value, or with the zero value of its type, when an object goes through upstream's types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Zero {
+    /// It is what was given: Go's field is a pointer.
+    #[default]
+    Kept,
+    /// It is left out.
+    LeftOut,
+    /// It is in every object: a struct by value, or a field by value without `omitempty`.
+    Written,
+}
+
 /// A field of a type.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
     pub name: &'static str,
     pub shape: Shape,
     pub required: bool,
-    /// Upstream's type holds the field by value or writes it even when empty, so that no object is without it.
-    pub by_value: bool,
+    pub zero: Zero,
     /// The object in this field merges as a whole.
     pub atomic: bool,
     pub list: ListType,
@@ -354,7 +365,7 @@ impl Parser {
             name,
             shape,
             required: false,
-            by_value: false,
+            zero: Zero::Kept,
             atomic: false,
             list: ListType::Atomic,
             patch: Patch::default(),
@@ -365,7 +376,8 @@ impl Parser {
         for word in words {
             match word.split_at(1) {
                 ("!", "") => field.required = true,
-                ("%", "") => field.by_value = true,
+                ("%", "") => field.zero = Zero::Written,
+                ("-", "") => field.zero = Zero::LeftOut,
                 ("^", "") => field.atomic = true,
                 ("@", "a") => field.list = ListType::Atomic,
                 ("@", "s") => field.list = ListType::Set,
@@ -451,6 +463,30 @@ mod tests {
         assert!(volumes.patch.merge && volumes.patch.retain_keys);
         let selector = schema.get(schema.find("io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector").expect("a type"));
         assert!(selector.atomic);
+    }
+
+    #[test]
+    fn a_field_says_what_becomes_of_its_zero_value() {
+        let schema = schema();
+        let zero = |of: &str, field: &str| {
+            let id = schema.find(of).expect("a type");
+            schema.get(id).field(field).expect("a field").zero
+        };
+        for (of, field, expected) in [
+            ("io.k8s.api.apps.v1.StatefulSetSpec", "replicas", Zero::Kept),
+            ("io.k8s.api.apps.v1.StatefulSetSpec", "template", Zero::Written),
+            ("io.k8s.api.core.v1.EnvVar", "name", Zero::Written),
+            ("io.k8s.api.core.v1.EnvVar", "value", Zero::LeftOut),
+            ("io.k8s.api.core.v1.EphemeralContainer", "command", Zero::LeftOut),
+            ("io.k8s.api.core.v1.Volume", "emptyDir", Zero::Kept),
+            ("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "creationTimestamp", Zero::LeftOut),
+        ] {
+            assert_eq!(zero(of, field), expected, "{of}.{field}");
+        }
+        let marked = |of: &Type| of.fields.iter().any(|field| field.zero != Zero::Kept);
+        for kind in KINDS {
+            assert!(marked(schema.get(schema.of(kind))), "{}: cargo xtask codegen-zeros has not been run", kind.kind);
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The figures of the budgets, measured on a real server: `cargo run --release -p stead-benches` after `cargo build --release`.
 //!
-//! `-- real` measures only what needs containers, `-- simulated` only what does not (and needs no `stead` binary); `-- lives`, `-- watching`,
-//! `-- syncs` and `-- many` are the parts of the latter.
+//! `-- real` measures only what needs containers, `-- simulated` only what does not (and needs no `stead` binary); `-- lives`, `-- decoding`,
+//! `-- watching`, `-- syncs` and `-- many` are the parts of the latter.
 //!
 //! Each figure is printed with the budget that it must meet. Nothing here fails: tests judge behaviour, this shows speed.
 
 #![forbid(unsafe_code)]
 
 mod api;
+mod decoding;
 mod names;
 mod plane;
 mod pods;
@@ -27,7 +28,7 @@ use stead_testkit::{images, registry::Registry};
 use crate::plane::Plane;
 
 /// What is measured with simulated nodes, in this order.
-const PARTS: [&str; 4] = ["lives", "watching", "syncs", "many"];
+const PARTS: [&str; 5] = ["lives", "decoding", "watching", "syncs", "many"];
 /// Until what a start leaves to be done is done: first leases, first looks at usage.
 const SETTLING: Duration = Duration::from_secs(15);
 /// How long an idle server is looked at: three renewals of a node's lease.
@@ -57,6 +58,7 @@ async fn simulated(parts: &[&str]) -> Result<()> {
     for part in parts {
         match *part {
             "lives" => sets::lives(&plane).await?,
+            "decoding" => decoding::events(&plane.client).await?,
             "watching" => watching::all(&plane.outside().await?).await?,
             "syncs" => syncs::idle(&plane).await?,
             _ => sets::many(&plane).await?,

@@ -34,6 +34,21 @@ pub(crate) async fn all(client: &Client) -> Result<()> {
     fan_out(client).await
 }
 
+/// A pod with a bit of everything, of a scheduler that is not there: nobody else works on it.
+pub(crate) fn pod(name: &str) -> Result<Pod> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {"load": "pods", "app": "load"}},
+        "spec": {"schedulerName": "nobody", "containers": [{
+            "name": "main", "image": "registry.example/some/image:1.2.3",
+            "ports": [{"name": "http", "containerPort": 8080}],
+            "env": [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
+            "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}},
+            "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+        }], "volumes": [{"name": "scratch", "emptyDir": {}}]},
+    }))?)
+}
+
 /// Pods by many clients, and lists of all of them.
 async fn pods(client: &Client) -> Result<()> {
     let api: Api<Pod> = Api::default_namespaced(client.clone());
@@ -43,18 +58,7 @@ async fn pods(client: &Client) -> Result<()> {
         async move {
             let mut times = Vec::new();
             for number in (worker..PODS).step_by(CLIENTS) {
-                // Of a scheduler that is not there: nobody else works on them.
-                let pod: Pod = serde_json::from_value(json!({
-                    "metadata": {"name": format!("load-{number}"), "labels": {"load": "pods", "app": "load"}},
-                    "spec": {"schedulerName": "nobody", "containers": [{
-                        "name": "main", "image": "registry.example/some/image:1.2.3",
-                        "ports": [{"name": "http", "containerPort": 8080}],
-                        "env": [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
-                        "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
-                        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}},
-                        "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
-                    }], "volumes": [{"name": "scratch", "emptyDir": {}}]},
-                }))?;
+                let pod = pod(&format!("load-{number}"))?;
                 let began = Instant::now();
                 api.create(&PostParams::default(), &pod).await?;
                 times.push(began.elapsed().as_secs_f64() * 1e3);

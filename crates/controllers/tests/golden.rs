@@ -124,6 +124,34 @@ fn sets() -> Vec<Value> {
             }),
         ),
         set(&format!("long-{}", "x".repeat(40)), json!({"containers": [{"name": "c", "image": "i"}]})),
+        // The names of these two were reckoned apart from this program, from what Go's types make of such manifests.
+        set(
+            "zeros",
+            json!({
+                "hostNetwork": false, "hostPID": false, "nodeSelector": {}, "tolerations": [], "hostname": "", "imagePullSecrets": [],
+                "initContainers": [], "serviceAccountName": "", "priorityClassName": "", "volumes": [],
+                "containers": [{
+                    "name": "c", "image": "i:1", "command": [], "args": [], "workingDir": "", "stdin": false, "tty": false,
+                    "env": [{"name": "A", "value": ""}], "ports": [{"containerPort": 80, "hostPort": 0, "name": "", "hostIP": ""}],
+                    "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": false, "subPath": ""}],
+                    "readinessProbe": {"tcpSocket": {"port": 80, "host": ""}, "initialDelaySeconds": 0},
+                }],
+            }),
+        ),
+        set(
+            "pointers",
+            json!({
+                "automountServiceAccountToken": false, "enableServiceLinks": false, "terminationGracePeriodSeconds": 0,
+                "shareProcessNamespace": false, "securityContext": {"runAsUser": 0, "runAsNonRoot": false, "supplementalGroups": []},
+                "containers": [{
+                    "name": "c", "image": "i:1",
+                    "securityContext": {"allowPrivilegeEscalation": false, "privileged": false, "capabilities": {}},
+                    "env": [{"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}],
+                    "livenessProbe": {"httpGet": {"port": 80, "httpHeaders": [{"name": "X-Empty"}]}},
+                }],
+                "volumes": [{"name": "s", "emptyDir": {}}, {"name": "o", "secret": {"secretName": "x", "optional": false, "items": []}}],
+            }),
+        ),
     ]
 }
 

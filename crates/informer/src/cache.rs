@@ -1,5 +1,6 @@
 //! A live copy of all objects of one kind.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
@@ -11,6 +12,8 @@ use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 
 use crate::changes::Pending;
+use crate::event;
+use crate::reflect::Mirror;
 use crate::store::{IndexFn, Store};
 use crate::{Change, Changes, Key};
 
@@ -196,10 +199,10 @@ impl<K: Object> Cache<K> {
         }
     }
 
-    /// Takes over one object as the server sent it. An event that was seen already changes nothing.
-    pub(crate) fn apply(&self, mut object: K) {
+    /// Takes over one object. An event that was seen already changes nothing.
+    fn put(&self, key: Key, mut object: K) {
+        // Left out by the decoder, unless the server wrote their name in a way of its own.
         object.meta_mut().managed_fields = None;
-        let key = Key::of(object.meta());
         let new = Arc::new(object);
         let listeners = self.inner.listeners.lock();
         let mut store = self.inner.store.write();
@@ -212,35 +215,6 @@ impl<K: Object> Cache<K> {
         listeners.tell(&Change { key, old, new: Some(new) });
     }
 
-    pub(crate) fn remove(&self, key: Key) {
-        let listeners = self.inner.listeners.lock();
-        let old = self.inner.store.write().remove(&key);
-        if old.is_some() {
-            listeners.tell(&Change { key, old, new: None });
-        }
-    }
-
-    /// Removes everything that a new list did not have.
-    pub(crate) fn retain(&self, keep: &std::collections::HashSet<Key>) {
-        let gone: Vec<Key> = self.inner.store.read().keys().filter(|key| !keep.contains(key)).collect();
-        for key in gone {
-            self.remove(key);
-        }
-    }
-
-    pub(crate) fn advance(&self, revision: u64) {
-        self.inner.revision.send_if_modified(|at| {
-            let forward = revision > *at;
-            *at = revision.max(*at);
-            forward
-        });
-    }
-
-    /// The same after a complete list, when anything may have changed.
-    pub(crate) fn listed(&self, revision: u64) {
-        self.inner.revision.send_modify(|at| *at = revision.max(*at).max(1));
-    }
-
     pub(crate) fn close(&self) {
         let mut listeners = self.inner.listeners.lock();
         listeners.closed = true;
@@ -248,6 +222,47 @@ impl<K: Object> Cache<K> {
         for stream in listeners.streams.iter().filter_map(Weak::upgrade) {
             stream.close();
         }
+    }
+}
+
+impl<K: Object> Mirror for Cache<K> {
+    fn what(&self) -> &str {
+        &self.inner.what
+    }
+
+    fn apply(&self, object: &str) -> Result<(Key, String), serde_json::Error> {
+        let object: K = event::object(object)?;
+        let key = Key::of(object.meta());
+        let revision = object.meta().resource_version.clone().unwrap_or_default();
+        self.put(key.clone(), object);
+        Ok((key, revision))
+    }
+
+    fn remove(&self, key: Key) {
+        let listeners = self.inner.listeners.lock();
+        let old = self.inner.store.write().remove(&key);
+        if old.is_some() {
+            listeners.tell(&Change { key, old, new: None });
+        }
+    }
+
+    fn retain(&self, keep: &HashSet<Key>) {
+        let gone: Vec<Key> = self.inner.store.read().keys().filter(|key| !keep.contains(key)).collect();
+        for key in gone {
+            self.remove(key);
+        }
+    }
+
+    fn advance(&self, revision: u64) {
+        self.inner.revision.send_if_modified(|at| {
+            let forward = revision > *at;
+            *at = revision.max(*at);
+            forward
+        });
+    }
+
+    fn listed(&self, revision: u64) {
+        self.inner.revision.send_modify(|at| *at = revision.max(*at).max(1));
     }
 }
 

@@ -108,8 +108,12 @@ impl Caches {
         }
         let cache = Cache::new(slot.1.clone());
         let stop = self.inner.stop.child_token();
-        let reflector =
-            Reflector { client: self.inner.client.clone(), request: Request::new(&slot.1), cache: cache.clone() };
+        let reflector = Reflector {
+            client: self.inner.client.clone(),
+            request: Request::new(&slot.1),
+            metadata: K::metadata_api(),
+            mirror: Box::new(cache.clone()),
+        };
         let (token, closing) = (stop.clone(), cache.clone());
         tokio::spawn(async move {
             token.run_until_cancelled(reflector.run()).await;

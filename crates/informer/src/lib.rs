@@ -11,6 +11,7 @@ mod cache;
 mod caches;
 mod changes;
 mod election;
+mod event;
 mod events;
 pub mod index;
 mod key;

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::AsyncBufReadExt;
 use kube::api::{ListParams, WatchParams};
-use kube::core::{ObjectList, Request, WatchEvent};
+use kube::core::{Request, Status};
 use stead_client::{Class, Client, classify, message};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Cache, Key, Object};
+use crate::Key;
+use crate::event::{self, Event};
 
 /// Objects per page of a list.
 const PAGE_OBJECTS: u32 = 500;
@@ -31,14 +32,30 @@ enum Ended {
     Expired,
 }
 
-/// One kind to be mirrored into one cache.
-pub(crate) struct Reflector<K> {
-    pub(crate) client: Client,
-    pub(crate) request: Request,
-    pub(crate) cache: Cache<K>,
+/// What is kept up to date, whatever it holds. The texts are those of objects as the server wrote them.
+pub(crate) trait Mirror: Send + Sync {
+    /// What is mirrored, for logs.
+    fn what(&self) -> &str;
+    /// Takes over an object that is new or has changed; its key and revision.
+    fn apply(&self, object: &str) -> Result<(Key, String), serde_json::Error>;
+    fn remove(&self, key: Key);
+    /// Removes everything that a new list did not have.
+    fn retain(&self, keep: &HashSet<Key>);
+    fn advance(&self, revision: u64);
+    /// The same after a complete list, when anything may have changed.
+    fn listed(&self, revision: u64);
 }
 
-impl<K: Object> Reflector<K> {
+/// One kind to be mirrored into one cache. It knows no types: there is one for all of them.
+pub(crate) struct Reflector {
+    pub(crate) client: Client,
+    pub(crate) request: Request,
+    /// Only the metadata is asked for.
+    pub(crate) metadata: bool,
+    pub(crate) mirror: Box<dyn Mirror>,
+}
+
+impl Reflector {
     /// Never returns; the caller drops it to stop.
     pub(crate) async fn run(self) {
         let mut pause = PAUSE_FIRST;
@@ -72,69 +89,75 @@ impl<K: Object> Reflector<K> {
         let mut seen = HashSet::new();
         let mut params = ListParams::default().limit(PAGE_OBJECTS);
         loop {
-            let request =
-                if K::metadata_api() { self.request.list_metadata(&params) } else { self.request.list(&params) };
-            let page: ObjectList<K> = self.client.request(request.map_err(kube::Error::BuildRequest)?).await?;
+            let request = if self.metadata { self.request.list_metadata(&params) } else { self.request.list(&params) };
+            let text = self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await?;
+            let page = event::page(&text).map_err(kube::Error::SerdeError)?;
             for object in page.items {
-                seen.insert(Key::of(object.meta()));
-                self.cache.apply(object);
+                let (key, _) = self.mirror.apply(object).map_err(kube::Error::SerdeError)?;
+                seen.insert(key);
             }
-            match page.metadata.continue_ {
-                Some(token) if !token.is_empty() => params = params.continue_token(&token),
-                _ => {
-                    self.cache.retain(&seen);
-                    let revision = page.metadata.resource_version.unwrap_or_default();
-                    self.cache.listed(number(&revision));
-                    return Ok(revision);
-                }
+            if page.next.is_empty() {
+                self.mirror.retain(&seen);
+                self.mirror.listed(number(&page.revision));
+                return Ok(page.revision);
             }
+            params = params.continue_token(&page.next);
         }
     }
 
     async fn watch(&self, revision: &mut String) -> Result<Ended, kube::Error> {
         let params = WatchParams::default().timeout(WATCH_SECONDS);
-        let request = if K::metadata_api() {
+        let request = if self.metadata {
             self.request.watch_metadata(&params, revision)
         } else {
             self.request.watch(&params, revision)
         };
-        let request = request.map_err(kube::Error::BuildRequest)?;
-        let stream = self.client.request_events::<K>(request).await?;
+        let stream = self.client.request_stream(request.map_err(kube::Error::BuildRequest)?).await?;
         futures::pin_mut!(stream);
-        while let Ok(Some(event)) = timeout(DEAD_AFTER, stream.next()).await {
-            match self.take(event?) {
-                Some(at) => *revision = at,
-                None => return Ok(Ended::Expired),
+        let mut line = Vec::new();
+        while let Ok(read) = timeout(DEAD_AFTER, stream.read_until(b'\n', &mut line)).await {
+            if read.map_err(kube::Error::ReadEvents)? == 0 {
+                break;
             }
+            match std::str::from_utf8(&line) {
+                // Cut off in the middle of an event: it comes again.
+                Ok(text) if !text.ends_with('\n') => break,
+                Ok(text) => match self.take(text)? {
+                    Some(at) => *revision = at,
+                    None => return Ok(Ended::Expired),
+                },
+                Err(error) => return Err(kube::Error::ReadEvents(std::io::Error::other(error))),
+            }
+            line.clear();
         }
         Ok(Ended::Again)
     }
 
-    /// Applies one event; its revision, or `None` when the watch has to start over.
-    fn take(&self, event: WatchEvent<K>) -> Option<String> {
-        let at = match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                let at = object.meta().resource_version.clone()?;
-                self.cache.apply(object);
-                at
+    /// Applies one line of a watch; its revision, or `None` when the watch has to start over.
+    fn take(&self, line: &str) -> Result<Option<String>, kube::Error> {
+        let at = match Event::read(line) {
+            Some(Event::Applied(object)) => self.mirror.apply(object).map(|(_, at)| at),
+            Some(Event::Deleted(object)) => event::names(object).map(|names| {
+                self.mirror.remove(Key::new(&names.namespace, &names.name));
+                names.resource_version
+            }),
+            Some(Event::Bookmark(object)) => event::names(object).map(|names| names.resource_version),
+            Some(Event::Failed(status)) => {
+                tracing::debug!(what = self.mirror.what(), status, "watch ended by the server");
+                return Ok(None);
             }
-            WatchEvent::Deleted(object) => {
-                let at = object.meta().resource_version.clone()?;
-                self.cache.remove(Key::of(object.meta()));
-                at
-            }
-            WatchEvent::Bookmark(bookmark) => bookmark.metadata.resource_version,
-            WatchEvent::Error(status) => {
-                tracing::debug!(what = self.cache.what(), status = status.message, "watch ended by the server");
-                return None;
-            }
+            None => return Err(no_event(line)),
         };
-        self.cache.advance(number(&at));
-        Some(at)
+        let at = at.map_err(kube::Error::SerdeError)?;
+        if at.is_empty() {
+            return Ok(None);
+        }
+        self.mirror.advance(number(&at));
+        Ok(Some(at))
     }
 
     async fn rest(&self, doing: &str, error: &kube::Error, pause: &mut Duration) {
-        tracing::warn!(what = self.cache.what(), error = message(error), "cannot {doing}, next try in {pause:?}");
+        tracing::warn!(what = self.mirror.what(), error = message(error), "cannot {doing}, next try in {pause:?}");
         self.wait(pause).await;
     }
 
@@ -147,4 +170,12 @@ impl<K: Object> Reflector<K> {
 /// A revision as a number, which the API promises to be comparable; 0 for anything else.
 fn number(revision: &str) -> u64 {
     revision.parse().unwrap_or(0)
+}
+
+/// What a line is that is no event: an error of the server on its own, or nothing that can be read.
+fn no_event(line: &str) -> kube::Error {
+    match serde_json::from_str::<Status>(line) {
+        Ok(status) => kube::Error::Api(Box::new(status)),
+        Err(error) => kube::Error::SerdeError(error),
+    }
 }

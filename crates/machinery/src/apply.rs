@@ -19,7 +19,7 @@ pub use self::scale::{to_parent, to_scale};
 use self::set::{Element, Set, show};
 use self::typed::{Comparison, Place};
 use crate::ApiError;
-use crate::decode::Target;
+use crate::decode::{self, Target};
 use crate::field::{FieldErrorKind, FieldErrors, Path};
 use crate::status::Reason;
 
@@ -299,6 +299,8 @@ pub fn apply(
             managers.put(Entry { set, ..entry });
         }
     }
+    // Only here, as upstream: what the configuration says is the applier's, even where Go's types do not keep it.
+    object = through_types(target, object, config)?;
     refresh_last_applied(&mut object, config, write.manager);
     let changed = object != *live;
     if changed || first {
@@ -369,6 +371,22 @@ fn in_version(target: &Target<'_>, object: &Value, from: &str, to: &str) -> Opti
     Some(convert::convert(version_of(target, from)?, version_of(target, to)?, object.clone()))
 }
 
+/// The object as upstream's types keep it: without zero values, with quantities in their canonical form.
+fn through_types(target: &Target<'_>, object: Value, config: &Value) -> Result<Value, ApiError> {
+    decode::recheck(target, object).map(|(object, _)| object.into()).map_err(|fault| {
+        let shown = shown(target, config);
+        let why = format!("failed to convert new object ({shown}) to proper version: {}", fault.convert);
+        ApiError::new(Reason::Unknown, why)
+    })
+}
+
+/// What upstream's errors call a configuration: `namespace/name; apps/v1, Kind=StatefulSet`.
+fn shown(target: &Target<'_>, config: &Value) -> String {
+    let metadata = |key: &str| config["metadata"][key].as_str().unwrap_or_default();
+    let (group, version) = (target.group, target.version);
+    format!("{}/{}; {group}/{version}, Kind={}", metadata("namespace"), metadata("name"), target.kind)
+}
+
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -403,9 +421,7 @@ fn check_config(target: &Target<'_>, config: &Value) -> Result<(), ApiError> {
         return Ok(());
     }
     let list = if errors.len() == 1 { errors[0].clone() } else { format!("errors:\n  {}", errors.join("\n  ")) };
-    let metadata = |key: &str| config["metadata"][key].as_str().unwrap_or_default();
-    let (namespace, name) = (metadata("namespace"), metadata("name"));
-    let object = format!("{namespace}/{name}; {group}/{version}, Kind={}", target.kind);
+    let object = shown(target, config);
     Err(ApiError::new(Reason::Unknown, format!("failed to create typed patch object ({object}): {list}")))
 }
 

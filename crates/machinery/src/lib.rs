@@ -14,6 +14,7 @@ pub mod names;
 pub mod openapi;
 pub mod ordinals;
 pub mod overrides;
+pub mod parts;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;

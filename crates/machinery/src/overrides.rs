@@ -207,7 +207,7 @@ mod tests {
         let expected = json!({
             "metadata": {"labels": {"app": "web", "zone": "b"}},
             "spec": {
-                "containers": [{"name": "a", "image": "a:1"}, {"name": "b", "image": "b:2"}],
+                "containers": [{"name": "a", "image": "a:1", "resources": {}}, {"name": "b", "image": "b:2", "resources": {}}],
                 "nodeSelector": {"disk": "fast"},
             },
         });

@@ -20,8 +20,8 @@ const DEPTH_MAX: usize = 64;
 /// What a field number means in a message.
 #[derive(Clone, Copy, Debug)]
 enum Slot {
-    /// A field of the JSON object; `zero_is_absent` when Go leaves out its zero value.
-    Field { name: &'static str, zero_is_absent: bool },
+    /// A field of the JSON object.
+    Field(&'static str),
     /// A message whose fields stand in the JSON object itself.
     Inline(&'static str),
 }
@@ -36,13 +36,12 @@ fn parse_line(line: &'static str) -> (&'static str, Numbers) {
     let name = parts.next().unwrap_or("");
     let slots = parts.filter_map(|part| {
         let (name, number) = part.rsplit_once(':')?;
-        let zero_is_absent = number.ends_with('z');
-        let number = number.trim_end_matches('z').parse().ok()?;
+        let number = number.parse().ok()?;
         Some((
             number,
             match name.strip_prefix('*') {
                 Some(inline) => Slot::Inline(inline),
-                None => Slot::Field { name, zero_is_absent },
+                None => Slot::Field(name),
             },
         ))
     });
@@ -122,28 +121,15 @@ fn fill(
         let (number, wire) = field?;
         match (numbers.get(&number), wire) {
             (Some(Slot::Inline(inner)), Wire::Bytes(bytes)) => fill(schema, id, inner, bytes, depth + 1, object)?,
-            (Some(Slot::Field { name, zero_is_absent }), wire) => {
+            (Some(Slot::Field(name)), wire) => {
                 let Some(field) = schema.get(id).field(name) else { continue };
                 put(schema, field.shape, wire, depth + 1, object.entry(*name).or_insert(Value::Null))?;
-                if *zero_is_absent && object.get(*name).is_some_and(is_zero) {
-                    object.remove(*name);
-                }
             }
             // Fields of newer versions are skipped, as everywhere in protobuf.
             (None | Some(Slot::Inline(_)), _) => {}
         }
     }
     Ok(())
-}
-
-fn is_zero(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(flag) => !flag,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(_) | Value::Object(_) => false,
-    }
 }
 
 /// Adds one occurrence of a field to what was read of it before.
@@ -368,7 +354,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::decode::Target;
+    use crate::decode::{Content, FieldValidation, Target, decode_as};
 
     /// `number:"text"`, `number:NUMBER` and `number:{...}` as bytes.
     fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
@@ -390,10 +376,10 @@ mod tests {
         let entry = [field(1, b"k"), field(2, b"v")].concat();
         let bytes = body("v1", "ConfigMap", &[field(1, &metadata), field(2, &entry)].concat());
         let got = decode(&target, &bytes).unwrap();
-        assert_eq!(
-            got,
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}})
-        );
+        let config_maps = Target::of(stead_api::kinds::by_resource("", "v1", "configmaps").unwrap());
+        let got = decode_as(&config_maps, Content::Value(got), FieldValidation::Strict);
+        let want = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
+        assert_eq!(got, Ok((want, vec![])), "the wire carries zero values, JSON does not");
 
         let source = field(2, &[]); // VolumeSource.emptyDir
         let volume = [field(1, b"v"), field(2, &source)].concat();

@@ -102,6 +102,25 @@ fn appliers_own_what_they_apply_share_what_is_alike_and_conflict_otherwise() {
     assert_eq!(story.get("/data"), json!({"a": "3"}));
 }
 
+/// As upstream: the set of an applier is what its configuration says, the object what Go's types keep of it.
+#[test]
+fn an_applied_zero_value_is_owned_but_not_kept() {
+    let container = json!({"name": "c", "tty": false, "env": [{"name": "A", "value": ""}], "resources": {"requests": {"cpu": 0.5}}});
+    let pod = json!({"spec": {"automountServiceAccountToken": false, "containers": [container]}});
+    let mut story = Story::of("po");
+    story.apply("one", &pod);
+    let container = json!([{"name": "c", "env": [{"name": "A"}], "resources": {"requests": {"cpu": "500m"}}}]);
+    assert_eq!(story.get("/spec"), json!({"automountServiceAccountToken": false, "containers": container}));
+    let owned = story.managers().concat();
+    assert!(owned.contains("[name=\"c\"].tty") && owned.contains(".env[name=\"A\"].value"), "{owned}");
+    let again = story.try_apply("one", &pod, false).expect("applied");
+    assert!(!again.changed, "what is not kept is no change");
+    let conflict = "Apply failed with 1 conflict: conflict with \"one\": .spec.containers[name=\"c\"].tty";
+    assert_eq!(story.refused("two", &json!({"spec": {"containers": [{"name": "c", "tty": true}]}})), conflict);
+    story.patch("editor", &json!({"spec": {"nodeName": "n"}}));
+    assert_eq!(story.managers()[0], owned, "another's write leaves it with its owner");
+}
+
 #[test]
 fn what_an_applier_leaves_out_goes_unless_another_has_it() {
     let mut story = Story::of("cm");

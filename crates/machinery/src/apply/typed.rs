@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
-use stead_api::schema::{Field, ListType, Schema, Shape};
+use stead_api::schema::{Field, ListType, Schema, Shape, Zero};
 
 use super::set::{Element, Set, field_element, field_name, show_element};
 
@@ -74,7 +74,7 @@ impl<'s> Place<'s> {
 
     /// What an object without the field still has there, as Go's types do.
     fn implied(self) -> Option<&'static Value> {
-        let field = self.field.filter(|f| f.by_value)?;
+        let field = self.field.filter(|f| f.zero == Zero::Written)?;
         Some(if matches!(field.shape, Shape::Struct(_)) { &EMPTY } else { &NULL })
     }
 

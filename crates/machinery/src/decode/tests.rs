@@ -125,8 +125,10 @@ fn a_body_that_cannot_be_decoded_is_refused_in_upstreams_words() {
 fn unknown_and_duplicate_fields_are_pruned_and_told() {
     let body = r#"{"spec":{"replica":3,"replicas":1,"replicas":2,
         "template":{"metadata":{"labels":{"a":"1","a":"2"}},"spec":{"containers":[{"name":"a"},{"name":"b","imagee":"x"}]}}},"nope":{"x":[1]}}"#;
-    let pruned = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "spec": {"replicas": 2, "template": {
-        "metadata": {"labels": {"a": "2"}}, "spec": {"containers": [{"name": "a"}, {"name": "b"}]}}}});
+    let containers = json!([{"name": "a", "resources": {}}, {"name": "b", "resources": {}}]);
+    let template = json!({"metadata": {"labels": {"a": "2"}}, "spec": {"containers": containers}});
+    let pruned = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {},
+        "spec": {"replicas": 2, "serviceName": "", "template": template, "updateStrategy": {}}, "status": {"replicas": 0, "availableReplicas": 0}});
     let told = [
         r#"unknown field "spec.replica""#,
         r#"duplicate field "spec.replicas""#,
@@ -154,8 +156,9 @@ fn what_a_round_trip_through_go_loses_is_lost() {
     let want = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "a", "annotations": {"x": ""}, "deletionTimestamp": "2026-11-20T14:00:00Z"},
-        "spec": {"containers": [{}, {"name": "c", "args": ["", "x"], "resources": {"requests": {"cpu": "500m", "memory": "1Mi"}}}],
+        "spec": {"containers": [{"name": "", "resources": {}}, {"name": "c", "args": ["", "x"], "resources": {"requests": {"cpu": "500m", "memory": "1Mi"}}}],
             "volumes": [{"name": "v", "emptyDir": {}}]},
+        "status": {},
     });
     let from_text = text("po", &body.to_string(), FieldValidation::Strict);
     assert_eq!(from_text, Ok((want.clone(), vec![])));
@@ -163,11 +166,57 @@ fn what_a_round_trip_through_go_loses_is_lost() {
     assert_eq!(from_value, Ok((want, vec![])));
 }
 
+/// One pod template: its fields as given, and as Go's types write them again.
+#[test]
+fn a_zero_value_is_left_out_kept_behind_a_pointer_or_always_written() {
+    for (given, kept) in [
+        // by value with omitempty: left out
+        (json!({"hostNetwork": false, "nodeName": "", "nodeSelector": {}, "tolerations": []}), json!({})),
+        (
+            json!({"containers": [{"name": "c", "env": [{"name": "A", "value": ""}, {"name": "B", "value": "0"}], "tty": false}]}),
+            json!({"containers": [{"name": "c", "env": [{"name": "A"}, {"name": "B", "value": "0"}], "resources": {}}]}),
+        ),
+        (
+            json!({"volumes": [{"name": "v", "nfs": {"server": "s", "path": "/", "readOnly": false}}]}),
+            json!({"volumes": [{"name": "v", "nfs": {"server": "s", "path": "/"}}]}),
+        ),
+        // behind a pointer: as given
+        (
+            json!({"automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0, "securityContext": {}}),
+            json!({"automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0, "securityContext": {}}),
+        ),
+        (
+            json!({"securityContext": {"runAsUser": 0, "supplementalGroups": [], "sysctls": null}}),
+            json!({"securityContext": {"runAsUser": 0}}),
+        ),
+        (
+            json!({"volumes": [{"name": "v", "emptyDir": {"medium": ""}}]}),
+            json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
+        ),
+        // by value without omitempty, and structs by value: there, given or not
+        (
+            json!({"containers": [{"name": "c", "volumeMounts": [{"mountPath": "/d"}], "livenessProbe": {"httpGet": {"httpHeaders": [{"name": "X"}]}}}]}),
+            json!({"containers": [{"name": "c", "resources": {}, "volumeMounts": [{"name": "", "mountPath": "/d"}],
+                "livenessProbe": {"httpGet": {"port": 0, "httpHeaders": [{"name": "X", "value": ""}]}}}]}),
+        ),
+        (
+            json!({"volumes": [{"name": "v", "downwardAPI": {"items": [{"path": "p", "resourceFieldRef": {"resource": "limits.cpu"}}]}}]}),
+            json!({"volumes": [{"name": "v", "downwardAPI": {"items": [{"path": "p", "resourceFieldRef": {"resource": "limits.cpu", "divisor": "0"}}]}}]}),
+        ),
+    ] {
+        let body = json!({"template": {"metadata": {"labels": {}, "annotations": {"a": ""}}, "spec": given}});
+        let want = json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {},
+            "template": {"metadata": {"annotations": {"a": ""}}, "spec": kept}});
+        let got = text("podtemplates", &body.to_string(), FieldValidation::Strict).map(|(object, _)| object);
+        assert_eq!(got, Ok(want), "{body}");
+    }
+}
+
 #[test]
 fn bodies_of_subresources_and_requests_decode_too() {
     let scale = Target::named("autoscaling", "v1", "Scale").expect("a type");
     let got = decode_as(&scale, Content::Json(br#"{"spec":{"replicas":2}}"#), FieldValidation::Strict);
-    let want = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"replicas": 2}});
+    let want = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {}, "spec": {"replicas": 2}, "status": {"replicas": 0}});
     assert_eq!(got, Ok((want, vec![])));
     let options = Target::named("", "v1", "DeleteOptions").expect("a type");
     let got = decode_as(&options, Content::Json(br#"{"gracePeriodSeconds":0}"#), FieldValidation::Strict);

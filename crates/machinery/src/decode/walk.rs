@@ -5,7 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use stead_api::schema::{Field, Schema, Shape, TypeId};
+use stead_api::schema::{Field, Schema, Shape, TypeId, Zero};
 
 use super::Fault;
 use crate::quantity::{Quantity, QuantityError};
@@ -181,19 +181,6 @@ impl<'w, 's> Seed<'w, 's> {
             }
         }
     }
-
-    /// What a null inside a list or map becomes: Go's zero value.
-    fn zero(shape: Shape) -> Value {
-        match shape {
-            Shape::Bool => Value::Bool(false),
-            Shape::Int32 | Shape::Int64 | Shape::Double | Shape::IntOrString => 0.into(),
-            Shape::String => Value::String(String::new()),
-            Shape::Quantity => Value::String("0".to_owned()),
-            Shape::Struct(_) => Value::Object(Map::new()),
-            Shape::Bytes | Shape::Time | Shape::MicroTime | Shape::Any | Shape::Raw | Shape::Fields => Value::Null,
-            Shape::Map(_) | Shape::List(_) => Value::Null,
-        }
-    }
 }
 
 /// Go's check of base64 text; line ends are allowed and dropped.
@@ -267,7 +254,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             let item = items.next_element_seed(Seed::new(self.walk, inner, None))?;
             self.walk.path.pop();
             let Some(item) = item else { break };
-            list.push(item.unwrap_or_else(|| Self::zero(inner)));
+            list.push(item.unwrap_or_else(|| zero(self.walk.schema, inner)));
         }
         Ok(Some(Value::Array(list)))
     }
@@ -303,7 +290,7 @@ impl Seed<'_, '_> {
             self.walk.path.push(Step::Key(key));
             let value = entries.next_value_seed(Seed::new(self.walk, inner, None))?;
             let Some(Step::Key(key)) = self.walk.path.pop() else { break };
-            object.insert(key, value.unwrap_or_else(|| Self::zero(inner)));
+            object.insert(key, value.unwrap_or_else(|| zero(self.walk.schema, inner)));
         }
         Ok(object)
     }
@@ -332,26 +319,73 @@ impl Seed<'_, '_> {
             let value = entries.next_value_seed(Seed::new(walk, field.shape, Some(field)))?;
             walk.path.pop();
             match value {
-                Some(value) if field.required || !is_empty(&value, field.shape) => {
-                    object.insert(field.name.to_owned(), value);
-                }
-                _ => {
-                    object.remove(field.name);
-                }
+                Some(value) if stays(&value, field) => _ = object.insert(field.name.to_owned(), value),
+                _ => _ = object.remove(field.name),
             }
         }
         walk.structs.pop();
+        add_written(walk.schema, id, &mut object);
         Ok(object)
     }
 }
 
-/// Whether Go leaves the value of an optional field out.
-fn is_empty(value: &Value, shape: Shape) -> bool {
-    match (shape, value) {
-        (Shape::Map(_), Value::Object(map)) => map.is_empty(),
-        (Shape::List(_), Value::Array(list)) => list.is_empty(),
+/// Whether Go keeps the value of a field that was given.
+fn stays(value: &Value, field: &Field) -> bool {
+    let is_empty = || match value {
+        Value::Object(map) => map.is_empty() && !matches!(field.shape, Shape::Struct(_)),
+        Value::Array(list) => list.is_empty(),
         _ => false,
+    };
+    match field.zero {
+        Zero::Written => true,
+        Zero::LeftOut => !is_empty() && !is_zero(value),
+        // Of types without a mark, lists and maps of optional fields.
+        Zero::Kept => field.required || !is_empty(),
     }
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(_) | Value::Object(_) => false,
+    }
+}
+
+/// Adds the fields that are in every object of a type.
+fn add_written(schema: &Schema, id: TypeId, object: &mut Map<String, Value>) {
+    for field in schema.get(id).fields.iter().filter(|field| field.zero == Zero::Written) {
+        if !object.contains_key(field.name)
+            && let Some(zero) = written(schema, field.shape)
+        {
+            object.insert(field.name.to_owned(), zero);
+        }
+    }
+}
+
+/// What a null inside a list or map becomes: Go's zero value.
+fn zero(schema: &Schema, shape: Shape) -> Value {
+    written(schema, shape).unwrap_or_default()
+}
+
+/// What Go writes of a field by value that has none. Where that is null there is nothing here, as everywhere.
+fn written(schema: &Schema, shape: Shape) -> Option<Value> {
+    Some(match shape {
+        Shape::Bool => false.into(),
+        Shape::Int32 | Shape::Int64 | Shape::IntOrString => 0.into(),
+        Shape::Double => 0.0.into(),
+        Shape::String => "".into(),
+        Shape::Quantity => "0".into(),
+        Shape::Struct(id) => {
+            let mut object = Map::new();
+            add_written(schema, id, &mut object);
+            object.into()
+        }
+        Shape::Bytes | Shape::Time | Shape::MicroTime | Shape::Map(_) | Shape::List(_) => return None,
+        Shape::Any | Shape::Raw | Shape::Fields => return None,
+    })
 }
 
 enum Named {
