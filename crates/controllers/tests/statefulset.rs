@@ -207,6 +207,37 @@ async fn orphans_are_adopted_and_strangers_released() {
 }
 
 #[tokio::test]
+async fn a_pod_with_leading_zeros_counts_as_the_ordinal_that_it_names() {
+    let cluster = Cluster::start().await;
+    cluster.create::<StatefulSet>(web(1, json!({}))).await;
+    cluster.settled("web").await;
+    cluster.take_log();
+    let by_hand = |name: &str| json!({"metadata": {"name": name, "labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    // Nobody wants a twelfth pod: it is adopted and taken away.
+    cluster.create::<Pod>(by_hand("web-012")).await;
+    cluster.until(&cluster.pods, |pods| pods.get(common::NS, "web-012").is_none().then_some(())).await;
+    let deleted = "Normal SuccessfulDelete delete Pod web-012 in StatefulSet web successful".to_owned();
+    let events = cluster.events("web", 3).await;
+    assert!(events.contains(&deleted), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_pod_with_leading_zeros_is_in_the_way_of_the_one_that_is_wanted() {
+    let cluster = Cluster::start().await;
+    let by_hand = json!({
+        "metadata": {"name": "web-01", "labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}
+    });
+    cluster.create::<Pod>(by_hand).await;
+    cluster.create::<StatefulSet>(web(2, json!({}))).await;
+    cluster.pod_until("web-01", |pod| pod.metadata.owner_references.is_some()).await;
+    // It cannot be renamed.
+    let failed = "Warning FailedUpdate update Pod web-1 in StatefulSet web failed error: pods \"web-1\" not found";
+    let events = cluster.caches.of::<Event>();
+    cluster.until(&events, |events| events.list().iter().any(|event| words(event) == failed).then_some(())).await;
+    assert!(cluster.pods.get(common::NS, "web-1").is_none());
+}
+
+#[tokio::test]
 async fn finished_pods_are_made_anew() {
     let cluster = Cluster::start().await;
     cluster.create::<StatefulSet>(web(1, json!({}))).await;

@@ -38,12 +38,7 @@ impl<'a> Set<'a> {
         let owned = |pod: &&Pod| {
             controller_of(&pod.metadata).is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
         };
-        let pods: BTreeMap<u32, &Pod> = snapshot
-            .pods
-            .values()
-            .filter(owned)
-            .filter_map(|pod| Some((identity::ordinal_of(set, pod)?, pod)))
-            .collect();
+        let pods: BTreeMap<u32, &Pod> = identity::by_ordinal(set, snapshot.pods.values().filter(owned));
         let objects: Vec<Arc<Pod>> = pods.values().map(|pod| Arc::new((*pod).clone())).collect();
         let treated = Treatment::of(snapshot, set);
         let seen = &treated.set;

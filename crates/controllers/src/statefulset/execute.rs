@@ -1,6 +1,6 @@
 //! Does what a plan says, and tells it in events. Never decides.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -94,7 +94,7 @@ struct Work {
     inner: Arc<Inner>,
     key: Key,
     set: Arc<StatefulSet>,
-    by_ordinal: HashMap<u32, Arc<Pod>>,
+    by_ordinal: BTreeMap<u32, Arc<Pod>>,
     current: String,
     update: String,
     /// The template of pods that are still made from the current revision; `None` when no roll-out is under way.
@@ -117,11 +117,10 @@ impl Work {
                 || Error::Blocked(format!("ControllerRevision {:?} has no readable template", seen.current));
             Some(template.ok_or_else(unreadable)?)
         };
-        let ordinals = seen.pods.iter().filter_map(|pod| Some((identity::ordinal_of(&seen.set, pod)?, pod.clone())));
         Ok(Self {
             key: seen.key.clone(),
             set: seen.set.clone(),
-            by_ordinal: ordinals.collect(),
+            by_ordinal: identity::by_ordinal(&seen.set, seen.pods.iter().cloned()),
             current: seen.current.clone(),
             update: seen.update.clone(),
             old_template,
@@ -246,7 +245,8 @@ impl Work {
 
     async fn repair_pod(&self, ordinal: u32) -> Result<(), Error> {
         let Some(pod) = self.by_ordinal.get(&ordinal) else { return Ok(()) };
-        let name = pod_name(pod);
+        // A pod cannot be renamed: that of `web-012` fails, as it does upstream.
+        let name = identity::pod_name(&self.set, ordinal);
         let mended = self.repair_claims(ordinal, false).await?;
         if !identity::matches(&self.set, pod, ordinal) {
             let pod = identity::repaired(&self.set, pod, ordinal);

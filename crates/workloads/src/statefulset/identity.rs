@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{
@@ -59,13 +60,26 @@ pub fn claim_name(set: &StatefulSet, template: &PersistentVolumeClaim, ordinal: 
     format!("{}-{}-{ordinal}", name(&template.metadata), name(&set.metadata))
 }
 
-/// The ordinal of a pod that has the name of a pod of this set.
+/// The ordinal of a pod that has the name of a pod of this set. Zeros may lead: upstream counts `web-012` as its twelfth pod,
+/// so that it is adopted, and taken away where nobody wants a twelfth.
 #[must_use]
 pub fn ordinal_of(set: &StatefulSet, pod: &Pod) -> Option<u32> {
     let digits = name(&pod.metadata).strip_prefix(name(&set.metadata))?.strip_prefix('-')?;
-    let plain = digits == "0" || !digits.starts_with('0');
-    let ordinal: i32 = digits.parse().ok().filter(|_| plain && digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let ordinal: i32 = digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
     u32::try_from(ordinal).ok()
+}
+
+/// Those of the pods that have an ordinal. Where both `web-12` and `web-012` are there, the first one is it.
+#[must_use]
+pub fn by_ordinal<P: Deref<Target = Pod>>(set: &StatefulSet, pods: impl IntoIterator<Item = P>) -> BTreeMap<u32, P> {
+    let mut all = BTreeMap::new();
+    for pod in pods {
+        let Some(ordinal) = ordinal_of(set, &pod) else { continue };
+        if name(&pod.metadata) == pod_name(set, ordinal) || !all.contains_key(&ordinal) {
+            all.insert(ordinal, pod);
+        }
+    }
+    all
 }
 
 /// What pods of the revision of that name carry as label: the name itself.
@@ -174,10 +188,11 @@ pub fn new_pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, or
     pod
 }
 
-/// The same pod with the labels of its ordinal. Its volumes cannot be changed.
+/// The same pod with the name and the labels of its ordinal. Its volumes cannot be changed.
 #[must_use]
 pub fn repaired(set: &StatefulSet, pod: &Pod, ordinal: u32) -> Pod {
     let mut pod = pod.clone();
+    pod.metadata.name = Some(pod_name(set, ordinal));
     put_labels(&mut pod, set, ordinal);
     pod
 }
@@ -313,7 +328,8 @@ mod tests {
         for (name, expected) in [
             ("web-0", Some(0)),
             ("web-12", Some(12)),
-            ("web-012", None),
+            ("web-012", Some(12)),
+            ("web-000", Some(0)),
             ("web--1", None),
             ("web-+1", None),
             ("web-", None),
@@ -330,6 +346,20 @@ mod tests {
         let pod =
             Pod { metadata: ObjectMeta { name: Some("web-1-3".into()), ..Default::default() }, ..Default::default() };
         assert_eq!(ordinal_of(&set, &pod), Some(3), "a set may itself be named like a pod");
+    }
+
+    #[test]
+    fn one_pod_has_an_ordinal() {
+        let set = web();
+        let named = |name: &str| Pod {
+            metadata: ObjectMeta { name: Some(name.into()), ..Default::default() },
+            ..Default::default()
+        };
+        let names = ["web-012", "web-1", "other-3", "web-12", "web-0012", "web-02"];
+        let pods: Vec<Pod> = names.into_iter().map(named).collect();
+        let found = by_ordinal(&set, &pods);
+        let found: Vec<_> = found.iter().map(|(ordinal, pod)| (*ordinal, name(&pod.metadata))).collect();
+        assert_eq!(found, [(1, "web-1"), (2, "web-02"), (12, "web-12")]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Everything the plan of a StatefulSet may look at, and nothing else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -281,8 +282,7 @@ impl Observed<'_> {
         let (current, update) = (identity::revision_label(self.current), identity::revision_label(self.update));
         let (last, overrides) = (wishes::updates_last(set), wishes::overrides(set));
         let mut condemned = Vec::new();
-        for object in self.pods {
-            let Some(ordinal) = identity::ordinal_of(set, object) else { continue };
+        for (ordinal, object) in self.by_ordinal() {
             let mut pod = self.pod(object, ordinal, (&current, &update));
             pod.last = last.as_ref().is_some_and(|selector| selects(selector, object));
             pod.guard = self.guard(object);
@@ -319,6 +319,10 @@ impl Observed<'_> {
         let progress = Progress::of(set, &snapshot, self.update, self.now);
         snapshot.give_up = progress.as_ref().map_or(GiveUp::Never, |progress| progress.give_up);
         (snapshot, progress)
+    }
+
+    fn by_ordinal(&self) -> BTreeMap<u32, &PodObject> {
+        identity::by_ordinal(self.set, self.pods.iter().map(|pod| &**pod))
     }
 
     fn guard(&self, object: &PodObject) -> Guard {
@@ -360,17 +364,14 @@ impl Observed<'_> {
         if identity::claim_templates(self.set).is_empty() {
             return;
         }
-        let uids: std::collections::HashMap<u32, &str> = self
-            .pods
-            .iter()
-            .filter_map(|pod| Some((identity::ordinal_of(self.set, pod)?, pod.metadata.uid.as_deref()?)))
-            .collect();
+        let pods = self.by_ordinal();
+        let uid = |ordinal: u32| pods.get(&ordinal).and_then(|pod| pod.metadata.uid.as_deref());
         for (scaled_down, slots) in [(false, replicas), (true, condemned)] {
             for slot in slots {
                 let owners = claims::Owners {
                     set: self.set,
                     pod_name: identity::pod_name(self.set, slot.ordinal),
-                    pod_uid: uids.get(&slot.ordinal).copied().unwrap_or_default(),
+                    pod_uid: uid(slot.ordinal).unwrap_or_default(),
                     scaled_down,
                 };
                 slot.claims = claims::look(&owners, slot.ordinal, self.claim);
