@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::chain::authn;
-use crate::chain::{self, Peer};
+use crate::chain::{self, ClientAddress, Peer};
 use crate::server::ApiServer;
 
 /// How long a client may take for its TLS handshake.
@@ -122,6 +122,7 @@ impl ApiServer {
 async fn connection(server: ApiServer, acceptor: TlsAcceptor, stream: TcpStream, shutdown: CancellationToken) {
     // Small answers must not wait for more; failing to say so only costs time.
     let _ = stream.set_nodelay(true);
+    let from = stream.peer_addr().ok().map(|address| ClientAddress(address.ip()));
     let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
@@ -129,7 +130,10 @@ async fn connection(server: ApiServer, acceptor: TlsAcceptor, stream: TcpStream,
     };
     let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let peer = Peer::Tls(certificate.and_then(|der| authn::of_certificate(der)).map(Arc::new));
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(from) = from {
+            request.extensions_mut().insert(from);
+        }
         let (server, peer) = (server.clone(), peer.clone());
         async move { Ok::<_, Infallible>(chain::handle(&server, request, &peer).await) }
     });

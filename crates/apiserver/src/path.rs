@@ -110,7 +110,12 @@ fn resource(
         return None;
     }
     let rest = parts.get(3..).map(|rest| rest.join("/")).unwrap_or_default();
-    let verb = if watch_path && *method == Method::GET { Verb::Watch } else { verb(method, name, query) };
+    let verb = match *method {
+        Method::GET if watch_path => Verb::Watch,
+        // It means something only where the request is passed on.
+        Method::HEAD if subresource == "proxy" => Verb::Get,
+        _ => verb(method, name, query),
+    };
     Some(ResourceRequest {
         verb,
         group: group.to_owned(),

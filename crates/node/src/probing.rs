@@ -186,7 +186,8 @@ fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-async fn dial(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String> {
+/// Connects; the text of an error is Go's.
+pub(crate) async fn dial(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String> {
     let place = authority(host, port);
     match timeout(limit, TcpStream::connect(&place)).await {
         Err(_) => Err(format!("dial tcp {place}: i/o timeout")),

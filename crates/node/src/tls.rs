@@ -1,4 +1,4 @@
-//! TLS without verification, for probes: they ask whether a server answers, not who it is (as upstream's do).
+//! TLS without verification, for probes and proxies: they ask whether a server answers, not who it is (as upstream's do).
 
 use std::sync::Arc;
 

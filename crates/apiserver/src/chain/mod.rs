@@ -5,14 +5,17 @@ pub(crate) mod authz;
 pub(crate) mod flow;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, header, request::Parts};
 use http_body::Body;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
+use parking_lot::Mutex;
 use stead_admission::authz::node_of;
 use stead_machinery::ApiError;
 use stead_machinery::status::Reason;
@@ -102,6 +105,17 @@ fn refused(server: &ApiServer, peer: &Peer, error: &ApiError) {
     }
 }
 
+/// A body that is passed on as it comes.
+pub(crate) type Streamed = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+pub(crate) fn no_body() -> Streamed {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Where a connection comes from; with the requests that came over a socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
+
 /// A request with everything that is known before its verb runs.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -109,6 +123,8 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) parts: Parts,
     pub(crate) body: Bytes,
+    /// The body as it comes, of requests that are passed on. The lock is never waited for: it lets a call be shared.
+    pub(crate) stream: Mutex<Option<Streamed>>,
     /// There when the caller wants to go on with another protocol.
     pub(crate) upgrade: Option<OnUpgrade>,
 }
@@ -117,12 +133,17 @@ impl Call {
     pub(crate) fn headers(&self) -> &HeaderMap {
         &self.parts.headers
     }
+
+    /// The body to pass on; empty the second time.
+    pub(crate) fn take_stream(&self) -> Streamed {
+        self.stream.lock().take().unwrap_or_else(no_body)
+    }
 }
 
 /// Serves one request; never fails.
 pub(crate) async fn handle<B>(server: &ApiServer, mut request: Request<B>, peer: &Peer) -> Answer
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let metrics = &server.0.metrics;
@@ -173,7 +194,7 @@ async fn route<B>(
     upgrade: Option<OnUpgrade>,
 ) -> Result<Answer, ApiError>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let info = Info::read(&parts.method, parts.uri.path(), &query);
@@ -197,8 +218,13 @@ where
         Info::Path(path) => nonresource::serve(server, &path, &query, &parts),
         Info::Resource(request) => {
             let _room = server.0.limits.enter(peer, &request, upgrade.is_some()).await?;
-            let body = if request.verb.mutates() && upgrade.is_none() { read(body).await? } else { Bytes::new() };
-            let call = Call { user, query, parts, body, upgrade };
+            let (mut read_now, mut stream) = (Bytes::new(), None);
+            if request.subresource == "proxy" {
+                stream = Some(body.map_err(Into::into).boxed_unsync());
+            } else if request.verb.mutates() && upgrade.is_none() {
+                read_now = read(body).await?;
+            }
+            let call = Call { user, query, parts, body: read_now, stream: Mutex::new(stream), upgrade };
             verbs::dispatch(server, request, call).await
         }
     }

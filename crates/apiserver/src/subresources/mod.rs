@@ -4,6 +4,9 @@ mod binding;
 mod budget;
 mod eviction;
 mod node;
+mod pages;
+mod passing;
+mod proxy;
 mod review;
 mod scale;
 mod token;
@@ -46,7 +49,8 @@ pub(crate) async fn dispatch(
         (Subresource::Exec, Verb::Get | Verb::Create) => node::stream(server, &target, "exec", call).await,
         (Subresource::Attach, Verb::Get | Verb::Create) => node::stream(server, &target, "attach", call).await,
         (Subresource::PortForward, Verb::Get | Verb::Create) => node::port_forward(server, &target, call).await,
-        (Subresource::Proxy, _) => node::proxy(server, &target, rest, call).await,
+        (Subresource::Proxy, _) if target.kind.plural == "nodes" => node::proxy(server, &target, rest, call).await,
+        (Subresource::Proxy, _) => proxy::proxy(server, &target, rest, call).await,
         _ => Err(verbs::not_allowed()),
     }
 }

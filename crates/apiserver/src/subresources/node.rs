@@ -1,22 +1,19 @@
-//! Logs, exec, attach, port-forward and proxy: requests that a node agent answers. This is a reverse proxy that passes
-//! upgraded connections through byte by byte, whatever protocol runs on them.
+//! Logs, exec, attach, port-forward and the proxy of nodes: requests that a node agent answers. Upgraded connections pass
+//! through byte by byte, whatever protocol runs on them.
+
+use std::fmt::Display;
 
 use bytes::Bytes;
 use form_urlencoded::Serializer;
-use futures::StreamExt as _;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use stead_machinery::status::Reason;
 use stead_machinery::{ApiError, FieldErrors, Path};
-use tokio_util::sync::CancellationToken;
 
+use super::passing::{self, plain_headers, upgrade_headers};
 use super::present;
-use crate::body::ApiBody;
-use crate::chain::Call;
+use crate::chain::{Call, Streamed, no_body};
 use crate::options::{judged_as, parse_int};
 use crate::path::Query;
 use crate::response::{self, Answer};
@@ -26,17 +23,6 @@ use crate::verbs::Target;
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Error texts of node agents are read up to this many bytes.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
-/// Headers that speak of one connection and are not passed on.
-const HOP_HEADERS: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 pub(super) async fn log(server: &ApiServer, target: &Target, call: Call) -> Result<Answer, ApiError> {
     let pod = present(server, target).await?;
@@ -48,7 +34,7 @@ pub(super) async fn log(server: &ApiServer, target: &Target, call: Call) -> Resu
         return Ok(response::text(StatusCode::OK, Bytes::new()));
     }
     let path = format!("/containerLogs/{}/{}/{container}{}{query}", target.namespace, target.name, mark(&query));
-    let answer = forward(server, &node, Method::GET, &path, HeaderMap::new(), Bytes::new(), None).await?;
+    let answer = forward(server, &node, Method::GET, &path, HeaderMap::new(), no_body(), None).await?;
     checked(answer).await.map(|answer| {
         let (mut parts, body) = answer.into_parts();
         parts.headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
@@ -71,7 +57,7 @@ pub(super) async fn stream(
     let path = format!("/{what}/{}/{}/{container}{}{query}", target.namespace, target.name, mark(&query));
     let headers = upgrade_headers(call.headers());
     let method = call.parts.method.clone();
-    forward(server, &node, method, &path, headers, Bytes::new(), Some(upgrade)).await
+    forward(server, &node, method, &path, headers, no_body(), Some(upgrade)).await
 }
 
 /// Exec options in the names that node agents know.
@@ -104,26 +90,17 @@ pub(super) async fn port_forward(server: &ApiServer, target: &Target, mut call: 
     let path = format!("/portForward/{}/{}{}{query}", target.namespace, target.name, mark(&query));
     let headers = upgrade_headers(call.headers());
     let method = call.parts.method.clone();
-    forward(server, &node, method, &path, headers, Bytes::new(), Some(upgrade)).await
+    forward(server, &node, method, &path, headers, no_body(), Some(upgrade)).await
 }
 
 /// `nodes/NAME/proxy/...`: anything else that a node agent serves.
 pub(super) async fn proxy(server: &ApiServer, target: &Target, rest: &str, mut call: Call) -> Result<Answer, ApiError> {
-    if target.kind.plural != "nodes" {
-        return Err(ApiError::new(
-            Reason::ServiceUnavailable,
-            format!(
-                "{} {:?}: only nodes are reached through this server; use port-forward for the rest",
-                target.kind.plural, target.name
-            ),
-        ));
-    }
     present(server, target).await?;
     let query = call.parts.uri.query().unwrap_or("");
     let path = format!("/{rest}{}{query}", mark(query));
     let upgrade = call.upgrade.take();
     let headers = if upgrade.is_some() { upgrade_headers(call.headers()) } else { plain_headers(call.headers()) };
-    let (method, body) = (call.parts.method.clone(), call.body.clone());
+    let (method, body) = (call.parts.method.clone(), call.take_stream());
     forward(server, &target.name, method, &path, headers, body, upgrade).await
 }
 
@@ -213,21 +190,6 @@ fn log_query(pod: &str, query: &Query) -> Result<String, ApiError> {
     Ok(out.finish())
 }
 
-fn plain_headers(headers: &HeaderMap) -> HeaderMap {
-    let own = |name: &str| HOP_HEADERS.contains(&name) || matches!(name, "authorization" | "host" | "content-length");
-    headers.iter().filter(|(name, _)| !own(name.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect()
-}
-
-fn upgrade_headers(headers: &HeaderMap) -> HeaderMap {
-    let mut out = plain_headers(headers);
-    for name in [header::CONNECTION, header::UPGRADE] {
-        for value in headers.get_all(&name) {
-            out.append(name.clone(), value.clone());
-        }
-    }
-    out
-}
-
 /// Sends a request to a node agent and passes its answer on; after 101 both sides talk directly.
 async fn forward(
     server: &ApiServer,
@@ -235,50 +197,14 @@ async fn forward(
     method: Method,
     path: &str,
     headers: HeaderMap,
-    body: Bytes,
+    body: Streamed,
     upgrade: Option<OnUpgrade>,
 ) -> Result<Answer, ApiError> {
-    let failed = |why: String| ApiError::internal(&format!("error dialing backend: {why}"));
-    let io = server.dial(node).await.map_err(|e| failed(e.to_string()))?;
-    let handshake = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(io)).await;
-    let (mut sender, connection) = handshake.map_err(|e| failed(e.to_string()))?;
-    tokio::spawn(connection.with_upgrades());
-    let mut request =
-        Request::builder().method(method).uri(path).body(Full::new(body)).map_err(|e| failed(e.to_string()))?;
-    *request.headers_mut() = headers;
-    let host = HeaderValue::from_str(node).unwrap_or(HeaderValue::from_static("node"));
-    request.headers_mut().insert(header::HOST, host);
-    let answer = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(switch(answer, upgrade, server.0.closing.clone()));
-    }
-    let (mut parts, body) = answer.into_parts();
-    HOP_HEADERS.iter().for_each(|name| drop(parts.headers.remove(*name)));
-    // The sender lives as long as the body, or the connection would end under it.
-    let frames = body.into_data_stream().filter_map(move |frame| {
-        let _alive = &sender;
-        let frame = frame.ok();
-        async move { frame }
-    });
-    Ok(Response::from_parts(parts, ApiBody::frames(frames)))
-}
-
-/// Answers 101 and joins the two connections once both are free.
-fn switch(mut answer: Response<Incoming>, upgrade: Option<OnUpgrade>, closing: CancellationToken) -> Answer {
-    let far = hyper::upgrade::on(&mut answer);
-    let (parts, _) = answer.into_parts();
-    if let Some(near) = upgrade {
-        tokio::spawn(async move {
-            let (Ok(near), Ok(far)) = tokio::join!(near, far) else { return };
-            let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
-            tokio::select! {
-                // An error means that one side hung up, which ends the other.
-                _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                () = closing.cancelled() => {}
-            }
-        });
-    }
-    Response::from_parts(parts, ApiBody::Empty)
+    let failed = |why: &dyn Display| ApiError::internal(&format!("error dialing backend: {why}"));
+    let io = server.dial(node).await.map_err(|error| failed(&error))?;
+    let request = passing::request(method, path, node, headers, body).map_err(|error| failed(&error))?;
+    let sent = passing::send(io, request).await.map_err(|error| failed(&error))?;
+    Ok(if sent.switches() { sent.switch(upgrade, server.0.closing.clone()) } else { sent.pass_on() })
 }
 
 /// Turns a refusal of a node agent, which is text, into an error of this API.
@@ -287,8 +213,7 @@ async fn checked(answer: Answer) -> Result<Answer, ApiError> {
     if code.is_success() || code == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(answer);
     }
-    let body = Limited::new(answer.into_body(), ERROR_BYTES_MAX).collect().await;
-    let text = body.map(|b| String::from_utf8_lossy(&b.to_bytes()).trim_end().to_owned()).unwrap_or_default();
+    let text = passing::text(answer.into_body(), ERROR_BYTES_MAX).await;
     Err(match code {
         StatusCode::BAD_REQUEST => ApiError::bad_request(text),
         StatusCode::NOT_FOUND => {

@@ -1,5 +1,7 @@
-//! The node's HTTP endpoints, which the API server calls for logs, exec, attach and port-forward (upstream's kubelet server).
+//! The node's HTTP endpoints, which the API server calls for logs, exec, attach, port-forward and proxy (upstream's kubelet
+//! server).
 
+mod connect;
 mod logs;
 mod stats;
 mod streams;
@@ -115,6 +117,10 @@ impl Node {
             ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
                 only(&request, &[Method::GET, Method::POST])?;
                 self.port_forward(request, namespace, pod, &query)
+            }
+            ["podConnect", namespace, pod, port] => {
+                only(&request, &[Method::GET])?;
+                self.pod_connect(request, namespace, pod, port, &query).await
             }
             _ => Err(Refusal(StatusCode::NOT_FOUND, "404 page not found".to_owned())),
         }

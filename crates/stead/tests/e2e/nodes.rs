@@ -123,6 +123,11 @@ impl World {
         answer.lines().last().unwrap_or_default().to_owned()
     }
 
+    /// The same through the server's sub-resource `proxy`.
+    fn proxied(&self, what: &str) -> String {
+        self.kubectl.ok(&format!("get --raw /api/v1/namespaces/default/{what}/proxy/name")).trim().to_owned()
+    }
+
     fn node(&self, name: &str, path: &str) -> String {
         format!("get node {name} -o \"jsonpath={{{path}}}\"")
     }
@@ -155,7 +160,10 @@ fn acceptance_6_3_three_nodes_share_an_ordered_set_and_survive_their_agents_and_
     for ordinal in 0..3 {
         assert_eq!(kubectl.ok(&format!("logs web-{ordinal}")).trim(), format!("web-{ordinal}"));
         assert_eq!(world.forwarded(&format!("web-{ordinal}")), format!("web-{ordinal}"));
+        assert_eq!(world.proxied(&format!("pods/http:web-{ordinal}:8080")), format!("web-{ordinal}"));
     }
+    let through_the_service = world.proxied("services/front:80");
+    assert!(through_the_service.starts_with("web-"), "{through_the_service}");
 
     let _ = kubectl
         .eventually("top nodes --no-headers", |figures| figures.lines().count() == 3 && !figures.contains("<unknown>"));
