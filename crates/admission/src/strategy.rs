@@ -91,6 +91,9 @@ pub(crate) fn prepare_update(kind: &Kind, new: &mut Value, old: &Value, sub: Opt
             for key in ["ownerReferences", "finalizers"] {
                 keep_metadata(new, old, key);
             }
+            if (kind.group, kind.kind) == ("apps", "Deployment") {
+                keep_metadata(new, old, "labels");
+            }
         }
         Some(Subresource::Finalize) => {
             let finalizers = new.at("spec.finalizers").clone();

@@ -234,6 +234,24 @@ async fn status_and_spec_have_separate_doors() {
 }
 
 #[tokio::test]
+async fn the_status_of_a_deployment_leaves_its_labels() {
+    let w = World::new().await;
+    let template =
+        json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "nginx:1.21"}]}});
+    let made = json!({"metadata": {"name": "web", "labels": {"is": "old"}},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template}});
+    let deployments = "/apis/apps/v1/namespaces/http/deployments";
+    w.ok(&format!("POST {deployments}"), &made.to_string()).await;
+    let patch = r#"{"metadata":{"labels":{"is":"new"},"annotations":{"a":"b"}},"status":{"replicas":1}}"#;
+    let after = w.merge(&format!("{deployments}/web/status"), patch).await;
+    assert_eq!(
+        (&after["metadata"]["labels"]["is"], &after["metadata"]["annotations"]["a"], &after["status"]["replicas"]),
+        (&json!("old"), &json!("b"), &json!(1)),
+        "annotations change, labels do not"
+    );
+}
+
+#[tokio::test]
 async fn a_pod_is_bound_once_and_goes_gracefully() {
     let w = World::new().await;
     w.ok(&format!("POST {PODS}"), &pod("web-0")).await;
