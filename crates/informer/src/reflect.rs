@@ -93,7 +93,7 @@ impl Reflector {
             let text = self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await?;
             let page = event::page(&text).map_err(kube::Error::SerdeError)?;
             for object in page.items {
-                let (key, _) = self.mirror.apply(object).map_err(kube::Error::SerdeError)?;
+                let (key, _) = self.apply(object).map_err(kube::Error::SerdeError)?;
                 seen.insert(key);
             }
             if page.next.is_empty() {
@@ -136,7 +136,7 @@ impl Reflector {
     /// Applies one line of a watch; its revision, or `None` when the watch has to start over.
     fn take(&self, line: &str) -> Result<Option<String>, kube::Error> {
         let at = match Event::read(line) {
-            Some(Event::Applied(object)) => self.mirror.apply(object).map(|(_, at)| at),
+            Some(Event::Applied(object)) => self.apply(object).map(|(_, at)| at),
             Some(Event::Deleted(object)) => event::names(object).map(|names| {
                 self.mirror.remove(Key::new(&names.namespace, &names.name));
                 names.resource_version
@@ -154,6 +154,18 @@ impl Reflector {
         }
         self.mirror.advance(number(&at));
         Ok(Some(at))
+    }
+
+    /// Takes over an object. One that cannot be read as its kind must not hold up all others, so what is mirrored of it stays as
+    /// it was.
+    fn apply(&self, object: &str) -> Result<(Key, String), serde_json::Error> {
+        self.mirror.apply(object).or_else(|error| {
+            let names = event::names(object).ok().filter(|names| !names.name.is_empty());
+            let Some(names) = names else { return Err(error) };
+            let key = Key::new(&names.namespace, &names.name);
+            tracing::warn!(what = self.mirror.what(), %key, %error, "an object cannot be read and is left as it was");
+            Ok((key, names.resource_version))
+        })
     }
 
     async fn rest(&self, doing: &str, error: &kube::Error, pause: &mut Duration) {

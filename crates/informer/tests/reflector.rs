@@ -182,6 +182,32 @@ async fn failures_are_tried_again_ever_more_slowly() {
     assert_eq!(start.elapsed().as_millis(), 5 + 10 + 20);
 }
 
+/// Seen with a condition of a Service that lacked its time: no controller heard of any Service again.
+#[tokio::test(start_paused = true)]
+async fn an_object_that_cannot_be_read_holds_up_no_other() {
+    let strange = |name: &str, revision: u32| {
+        let mut object = object(name, revision);
+        object["data"] = json!("no map");
+        object
+    };
+    let script = Script::default();
+    let items = json!([object("a", 1), strange("x", 2), object("b", 3)]);
+    let list = json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}, "items": items});
+    script.answers.lock().push_back((200, Reply::Whole(list)));
+    let watch = script.watch();
+    let cache: Cache<ConfigMap> = script.caches().of();
+    cache.synced().await;
+    assert_eq!(draw(&cache), "a@1 b@3");
+    let _ = watch.send(json!({"type": "MODIFIED", "object": strange("a", 7)}));
+    let _ = watch.send(event("MODIFIED", "b", 8));
+    cache.reached(8).await;
+    assert_eq!(draw(&cache), "a@1 b@8", "what could be read last stays");
+    let _ = watch.send(json!({"type": "DELETED", "object": strange("a", 9)}));
+    cache.reached(9).await;
+    assert_eq!(draw(&cache), "b@8");
+    assert_eq!(script.asked(), "list, watch 5");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_connection_is_given_up() {
     let script = Script::default();
