@@ -231,8 +231,8 @@ fn security(context: &Value, path: &Path, judge: &mut Judge<'_>) {
     for (i, sysctl) in context.items("sysctls").iter().enumerate() {
         let (name, at) = (sysctl.text("name"), path.child("sysctls").index(i).child("name"));
         let good = |part: &str| {
-            !part.is_empty()
-                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'*'))
+            let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+            part.starts_with(word) && part.ends_with(word) && part.chars().all(|c| word(c) || matches!(c, '-' | '_'))
         };
         if name.is_empty() {
             judge.errors.required(&at, "");
