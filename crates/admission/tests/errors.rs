@@ -276,10 +276,20 @@ fn pods() {
     let names = format!(
         "[metadata.name: Invalid value: \"X\": {SUBDOMAIN}, spec.containers[0].name: Invalid value: \"X\": {LABEL}]"
     );
+    let sysctl = |at: usize, name: &str| {
+        format!(
+            "spec.securityContext.sysctls[{at}].name: Invalid value: {name:?}: must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
+        )
+    };
+    let sysctls = format!("[{}, {}]", sysctl(1, "foo-"), sysctl(2, "bar.."));
     check_creates(
         &pod(),
         &[
             (json!({"spec": {"containers": []}}), "spec.containers: Required value"),
+            (
+                json!({"spec": {"securityContext": {"sysctls": [{"name": "kernel.shm_rmid-forced/a"}, {"name": "foo-"}, {"name": "bar.."}]}}}),
+                &sysctls,
+            ),
             (with(json!({"image": null})), "spec.containers[0].image: Required value"),
             (
                 json!({"spec": {"containers": [{"name": "a", "image": "b"}, {"name": "a", "image": "b"}]}}),
@@ -594,10 +604,21 @@ fn other_kinds() {
         "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": job["spec"]}}});
     check_creates(
         &cron,
-        &[(
-            json!({"spec": {"schedule": "every day"}}),
-            "spec.schedule: Invalid value: \"every day\": expected exactly 5 fields, found 2: [every day]",
-        )],
+        &[
+            (
+                json!({"spec": {"schedule": "every day"}}),
+                "spec.schedule: Invalid value: \"every day\": expected exactly 5 fields, found 2: [every day]",
+            ),
+            (json!({"spec": {"timeZone": "Europe/Zurich"}}), "accepted"),
+            (
+                json!({"spec": {"timeZone": "bad-time-zone"}}),
+                "spec.timeZone: Invalid value: \"bad-time-zone\": unknown time zone bad-time-zone",
+            ),
+            (
+                json!({"spec": {"timeZone": "europe/zurich"}}),
+                "spec.timeZone: Invalid value: \"europe/zurich\": unknown time zone europe/zurich",
+            ),
+        ],
     );
     let scaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
         "spec": {"maxReplicas": 5, "scaleTargetRef": {"kind": "StatefulSet", "name": "web", "apiVersion": "apps/v1"}}});

