@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::{Value, json};
 use stead_admission::authz::{Attributes, Decision, Resource, Target, authorize, bootstrap, forbidden};
-use stead_admission::{create, delete, update};
+use stead_admission::{create, delete, quota_usage, update};
 use support::{Fixed, World, kind_of, with_context};
 
 fn pod(name: &str, resources: Value) -> Value {
@@ -76,6 +76,50 @@ fn limits() {
 }
 
 #[test]
+fn runtime_classes() {
+    let mut world = World::new();
+    world.add(
+        json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "kata"}, "handler": "kata",
+        "overhead": {"podFixed": {"cpu": "250m"}}, "scheduling": {"nodeSelector": {"kata": "yes"},
+        "tolerations": [{"key": "kata", "operator": "Exists", "effect": "NoSchedule"}]}}),
+    );
+    world.add(json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "bare"}, "handler": "bare"}));
+    let with = |class: &str, more: Value| {
+        let mut object = pod("p", json!({}));
+        object["spec"]["runtimeClassName"] = class.into();
+        for (key, value) in more.as_object().unwrap() {
+            object["spec"][key] = value.clone();
+        }
+        made(&world, &object)
+    };
+    let kata = with("kata", json!({"nodeSelector": {"a": "b"}})).unwrap();
+    assert_eq!(kata["spec"]["overhead"], json!({"cpu": "250m"}));
+    assert_eq!(kata["spec"]["nodeSelector"], json!({"a": "b", "kata": "yes"}));
+    assert_eq!(kata["spec"]["tolerations"].as_array().unwrap().iter().filter(|one| one["key"] == "kata").count(), 1);
+    assert!(with("kata", json!({"overhead": {"cpu": "0.25"}})).is_ok());
+    for (class, more, why) in [
+        ("gone", json!({}), "pod rejected: RuntimeClass \"gone\" not found"),
+        (
+            "kata",
+            json!({"overhead": {"cpu": "1"}}),
+            "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+        ),
+        (
+            "bare",
+            json!({"overhead": {"cpu": "1"}}),
+            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+        ),
+        (
+            "kata",
+            json!({"nodeSelector": {"kata": "no"}}),
+            "conflict: runtimeClass.scheduling.nodeSelector[kata] = yes; pod.spec.nodeSelector[kata] = no",
+        ),
+    ] {
+        assert_eq!(refusal(with(class, more)), format!("pods \"p\" is forbidden: {why}"));
+    }
+}
+
+#[test]
 fn quotas() {
     let mut world = World::new();
     world.add(json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "obj"},
@@ -97,6 +141,10 @@ fn quotas() {
     ended["status"]["phase"] = "Succeeded".into();
     world.add(ended);
     assert!(made(&world, &pod("extra", small)).is_ok());
+    // A quota is counted by its short name too.
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "obj"}});
+    let counted: Vec<String> = quota_usage(kind_of(&quota), &quota).into_keys().collect();
+    assert_eq!(counted, ["count/resourcequotas", "resourcequotas"]);
 }
 
 #[test]

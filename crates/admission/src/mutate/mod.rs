@@ -8,6 +8,7 @@ mod node;
 mod pod;
 pub(crate) mod pod_security;
 mod quota;
+mod runtime_class;
 mod storage;
 mod workload;
 
@@ -31,6 +32,7 @@ pub(crate) fn create(kind: &Kind, object: &mut Value, ctx: &mut Context<'_>) -> 
             pod::account(kind, object, ctx)?;
             pod::priority(kind, object, ctx)?;
             pod::tolerations(object);
+            runtime_class::apply(kind, object, ctx)?;
             pod::status(object);
         }
         ("", "PersistentVolumeClaim") => {

@@ -167,7 +167,7 @@ pub fn usage(kind: &Kind, object: &Value) -> BTreeMap<String, Quantity> {
         ("", "Pod") if !matches!(object.text("status.phase"), "Succeeded" | "Failed") => pod_usage(object, &mut usage),
         ("", "Service") => service_usage(object, &mut usage),
         ("", "PersistentVolumeClaim") => claim_usage(object, &mut usage),
-        ("", "ReplicationController" | "Secret" | "ConfigMap") => {
+        ("", "ReplicationController" | "ResourceQuota" | "Secret" | "ConfigMap") => {
             usage.insert(kind.plural.to_owned(), one);
         }
         _ => {}
