@@ -226,6 +226,18 @@ async fn nodes_answer_through_the_server() {
 }
 
 #[tokio::test]
+async fn a_log_comes_over_a_web_socket_too() {
+    let w = World::with(stead_store::memory(), Arc::new(Echo)).await;
+    w.ok(&format!("POST {PODS}"), &pod("web-0")).await;
+    w.ok(&format!("POST {PODS}/web-0/binding"), r#"{"metadata":{"name":"web-0"},"target":{"name":"peer"}}"#).await;
+    for (upgrade, code) in [("websocket", 101), ("spdy/3.1", 200)] {
+        let headers = [("connection", "Upgrade"), ("upgrade", upgrade)];
+        let answer = w.send(&format!("GET {PODS}/web-0/log?follow=true"), &headers, "").await;
+        assert_eq!(answer.status().as_u16(), code, "{upgrade}");
+    }
+}
+
+#[tokio::test]
 async fn kube_rs_in_process() {
     let w = World::with(stead_store::memory(), Arc::new(Echo)).await;
     let client = stead_client::in_process(w.server.in_process(Identity::admin()), "http");

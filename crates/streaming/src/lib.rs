@@ -1,4 +1,4 @@
-//! The streaming protocols of `kubectl exec`, `attach` and `port-forward`, server side.
+//! The streaming protocols of `kubectl exec`, `attach` and `port-forward`, and of logs in a browser, server side.
 //!
 //! kubectl up to 1.28 speaks SPDY/3.1, newer ones and most other clients speak WebSocket; port-forward of new kubectls is SPDY
 //! inside WebSocket. All of them end here in the same two things: a [`RemoteCommand`] with ordinary byte streams, or a
@@ -19,6 +19,7 @@ mod websocket;
 pub use exit::Exit;
 pub use port_forward::{ForwardedConnection, PortForward, port_forward};
 pub use remote_command::{Finish, RemoteCommand, Wanted, remote_command};
+pub use websocket::{ByteWriter, bytes};
 
 /// Bytes that may wait in one stream in one direction.
 pub const STREAM_BUFFER_BYTES: usize = 64 * 1024;

@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use form_urlencoded::Serializer;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use serde_json::Value;
 use stead_machinery::status::Reason;
@@ -24,7 +24,7 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Error texts of node agents are read up to this many bytes.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 
-pub(super) async fn log(server: &ApiServer, target: &Target, call: Call) -> Result<Answer, ApiError> {
+pub(super) async fn log(server: &ApiServer, target: &Target, mut call: Call) -> Result<Answer, ApiError> {
     let pod = present(server, target).await?;
     let query = log_query(&target.name, &call.query)?;
     let container = container(&pod, &target.name, call.query.get("container"))?;
@@ -34,12 +34,17 @@ pub(super) async fn log(server: &ApiServer, target: &Target, call: Call) -> Resu
         return Ok(response::text(StatusCode::OK, Bytes::new()));
     }
     let path = format!("/containerLogs/{}/{}/{container}{}{query}", target.namespace, target.name, mark(&query));
-    let answer = forward(server, &node, Method::GET, &path, HeaderMap::new(), no_body(), None).await?;
-    checked(answer).await.map(|answer| {
-        let (mut parts, body) = answer.into_parts();
-        parts.headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
-        Response::from_parts(parts, body)
-    })
+    // Browsers take a log over a WebSocket.
+    let socket = call.headers().get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let upgrade = call.upgrade.take().filter(|_| socket);
+    let headers = if socket { upgrade_headers(call.headers()) } else { HeaderMap::new() };
+    let answer = forward(server, &node, Method::GET, &path, headers, no_body(), upgrade).await?;
+    let mut answer = checked(answer).await?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let plain = (header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        *answer.headers_mut() = HeaderMap::from_iter([plain]);
+    }
+    Ok(answer)
 }
 
 /// Exec and attach.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use jiff::{SignedDuration, Timestamp};
@@ -14,12 +14,32 @@ use stead_runtime::{Container, ContainerState, EngineEvent};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 
+use super::streams::refused;
 use super::{Body, Query, Refusal, internal};
 use crate::Node;
 use crate::logs::{Formatter, Reader, Wanted, Watch};
 
 /// Pieces of log that may wait for a slow reader.
 const PIECES_QUEUED_MAX: usize = 16;
+
+/// The same log piece by piece over a WebSocket, as browsers take it.
+pub(super) fn over_web_socket<B: Send + 'static>(
+    mut request: Request<B>,
+    log: Response<Body>,
+) -> Result<Response<Body>, Refusal> {
+    let (response, client) = stead_streaming::bytes(&mut request).map_err(refused)?;
+    tokio::spawn(async move {
+        let Ok(mut client) = client.await else { return };
+        let mut pieces = log.into_body().into_data_stream();
+        while let Some(Ok(piece)) = pieces.next().await {
+            if client.send(piece).await.is_err() {
+                return;
+            }
+        }
+        client.close().await;
+    });
+    Ok(response.map(|body| body.map_err(|never| match never {}).boxed_unsync()))
+}
 
 impl Node {
     pub(super) async fn container_logs(

@@ -104,7 +104,12 @@ impl Node {
             ["metrics", "resource"] => Ok(metrics(self.resource_metrics().await)),
             ["containerLogs", namespace, pod, container] => {
                 only(&request, &[Method::GET])?;
-                self.container_logs(namespace, pod, container, &query).await
+                let log = self.container_logs(namespace, pod, container, &query).await?;
+                if request.headers().contains_key(header::UPGRADE) {
+                    logs::over_web_socket(request, log)
+                } else {
+                    Ok(log)
+                }
             }
             ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
                 only(&request, &[Method::GET, Method::POST])?;

@@ -210,7 +210,7 @@ fn streams(query: &Query) -> Result<Wanted, Refusal> {
     Ok(wanted)
 }
 
-fn refused(error: StreamError) -> Refusal {
+pub(super) fn refused(error: StreamError) -> Refusal {
     match error {
         StreamError::Handshake(text) => Refusal(StatusCode::BAD_REQUEST, text),
         other => internal(&other),
