@@ -147,7 +147,8 @@ pub(crate) async fn connection(flags: &Globals) -> Result<kube::Config> {
     let mut config = merged(flags)?;
     if let Some(context) = &flags.context {
         if find(&config, "contexts", &json!(context)).is_none() {
-            return plain(format!("context {context:?} does not exist"));
+            let why = format!("Error in configuration: context was not found for specified context: {context}");
+            return Err(Failure::Bare(why));
         }
         config["current-context"] = context.as_str().into();
     }
@@ -174,7 +175,7 @@ pub(crate) async fn connection(flags: &Globals) -> Result<kube::Config> {
     let file = Kubeconfig::from_yaml(&yaml).map_err(|error| bad(error.to_string()))?;
     let mut connection =
         kube::Config::from_custom_kubeconfig(file, &options).await.map_err(|error| bad(error.to_string()))?;
-    connection.read_timeout = None;
+    connection.read_timeout = timeout(&flags.request_timeout)?;
     connection.accept_invalid_certs |= flags.insecure_skip_tls_verify;
     if let Some(token) = &flags.token {
         connection.auth_info.token = Some(token.clone().into());
@@ -184,6 +185,16 @@ pub(crate) async fn connection(flags: &Globals) -> Result<kube::Config> {
         connection.auth_info.impersonate_groups = Some(flags.as_group.clone());
     }
     Ok(connection)
+}
+
+/// How long to wait for an answer, and for each further part of it; nothing: for ever.
+fn timeout(text: &str) -> Result<Option<std::time::Duration>> {
+    match crate::commands::common::duration(text) {
+        Ok(duration) => Ok(Some(duration).filter(|duration| !duration.is_zero())),
+        Err(_) => plain(
+            "Invalid timeout value. Timeout must be a single integer in seconds, or an integer followed by a corresponding time unit (e.g. 1s | 2m | 3h)",
+        ),
+    }
 }
 
 /// Makes a context of nothing: a server by flag, or kubectl's last resort.

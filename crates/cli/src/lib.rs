@@ -45,7 +45,9 @@ pub fn kubectl(words: Vec<String>, version: &'static str) -> ExitCode {
         Err(error) if shows_help(error.kind()) => {
             // Nobody is left to tell when the output is closed.
             let _ = write!(std::io::stdout(), "{}", error.render());
-            return ExitCode::SUCCESS;
+            // Kubectl takes `kubectl rollout` for a mistake, and `kubectl` for a question.
+            let lacks_more = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && !words.is_empty();
+            return if lacks_more { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
         Err(error) => {
             if error.kind() == ErrorKind::InvalidSubcommand {

@@ -71,6 +71,16 @@ pub(crate) struct Loaded {
 
 /// Reads everything that the flags name, in order; lists are taken apart.
 pub(crate) async fn load(files: &Files) -> Result<Vec<Loaded>> {
+    read(files, false).await
+}
+
+/// The same for commands whose objects are validated, as the flag `--validate` says: what is no object is told in other words.
+pub(crate) async fn load_to_validate(files: &Files, validate: &str) -> Result<Vec<Loaded>> {
+    read(files, validate != "Ignore").await
+}
+
+async fn read(files: &Files, validates: bool) -> Result<Vec<Loaded>> {
+    let parse = |text: &[u8], source: &str| parse_as(text, Reading { source, shown: source, validates });
     files.check()?;
     let mut loaded = Vec::new();
     if let Some(directory) = &files.kustomize {
@@ -84,15 +94,15 @@ pub(crate) async fn load(files: &Files) -> Result<Vec<Loaded>> {
         if named == "-" {
             let mut text = Vec::new();
             let _ = std::io::stdin().lock().take(MANIFEST_BYTES_MAX).read_to_end(&mut text)?;
-            loaded.extend(parse(&text, "STDIN", "STDIN")?);
+            loaded.extend(parse(&text, "STDIN")?);
         } else if is_url(&named) {
-            loaded.extend(parse(&fetch(&named).await?, &named, &named)?);
+            loaded.extend(parse(&fetch(&named).await?, &named)?);
         } else {
             for file in expand(path, files.recursive)? {
                 let text = std::fs::read(&file)
                     .map_err(|error| Failure::Plain(format!("open {}: {}", file.display(), system(&error))))?;
                 let source = file.display().to_string();
-                loaded.extend(parse(&text, &source, &source)?);
+                loaded.extend(parse(&text, &source)?);
             }
         }
     }
@@ -182,47 +192,83 @@ fn walk(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result {
     Ok(())
 }
 
+/// What is read: where it comes from, and how that is shown.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    source: &'a str,
+    shown: &'a str,
+    validates: bool,
+}
+
 /// The objects of a text: YAML documents, or JSON values one after the other.
 pub(crate) fn parse(text: &[u8], source: &str, shown: &str) -> Result<Vec<Loaded>> {
+    parse_as(text, Reading { source, shown, validates: false })
+}
+
+fn parse_as(text: &[u8], reading: Reading<'_>) -> Result<Vec<Loaded>> {
     let mut loaded = Vec::new();
     let text = String::from_utf8_lossy(text);
     let trimmed = text.trim_start();
     if trimmed.starts_with('{') {
         for value in serde_json::Deserializer::from_str(trimmed).into_iter::<Value>() {
             match value {
-                Ok(value) => take(value, source, &mut loaded)?,
-                Err(error) if error.is_eof() => return plain(format!("error parsing {shown}: unexpected EOF")),
+                Ok(value) => take(value, reading, &mut loaded)?,
+                Err(error) if error.is_eof() => {
+                    return plain(format!("error parsing {}: unexpected EOF", reading.shown));
+                }
                 // A flow mapping of YAML begins like JSON does.
-                Err(_) => return yaml(&text, source, shown),
+                Err(_) => return yaml(&text, reading),
             }
         }
         return Ok(loaded);
     }
-    yaml(&text, source, shown)
+    yaml(&text, reading)
 }
 
-fn yaml(text: &str, source: &str, shown: &str) -> Result<Vec<Loaded>> {
+fn yaml(text: &str, reading: Reading<'_>) -> Result<Vec<Loaded>> {
     let mut loaded = Vec::new();
     for document in serde_norway::Deserializer::from_str(text) {
         match Value::deserialize(document) {
-            Ok(value) => take(value, source, &mut loaded)?,
-            Err(error) => return plain(format!("error parsing {shown}: error converting YAML to JSON: yaml: {error}")),
+            Ok(value) => take(value, reading, &mut loaded)?,
+            Err(error) => {
+                let why = yaml_error(&error.to_string());
+                return plain(format!("error parsing {}: error converting YAML to JSON: yaml: {why}", reading.shown));
+            }
         }
     }
     Ok(loaded)
 }
 
-fn take(value: Value, source: &str, loaded: &mut Vec<Loaded>) -> Result {
+/// An error of the YAML parser as `gopkg.in/yaml` words it: `line 5: WHY`. It counts the lines of the scanner from 1 and those of
+/// the parser from 0, and leaves out the first.
+fn yaml_error(error: &str) -> String {
+    let (why, place) = error.split_once(" at line ").unwrap_or((error, ""));
+    let number = |place: &str| place.split(' ').next().and_then(|line| line.parse::<usize>().ok());
+    let (context, parses) = (place.split_once(" at line ").map(|(_, place)| place), place.contains(", while parsing"));
+    let line = |place: &str| number(place).map(|line| if parses { line - line.min(1) } else { line });
+    let first = context.and_then(line).filter(|line| *line > 0).or_else(|| line(place)).filter(|line| *line > 0);
+    first.map_or_else(|| why.to_owned(), |line| format!("line {line}: {why}"))
+}
+
+fn take(value: Value, reading: Reading<'_>, loaded: &mut Vec<Loaded>) -> Result {
     if value.is_null() {
         return Ok(());
     }
+    let missing = |field: &str| value[field].as_str().unwrap_or_default().is_empty();
+    let source = reading.source;
+    let fields: Vec<&str> = ["apiVersion", "kind"].into_iter().filter(|field| missing(field)).collect();
+    if !fields.is_empty() && reading.validates {
+        let why: Vec<String> = fields.iter().map(|field| format!("{field} not set")).collect();
+        let why = if why.len() == 1 { why.concat() } else { format!("[{}]", why.join(", ")) };
+        return plain(format!(
+            "error validating {source:?}: error validating data: {why}; if you choose to ignore these errors, turn validation off with --validate=false"
+        ));
+    }
+    if let Some(field) = fields.last() {
+        let field = if *field == "kind" { "Kind" } else { field };
+        return plain(format!("unable to decode {source:?}: Object '{field}' is missing in '{value}'"));
+    }
     let kind = value["kind"].as_str().unwrap_or_default().to_owned();
-    if kind.is_empty() {
-        return plain(format!("unable to decode {source:?}: Object 'Kind' is missing in '{value}'"));
-    }
-    if value["apiVersion"].as_str().unwrap_or_default().is_empty() {
-        return plain(format!("unable to decode {source:?}: Object 'apiVersion' is missing in '{value}'"));
-    }
     match &value["items"] {
         Value::Array(items) if kind.ends_with("List") => {
             for item in items {
@@ -231,7 +277,7 @@ fn take(value: Value, source: &str, loaded: &mut Vec<Loaded>) -> Result {
                     item["kind"] = kind.trim_end_matches("List").into();
                     item["apiVersion"] = value["apiVersion"].clone();
                 }
-                take(item, source, loaded)?;
+                take(item, reading, loaded)?;
             }
         }
         _ => loaded.push(Loaded { object: value, source: source.to_owned() }),
@@ -265,6 +311,19 @@ mod tests {
     }
 
     #[test]
+    fn errors_of_yaml_are_those_of_upstreams_parser() {
+        for (text, wanted) in [
+            ("a:\n  b: c\n  d: e: f\n", "line 3: mapping values are not allowed in this context"),
+            ("a: b\n\tc: d\n", "line 2: found character that cannot start any token"),
+            ("a:\n- b\nc: [1,\nd: e\n", "line 3: did not find expected ',' or ']'"),
+        ] {
+            let error = parse(text.as_bytes(), "x.yaml", "x.yaml").expect_err("refused").message();
+            let why = error.rsplit("yaml: ").next().unwrap_or_default();
+            assert_eq!(why, wanted, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_object_is_refused() {
         for (text, wanted) in [
             ("a: b: c\n", "error parsing x.yaml: error converting YAML to JSON: yaml: "),
@@ -273,6 +332,17 @@ mod tests {
         ] {
             let error = parse(text.as_bytes(), "x.yaml", "x.yaml").expect_err("refused").message();
             assert!(error.contains(wanted), "{error}");
+        }
+        let validated = |text: &str| {
+            let reading = Reading { source: "x.yaml", shown: "x.yaml", validates: true };
+            parse_as(text.as_bytes(), reading).expect_err("refused").message()
+        };
+        for (text, wanted) in [
+            ("apiVersion: v1\n", "data: kind not set; if"),
+            ("kind: Pod\n", "data: apiVersion not set; if"),
+            ("a: b\n", "data: [apiVersion not set, kind not set]; if"),
+        ] {
+            assert!(validated(text).contains(wanted), "{}", validated(text));
         }
     }
 }

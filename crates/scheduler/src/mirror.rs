@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVo
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use stead_informer::{Change, Key};
-use stead_placement::{ClaimPlan, Placement, PodInfo, Refused, View, place};
+use stead_placement::{Cause, ClaimPlan, Placement, PodInfo, Refused, View, place};
 use tokio::time::Instant;
 
 use crate::waiting::{Helps, Waiting};
@@ -87,6 +87,15 @@ impl Mirror {
                 Some(Decision::Refuse(key, pod, refused))
             }
         }
+    }
+
+    /// The names of the claims that have not been seen, where a pod was refused for its volumes.
+    pub(crate) fn unknown_claims(&self, pod: &PodInfo, refused: &Refused) -> Vec<String> {
+        if !refused.causes.contains(&Cause::VolumeBinding) {
+            return Vec::new();
+        }
+        let names = pod.claims.iter().filter(|name| !self.view.storage.claims.contains_key(*name));
+        names.filter_map(|name| Some(name.split_once('/')?.1.to_owned())).collect()
     }
 
     /// The binding was accepted: the watch will say so.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -39,8 +39,14 @@ impl Reporter {
         self.recorder.event(&*assumed.pod.pod, Severity::Normal, "Scheduled", text);
     }
 
-    /// The pod fits nowhere: event, condition, and its preemption.
-    pub(crate) async fn refused(&self, pod: Arc<PodInfo>, refused: Refused, now: Timestamp) {
+    /// The pod fits nowhere: event, condition, and its preemption. Nothing of that where one of the `unknown` claims is only on
+    /// its way to the cache: that it comes brings the pod back.
+    pub(crate) async fn refused(&self, pod: Arc<PodInfo>, refused: Refused, unknown: Vec<String>, now: Timestamp) {
+        for name in unknown {
+            if self.is_there(pod.namespace(), &name).await {
+                return;
+            }
+        }
         self.recorder.event(&*pod.pod, Severity::Warning, "FailedScheduling", refused.message.clone());
         let nominated = match &refused.preemption {
             Some(plan) => Some(plan.node.clone()),
@@ -51,6 +57,12 @@ impl Reporter {
         if let Some(plan) = &refused.preemption {
             self.evict(&pod, plan, now).await;
         }
+    }
+
+    /// Whether the server has that claim. Asked only about claims that the cache does not know.
+    async fn is_there(&self, namespace: &str, claim: &str) -> bool {
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        api.get_opt(claim).await.is_ok_and(|claim| claim.is_some())
     }
 
     /// The binding failed for a reason that is not the pod's.

@@ -194,8 +194,9 @@ impl Scheduler {
             Decision::Refuse(key, pod, refused) => {
                 tracing::debug!(%key, message = refused.message, "fits nowhere");
                 let (reporter, now) = (self.reporter.clone(), (self.config.clock)());
+                let unknown = self.mirror.unknown_claims(&pod, &refused);
                 self.work.spawn(async move {
-                    reporter.refused(pod, refused, now).await;
+                    reporter.refused(pod, refused, unknown, now).await;
                     None
                 });
             }

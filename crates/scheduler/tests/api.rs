@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
@@ -12,6 +13,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::client::Body;
 use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,6 +22,7 @@ use stead_apiserver::{ApiServer, Config, Identity, NoNodes};
 use stead_client::Client;
 use stead_informer::{Cache, Caches, Object};
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 
 /// An API server with a scheduler; nothing else runs.
 struct Cluster {
@@ -31,6 +34,11 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
+        Self::start_with(|client| client).await
+    }
+
+    /// The scheduler, and who looks on, go the given way to the server.
+    async fn start_with(way: impl FnOnce(Client) -> Client) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let config = Config {
@@ -44,11 +52,12 @@ impl Cluster {
         };
         let api = ApiServer::open(config, stead_store::memory(), Arc::new(NoNodes)).await.unwrap();
         let client = stead_client::in_process(api.in_process(Identity::new("admin", &["system:masters"])), "default");
-        let (caches, stop) = (Caches::new(client.clone()), CancellationToken::new());
+        let slow = way(client.clone());
+        let (caches, stop) = (Caches::new(slow.clone()), CancellationToken::new());
         let cluster = Self { client: client.clone(), caches: caches.clone(), stop: stop.clone(), _dir: dir };
         cluster.ensure::<Namespace>(json!({"metadata": {"name": "default"}})).await;
         cluster.ensure::<ServiceAccount>(json!({"metadata": {"name": "default", "namespace": "default"}})).await;
-        tokio::spawn(stead_scheduler::run(client, caches, stop));
+        tokio::spawn(stead_scheduler::run(slow, caches, stop));
         cluster
     }
 
@@ -229,6 +238,73 @@ async fn gated_pods_and_those_of_other_schedulers_are_left_alone() {
     let open = json!({"spec": {"schedulingGates": null}});
     cluster.api::<Pod>().patch("gated", &PatchParams::default(), &Patch::Merge(open)).await.unwrap();
     cluster.bound("gated", "n1").await;
+}
+
+/// A way to the server on which nothing is heard of claims, unless they are asked for, before somebody lets it through.
+#[derive(Clone)]
+struct Deaf {
+    client: Client,
+    through: CancellationToken,
+    asked: CancellationToken,
+}
+
+impl Service<http::Request<Body>> for Deaf {
+    type Response = http::Response<Body>;
+    type Error = tower::BoxError;
+    type Future = futures::future::BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.client.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+        let (answer, this) = (self.client.call(request), self.clone());
+        Box::pin(async move {
+            if path.ends_with("/persistentvolumeclaims") && query.contains("watch") {
+                this.through.cancelled().await;
+            }
+            let answer = answer.await;
+            if path.ends_with("/persistentvolumeclaims/data") {
+                this.asked.cancel();
+            }
+            answer
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_is_only_on_its_way_is_not_told_to_be_missing() {
+    let (through, asked) = (CancellationToken::new(), CancellationToken::new());
+    let deaf = |client| Deaf { client, through: through.clone(), asked: asked.clone() };
+    let cluster = Cluster::start_with(|client| stead_client::in_process(deaf(client), "default")).await;
+    cluster.node("n1", "4").await;
+    cluster.until::<PersistentVolumeClaim>("the claims are listed", |_| true).await;
+    cluster
+        .create::<PersistentVolumeClaim>(json!({
+            "metadata": {"name": "data", "namespace": "default", "annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+            "spec": {"storageClassName": "", "accessModes": ["ReadWriteOnce"], "volumeName": "v",
+                "resources": {"requests": {"storage": "1Gi"}}}
+        }))
+        .await;
+    cluster
+        .create::<PersistentVolume>(json!({
+            "metadata": {"name": "v"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/v"},
+                "claimRef": {"namespace": "default", "name": "data"}}
+        }))
+        .await;
+    cluster
+        .pod("web-0", "1", json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}))
+        .await;
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, asked.cancelled()).await.expect("the scheduler asks whether the claim is there");
+    through.cancel();
+    cluster.bound("web-0", "n1").await;
+    let events = cluster.api::<Event>().list(&kube::api::ListParams::default()).await.unwrap();
+    let failed =
+        events.items.iter().filter_map(|event| event.message.as_deref()).find(|text| text.contains("not found"));
+    assert_eq!(failed, None);
 }
 
 #[tokio::test]

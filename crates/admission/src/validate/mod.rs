@@ -2,6 +2,7 @@
 //!
 //! Source: `k8s.io/kubernetes/pkg/apis/*/validation` and `k8s.io/apimachinery/pkg/api/validation`.
 
+mod advice;
 mod apps;
 mod autoscaler;
 mod batch;
@@ -41,7 +42,9 @@ pub(crate) struct Judge<'a> {
 pub(crate) fn create(kind: &Kind, object: &Value, errors: &mut FieldErrors, warnings: &mut Vec<String>) {
     meta::create(kind, object, errors);
     meta::warn(object, warnings);
-    body(kind, object, None, &mut Judge { errors, warnings });
+    let judge = &mut Judge { errors, warnings };
+    body(kind, object, None, judge);
+    advice::advise(kind, object, None, judge);
 }
 
 /// Judges a change.
@@ -56,7 +59,10 @@ pub(crate) fn update(
     meta::update(new, old, errors);
     let judge = &mut Judge { errors, warnings };
     match sub {
-        None => body(kind, new, Some(old), judge),
+        None => {
+            body(kind, new, Some(old), judge);
+            advice::advise(kind, new, Some(old), judge);
+        }
         Some(Subresource::Resize) => pod::resize(new, old, judge),
         Some(Subresource::EphemeralContainers) => pod::ephemeral(new, old, judge),
         Some(Subresource::Status) => status(kind, new, old, judge),

@@ -60,11 +60,6 @@ fn spec(spec: &Value, rules: Rules<'_>, path: &Path, judge: &mut Judge<'_>) {
     dns(spec, path, judge);
     labels(spec.at("nodeSelector"), &path.child("nodeSelector"), judge.errors);
     security(spec.at("securityContext"), &path.child("securityContext"), judge);
-    for (i, secret) in spec.items("imagePullSecrets").iter().enumerate() {
-        if secret.text("name").is_empty() {
-            judge.errors.required(&path.child("imagePullSecrets").index(i).child("name"), "");
-        }
-    }
     placement::affinity(spec.at("affinity"), &path.child("affinity"), judge);
     gates(spec, path, judge);
     placement::spread(spec.at("topologySpreadConstraints"), &path.child("topologySpreadConstraints"), judge);

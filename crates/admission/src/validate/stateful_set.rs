@@ -169,12 +169,6 @@ fn numbers(spec: &Value, path: &Path, judge: &mut Judge<'_>) {
     non_negative(spec.at("replicas"), &path.child("replicas"), judge);
     non_negative(spec.at("minReadySeconds"), &path.child("minReadySeconds"), judge);
     non_negative(spec.at("ordinals.start"), &path.child("ordinals").child("start"), judge);
-    if spec.int("revisionHistoryLimit").is_some_and(|limit| limit < 0) {
-        judge.warnings.push(
-            "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"
-                .to_owned(),
-        );
-    }
 }
 
 /// The template; one that is stored already is not judged again, so that old objects can still be changed.

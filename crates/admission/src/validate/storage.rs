@@ -159,10 +159,13 @@ pub(super) fn volume(object: &Value, old: Option<&Value>, judge: &mut Judge<'_>)
     }
     volume_mode(spec, &path, judge);
     if let Some(old) = old {
-        let source_of = |spec: &Value| SOURCES.iter().map(|s| spec.at(s).clone()).collect::<Vec<_>>();
-        if source_of(spec) != source_of(old.at("spec")) {
-            let why =
-                format!("spec.persistentvolumesource is immutable after creation\n{}", diff(old.at("spec"), spec));
+        let named = |spec: &Value| {
+            SOURCES.iter().filter(|s| spec.has(s)).map(|s| ((*s).to_owned(), spec.at(s).clone())).collect()
+        };
+        let source_of = |spec: &Value| Value::Object(named(spec));
+        let (now, before) = (source_of(spec), source_of(old.at("spec")));
+        if now != before {
+            let why = format!("spec.persistentvolumesource is immutable after creation\n{}", diff(&now, &before));
             judge.errors.forbidden(&path.child("persistentvolumesource"), &why);
         }
         immutable(spec.at("volumeMode"), old.at("spec.volumeMode"), &Path::new("volumeMode"), judge.errors);

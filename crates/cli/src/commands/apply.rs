@@ -109,7 +109,7 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
         },
         limit: Some(super::common::duration(&flags.timeout)?).filter(|limit| !limit.is_zero()),
     };
-    let loaded = manifest::load(&flags.files).await?;
+    let loaded = manifest::load_to_validate(&flags.files, validate).await?;
     let wanted = stead_machinery::selector::Selector::parse(&selector).map_err(Failure::Plain)?;
     let (mut failures, mut any, mut seen) = (Vec::new(), false, Seen::default());
     for loaded in loaded {

@@ -6,10 +6,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::common::{Change, DryRun, Teller};
-use crate::apply::with_annotation;
 use crate::builder::{self, Found, Question};
 use crate::failure::{Failure, Result, all, plain};
-use crate::manifest::{Files, Loaded};
+use crate::manifest::Files;
 use crate::session::Session;
 
 /// What to scale, and between which numbers.
@@ -84,20 +83,11 @@ async fn one(session: &Session, teller: &mut Teller, flags: &Flags, found: &Foun
     if !metrics.is_empty() {
         spec["metrics"] = metrics.into();
     }
-    let mut autoscaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+    let autoscaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
         "metadata": {"name": name, "creationTimestamp": null}, "spec": spec,
         "status": {"currentMetrics": null, "desiredReplicas": 0}});
-    if flags.save_config && teller.dry_run != DryRun::Client {
-        autoscaler = with_annotation(&autoscaler);
-    }
-    if teller.dry_run == DryRun::Client && session.globals.namespace.is_none() {
-        return teller.tell(session, &super::create::known(&autoscaler), &autoscaler, "created");
-    }
-    let target = builder::of_manifest(session, Loaded { object: autoscaler, source: String::new() }).await?;
-    let object = target.object.clone().unwrap_or_default();
-    let made = super::apply::post(session, teller, &target, &object, "Strict").await?;
     let done = if teller.dry_run == DryRun::Client { "created" } else { "autoscaled" };
-    teller.tell(session, &target.resource, &made, done)
+    super::create::thought_up(session, teller, autoscaler, flags.save_config, done).await
 }
 
 /// What is aimed at, after the flags have been found sound.

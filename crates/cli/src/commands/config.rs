@@ -72,13 +72,16 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
             name => session.out(&format!("{name}\n")),
         },
         What::GetContexts { names, output, no_headers } => {
-            for name in &names {
-                if kubeconfig::find(&config, "contexts", &json!(name)).is_none() {
-                    session.err(&format!("error: context {name} not found\n"));
-                    return Err(Failure::Code(1));
-                }
+            let known = |name: &&String| kubeconfig::find(&config, "contexts", &json!(name)).is_some();
+            let there: Vec<String> = names.iter().filter(known).cloned().collect();
+            if names.is_empty() || !there.is_empty() {
+                session.out(&contexts(&config, &there, output.as_deref() == Some("name"), no_headers))?;
+            } else if output.is_none() && !no_headers {
+                session.out("CURRENT   NAME   CLUSTER   AUTHINFO   NAMESPACE\n")?;
             }
-            session.out(&contexts(&config, &names, output.as_deref() == Some("name"), no_headers))
+            let missing: Vec<&String> = names.iter().filter(|name| !known(name)).collect();
+            missing.iter().for_each(|name| session.err(&format!("error: context {name} not found\n")));
+            if missing.is_empty() { Ok(()) } else { Err(Failure::Code(1)) }
         }
         What::GetClusters => session.out(&names(&config, "clusters")),
         What::GetUsers => session.out(&names(&config, "users")),

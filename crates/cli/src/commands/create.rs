@@ -338,7 +338,7 @@ async fn from_files(session: &Session, flags: &Flags) -> Result {
     let wanted = stead_machinery::selector::Selector::parse(flags.selector.as_deref().unwrap_or_default())
         .map_err(Failure::Plain)?;
     let (mut failures, mut any) = (Vec::new(), false);
-    for loaded in manifest::load(&flags.files).await? {
+    for loaded in manifest::load_to_validate(&flags.files, validate).await? {
         if !wanted.matches_labels(&loaded.object["metadata"]["labels"]) {
             continue;
         }
@@ -396,6 +396,24 @@ fn refused(failure: Failure, command: &str, object: &Value) -> Failure {
         }
         (command, _) => Failure::Plain(format!("failed to create {command}: {why}")),
     }
+}
+
+/// Sends an object that a command has thought up, or only tells of it; with `keep` the object is kept on itself for `apply`.
+pub(crate) async fn thought_up(
+    session: &Session,
+    teller: &mut Teller,
+    object: Value,
+    keep: bool,
+    done: &str,
+) -> Result {
+    let object = if keep && teller.dry_run != DryRun::Client { with_annotation(&object) } else { object };
+    if teller.dry_run == DryRun::Client && session.globals.namespace.is_none() {
+        return teller.tell(session, &known(&object), &object, done);
+    }
+    let target = builder::of_manifest(session, manifest::Loaded { object, source: String::new() }).await?;
+    let object = target.object.clone().unwrap_or_default();
+    let made = super::apply::post(session, teller, &target, &object, "Strict").await?;
+    teller.tell(session, &target.resource, &made, done)
 }
 
 /// The resource of an object that this program makes itself.

@@ -9,9 +9,9 @@ use clap::Args;
 use http::Method;
 use serde_json::Value;
 
-use super::common::{Change, Selection, Teller, difference, is_empty};
+use super::common::{Change, Selection, Teller, difference};
 use crate::builder::Found;
-use crate::failure::{Result, all, plain};
+use crate::failure::{Failure, Result, all, plain};
 use crate::print::{json, without_managed_fields, yaml};
 use crate::server::Call;
 use crate::session::Session;
@@ -53,41 +53,105 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
 async fn one(session: &Session, teller: &mut Teller, found: &Found, sub: Option<&str>, as_json: bool) -> Result {
     let original = without_managed_fields(found.object.clone());
     let shown = if as_json { json(&original) + "\n" } else { yaml(&original) };
-    let file = File::new(if as_json { "json" } else { "yaml" })?;
-    let mut text = format!("{HEADER}{shown}");
-    let mut last_error = String::new();
+    let mut last: Option<(File, String)> = None;
+    let mut reasons = String::new();
     loop {
-        std::fs::write(&file.0, &text)?;
-        edit(&file.0)?;
+        let file = File::new(if as_json { "json" } else { "yaml" })?;
+        let body = last.as_ref().map_or_else(|| shown.clone(), |(_, edited)| without_comments(edited));
+        std::fs::write(&file.0, format!("{HEADER}{reasons}{body}"))?;
+        if let Err(failure) = edit(&file.0) {
+            if let Some((file, _)) = last {
+                preserve(session, file);
+            }
+            return Err(failure);
+        }
         let edited = std::fs::read_to_string(&file.0)?;
-        let body = without_comments(&edited);
-        if body == without_comments(&text) {
-            if last_error.is_empty() {
+        if last.is_some_and(|(_, last)| says_the_same(&last, &edited)) {
+            preserve(session, file);
+            return plain("Edit cancelled, no valid changes were saved.");
+        }
+        let why = match object_of(&edited) {
+            Err(why) => Wrong::Invalid(format!("# \"\" is invalid: The edited file failed validation: {why}\n#\n")),
+            Ok(_) if says_the_same(&shown, &edited) => {
                 session.err("Edit cancelled, no changes made.\n");
                 return Ok(());
             }
-            session.err(&format!("{last_error}\n"));
-            let kept = file.keep();
-            session.err(&format!("A copy of your changes has been stored to {:?}\n", kept.display().to_string()));
-            return plain("Edit cancelled, no valid changes were saved.");
-        }
-        let invalid = || format!("error: {} {:?} is invalid", found.resource.group_resource(), found.name);
-        let told = match object_of(&body) {
-            Err(why) => {
-                last_error = invalid();
-                format!("{}: The edited file failed validation: {why}\n", found.named())
-            }
-            Ok(edited) => match save(session, teller, found, &original, &edited, sub).await {
+            Ok(object) => match save(session, teller, found, &original, &object, sub).await {
                 Ok(()) => return Ok(()),
-                Err(failure) => {
-                    let text = failure.text();
-                    last_error = if failure.reason() == "Invalid" { invalid() } else { text.trim_end().to_owned() };
-                    text
-                }
+                Err(failure) => Wrong::of(failure, found),
             },
         };
-        let told: String = told.lines().map(|line| format!("# {line}\n")).collect();
-        text = format!("{HEADER}{told}#\n{body}");
+        let what = format!("error: {} {:?}", found.resource.group_resource(), found.name);
+        match why {
+            Wrong::Invalid(told) => {
+                session.err(&format!("{what} is invalid\n"));
+                reasons = told;
+                last = Some((file, edited));
+            }
+            Wrong::Gone => {
+                session.err(&format!("{what} could not be found on the server\n"));
+                let kept = file.keep().display().to_string();
+                session.err(&format!("The edits you made on deleted resources have been saved to {kept:?}\n"));
+                return Err(Failure::Code(1));
+            }
+            Wrong::Refused(why) => {
+                let kept = file.keep();
+                session.err(&format!("{what} could not be patched: {why}\n"));
+                session
+                    .err(&format!("You can run `kubectl replace -f {}` to try this update again.\n", kept.display()));
+                return Err(Failure::Code(1));
+            }
+            Wrong::Other(failure) => {
+                preserve(session, file);
+                return Err(failure);
+            }
+        }
+    }
+}
+
+/// Why what was edited is not saved, and with it whether the editor is opened again.
+enum Wrong {
+    /// Opened again, with these lines above the object.
+    Invalid(String),
+    Gone,
+    Refused(String),
+    Other(Failure),
+}
+
+impl Wrong {
+    fn of(failure: Failure, found: &Found) -> Self {
+        let Failure::Api(refusal) = &failure else { return Self::Other(failure) };
+        match failure.reason() {
+            "Invalid" => {
+                let causes = refusal.status["details"]["causes"].as_array().map(Vec::as_slice).unwrap_or_default();
+                let text = |value: &Value| value.as_str().unwrap_or_default().replace('\n', "\n# ");
+                let mut told = format!("# {} {:?} was not valid", found.resource.group_resource(), found.name);
+                told.push_str(if causes.is_empty() { "\n" } else { ":\n" });
+                for cause in causes {
+                    told.push_str(&format!("# * {}: {}\n", text(&cause["field"]), text(&cause["message"])));
+                }
+                Self::Invalid(told + "#\n")
+            }
+            "NotFound" => Self::Gone,
+            _ => Self::Refused(failure.message()),
+        }
+    }
+}
+
+/// Leaves the file where it is, and says where.
+fn preserve(session: &Session, file: File) {
+    let kept = file.keep().display().to_string();
+    session.err(&format!("A copy of your changes has been stored to {kept:?}\n"));
+}
+
+/// Whether two files hold the same object, however it is written; files that hold none, whether they hold the same lines.
+/// So an editor that does the same again and again comes to an end.
+fn says_the_same(one: &str, other: &str) -> bool {
+    let value = |text: &str| serde_norway::from_str::<Value>(text).ok();
+    match (value(one), value(other)) {
+        (Some(one), Some(other)) => one == other,
+        (None, None) => without_comments(one) == without_comments(other),
+        _ => false,
     }
 }
 
@@ -103,9 +167,6 @@ async fn save(
         return plain("At least one of apiVersion, kind and name was changed");
     }
     let (patch, media) = difference(&found.resource, original, edited)?;
-    if is_empty(&patch) {
-        return session.out("Edit cancelled, no changes made.\n");
-    }
     let path = match sub {
         Some(sub) => format!("{}/{sub}", found.path()),
         None => found.path(),
@@ -197,5 +258,20 @@ mod tests {
         }
         assert!(object_of("a: [").is_err());
         assert!(object_of("apiVersion: v1\nkind: Pod\n").is_ok());
+    }
+
+    #[test]
+    fn the_same_object_may_be_written_in_several_ways() {
+        for (one, other, same) in [
+            ("a: 1\nb: 2\n", "# why\nb: 2\na: 1\n", true),
+            ("a: 1\n", "a: 1\na: 1\n", true),
+            ("a: 1\n", "{\"a\": 1}", true),
+            ("a: 1\n", "a: 2\n", false),
+            ("a: [", "# why\na: [\n", true),
+            ("a: [", "a: [[", false),
+            ("a: [", "a: 1", false),
+        ] {
+            assert_eq!(says_the_same(one, other), same, "{one:?} {other:?}");
+        }
     }
 }

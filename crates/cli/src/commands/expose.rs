@@ -5,12 +5,11 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::common::{Change, DryRun, Teller};
+use super::common::{Change, Teller};
 use super::run::overridden;
-use crate::apply::with_annotation;
 use crate::builder::{self, Found, Question};
 use crate::failure::{Failure, Result, all, plain};
-use crate::manifest::{Files, Loaded};
+use crate::manifest::Files;
 use crate::print::{at, list};
 use crate::session::Session;
 
@@ -94,16 +93,7 @@ async fn one(session: &Session, teller: &mut Teller, flags: &Flags, found: &Foun
     if let Some(overrides) = &flags.overrides {
         service = overridden(service, overrides, &flags.override_type)?;
     }
-    if flags.save_config && teller.dry_run != DryRun::Client {
-        service = with_annotation(&service);
-    }
-    if teller.dry_run == DryRun::Client && session.globals.namespace.is_none() {
-        return teller.tell(session, &super::create::known(&service), &service, "exposed");
-    }
-    let target = builder::of_manifest(session, Loaded { object: service, source: String::new() }).await?;
-    let object = target.object.clone().unwrap_or_default();
-    let made = super::apply::post(session, teller, &target, &object, "Strict").await?;
-    teller.tell(session, &target.resource, &made, "exposed")
+    super::create::thought_up(session, teller, service, flags.save_config, "exposed").await
 }
 
 /// The Service, as kubectl would write it.

@@ -65,7 +65,10 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
 
 /// The local and the pod's port. Ports of a Service lead to those that it points to; names are looked up.
 fn understood(text: &str, service: Option<&Value>, pod: &Value) -> Result<(u16, u16)> {
-    let (local, remote) = text.split_once(':').unwrap_or((text, text));
+    // What follows a second colon is not looked at.
+    let mut parts = text.split(':');
+    let local = parts.next().unwrap_or_default();
+    let remote = parts.next().unwrap_or(local);
     let bad = |which: &str, what: &str| {
         Failure::Plain(format!(
             "error parsing {which} port {what:?}: strconv.ParseUint: parsing {what:?}: invalid syntax"

@@ -69,7 +69,7 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     }
     let validate = super::apply::validation(&flags.validate)?;
     let (mut targets, mut failures) = (Vec::new(), Vec::new());
-    for loaded in manifest::load(&flags.files).await? {
+    for loaded in manifest::load_to_validate(&flags.files, validate).await? {
         match builder::of_manifest(session, loaded).await {
             Ok(target) => targets.push(target),
             Err(failure) => failures.push(failure),

@@ -83,10 +83,10 @@ pub(crate) struct Flags {
 
 /// Makes the pod; attaches, and cleans up.
 pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
-    let Some(name) = flags.words.first().cloned() else { return usage("run", "NAME is required for run") };
     let Some(image) = flags.image.clone().filter(|image| !image.is_empty()) else {
         return plain("required flag(s) \"image\" not set");
     };
+    let Some(name) = flags.words.first().cloned() else { return usage("run", "NAME is required for run") };
     if image.contains(char::is_whitespace) {
         return plain(format!("Invalid image name {image:?}: invalid reference format"));
     }

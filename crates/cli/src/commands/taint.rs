@@ -86,8 +86,11 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
 
 /// The list of taints as a whole, on the version of the node that was read.
 fn replaced(node: &Value, mut patch: Value) -> Value {
-    if let Some(taints) = patch["spec"]["taints"].as_array_mut() {
-        taints.push(json!({"$patch": "replace"}));
+    match patch["spec"]["taints"].as_array_mut() {
+        // A list of nothing but the directive is no list.
+        Some(taints) if taints.is_empty() => patch["spec"]["taints"] = Value::Null,
+        Some(taints) => taints.push(json!({"$patch": "replace"})),
+        None => {}
     }
     patch["metadata"] = json!({"resourceVersion": node["metadata"]["resourceVersion"]});
     patch

@@ -28,7 +28,12 @@ pub(super) fn claim(page: &mut Page, claim: &Value, related: &Related) {
     page.annotations("Annotations", &claim["metadata"]["annotations"]);
     finalizers(page, claim);
     let bound = !at(claim, "/spec/volumeName").is_empty();
-    page.field(0, "Capacity", if bound { at(status, "/capacity/storage") } else { "" });
+    let capacity = match at(status, "/capacity/storage") {
+        _ if !bound => "",
+        "" => "0",
+        capacity => capacity,
+    };
+    page.field(0, "Capacity", capacity);
     page.field(0, "Access Modes", &if bound { access_modes(&status["accessModes"]) } else { String::new() });
     if !at(claim, "/spec/volumeMode").is_empty() {
         page.field(0, "VolumeMode", at(claim, "/spec/volumeMode"));

@@ -21,7 +21,6 @@ const UNSUPPORTED: &[&str] = &[
     "helmCharts",
     "helmGlobals",
     "openapi",
-    "replacements",
     "transformers",
     "validators",
     "vars",
@@ -61,6 +60,7 @@ pub(super) struct Kustomization {
     pub(super) secret_generator: Vec<Generator>,
     pub(super) generator_options: Options,
     pub(super) sort_options: Option<SortOptions>,
+    pub(super) replacements: Vec<Replacement>,
     build_metadata: Vec<String>,
     metadata: Value,
 }
@@ -136,6 +136,50 @@ pub(super) struct Target {
     pub(super) namespace: String,
     pub(super) label_selector: String,
     pub(super) annotation_selector: String,
+}
+
+/// A value, and the fields that it is put into; or the file that says so.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Replacement {
+    pub(super) path: String,
+    pub(super) source: Option<Source>,
+    pub(super) source_value: Option<String>,
+    pub(super) targets: Option<Vec<Aim>>,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Source {
+    pub(super) group: String,
+    pub(super) version: String,
+    pub(super) kind: String,
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) field_path: String,
+    pub(super) options: FieldOptions,
+}
+
+/// Where a value goes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Aim {
+    pub(super) select: Option<Target>,
+    pub(super) reject: Vec<Target>,
+    pub(super) field_paths: Vec<String>,
+    pub(super) options: FieldOptions,
+}
+
+/// Which part of a field is meant, and whether the field is made where it is not there.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct FieldOptions {
+    pub(super) delimiter: String,
+    pub(super) index: i64,
+    /// Upstream reads it and does nothing with it.
+    pub(super) encoding: String,
+    pub(super) create: bool,
 }
 
 /// A ConfigMap or Secret to make.
@@ -231,6 +275,19 @@ impl Kustomization {
         Ok((file, warnings))
     }
 
+    /// The replacements of a file of their own: one, or a list.
+    pub(super) fn replacements(content: &[u8]) -> Result<Vec<Replacement>> {
+        let text = String::from_utf8_lossy(content);
+        let read = |value: Value| match value {
+            Value::Array(_) => serde_json::from_value(value),
+            one => serde_json::from_value(one).map(|one| vec![one]),
+        };
+        let value: Value = serde_norway::from_str(&text).map_err(|error| Failure::Plain(format!("yaml: {error}")))?;
+        read(value).map_err(|error| {
+            Failure::Plain(format!("unsupported replacement type encountered within replacement path: {error}"))
+        })
+    }
+
     fn check(&self, directory: &str) -> Result {
         if !matches!(&*self.kind, "" | "Kustomization" | "Component") {
             return plain(format!(
@@ -282,6 +339,7 @@ const KNOWN: &[&str] = &[
     "generatorOptions",
     "sortOptions",
     "buildMetadata",
+    "replacements",
 ];
 
 /// Whether a field says something.

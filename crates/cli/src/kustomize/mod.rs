@@ -10,6 +10,7 @@ mod file;
 mod generate;
 mod names;
 mod patches;
+mod replace;
 mod resource;
 #[cfg(test)]
 mod stories;
@@ -331,7 +332,23 @@ impl Builder<'_> {
             self.patch(directory, patch, "PatchJson6902Transformer", all)?;
         }
         file.replicas.iter().try_for_each(|wanted| change::replicas(all, wanted))?;
-        file.images.iter().try_for_each(|wanted| change::image(all, wanted))
+        file.images.iter().try_for_each(|wanted| change::image(all, wanted))?;
+        self.replace(directory, file, all)
+    }
+
+    fn replace(&self, directory: &Path, file: &Kustomization, all: &mut [Resource]) -> Result {
+        for replacement in &file.replacements {
+            let inline = replacement.source.is_some() || replacement.targets.is_some();
+            if replacement.path.is_empty() {
+                replace::replace(all, replacement)?;
+            } else if inline {
+                return plain("cannot specify both path and inline replacement");
+            } else {
+                let content = self.read(directory, &replacement.path)?;
+                Kustomization::replacements(&content)?.iter().try_for_each(|one| replace::replace(all, one))?;
+            }
+        }
+        Ok(())
     }
 
     /// An entry of `patchesStrategicMerge`: patches, or the file that holds them.

@@ -272,3 +272,69 @@ fn what_is_not_offered_or_wrong_is_refused_by_name() {
         assert_eq!(built(files), format!("error: {wanted}"), "{files}");
     }
 }
+
+/// The set of [`SET`] with one replacement.
+fn replaced(replacement: &str, show: &[&str]) -> String {
+    set_with(&format!("replacements:\n- {}\n", replacement.replace('\n', "\n  ")), show)
+}
+
+#[test]
+fn a_value_is_put_into_other_fields() {
+    const NAME: &str = "source: {kind: StatefulSet, name: web}\ntargets:\n";
+    for (replacement, show, wanted) in [
+        (
+            "- {select: {name: w.*}, fieldPaths: ['spec.template.spec.containers.*.image']}",
+            &["image:"][..],
+            "image: web | - image: web",
+        ),
+        (
+            "- {select: {kind: StatefulSet}, fieldPaths: ['spec.template.spec.containers.[name=main].image'], options: {delimiter: ':', index: 1}}",
+            &["image:"],
+            "image: nginx:web | - image: busybox",
+        ),
+        (
+            "- {select: {kind: StatefulSet}, fieldPaths: ['spec.template.spec.containers.[name=side].image'], options: {delimiter: /, index: -1}}",
+            &["image:"],
+            "image: nginx:1.21 | - image: web/busybox",
+        ),
+        (
+            "- {select: {kind: StatefulSet}, fieldPaths: ['metadata.annotations.[a.b/c]'], options: {create: true}}",
+            &["a.b"],
+            "a.b/c: web",
+        ),
+        (
+            "- {select: {kind: StatefulSet}, reject: [{name: web}], fieldPaths: ['spec.template.spec.containers.*.image']}",
+            &["image:"],
+            "image: nginx:1.21 | - image: busybox",
+        ),
+        (
+            "- {select: {kind: StatefulSet}, fieldPaths: [spec.nothere]}",
+            &[],
+            "error: unable to find field \"spec.nothere\" in replacement target",
+        ),
+    ] {
+        assert_eq!(replaced(&format!("{NAME}{replacement}"), show), wanted, "{replacement}");
+    }
+    let source = |source: &str| {
+        replaced(
+            &format!("{source}\ntargets: [{{select: {{kind: StatefulSet}}, fieldPaths: [spec.serviceName]}}]"),
+            &["serviceName"],
+        )
+    };
+    assert_eq!(source("sourceValue: mine"), "serviceName: mine");
+    assert_eq!(
+        source(
+            "source: {kind: StatefulSet, fieldPath: 'spec.template.spec.containers.0.image', options: {delimiter: ':', index: 0}}"
+        ),
+        "serviceName: nginx"
+    );
+    assert_eq!(source("source: {kind: Pod}"), "error: nothing selected by Pod.[noVer].[noGrp]/[noName].[noNs]");
+    assert_eq!(
+        source("source: {kind: StatefulSet, fieldPath: spec.x}"),
+        "error: fieldPath `spec.x` is missing for replacement source StatefulSet.[noVer].[noGrp]/[noName].[noNs]"
+    );
+    assert_eq!(
+        source("source: {kind: StatefulSet, fieldPath: spec.serviceName, options: {delimiter: '-', index: 3}}"),
+        "error: options.index 3 is out of bounds for value web"
+    );
+}
