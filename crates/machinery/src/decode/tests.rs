@@ -212,6 +212,15 @@ fn a_zero_value_is_left_out_kept_behind_a_pointer_or_always_written() {
     }
 }
 
+/// What no schema describes is somebody's value, empty or not.
+#[test]
+fn an_empty_value_of_any_form_stays() {
+    let managed = json!([{"manager": "m", "fieldsType": "FieldsV1", "fieldsV1": {}}]);
+    let body = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "r", "managedFields": managed},
+        "data": {}, "revision": 0});
+    assert_eq!(text("controllerrevisions", &body.to_string(), FieldValidation::Strict), Ok((body, vec![])));
+}
+
 #[test]
 fn bodies_of_subresources_and_requests_decode_too() {
     let scale = Target::named("autoscaling", "v1", "Scale").expect("a type");

@@ -331,9 +331,9 @@ impl Seed<'_, '_> {
 
 /// Whether Go keeps the value of a field that was given.
 fn stays(value: &Value, field: &Field) -> bool {
-    let is_empty = || match value {
-        Value::Object(map) => map.is_empty() && !matches!(field.shape, Shape::Struct(_)),
-        Value::Array(list) => list.is_empty(),
+    let is_empty = || match (field.shape, value) {
+        (Shape::Map(_), Value::Object(map)) => map.is_empty(),
+        (Shape::List(_), Value::Array(list)) => list.is_empty(),
         _ => false,
     };
     match field.zero {
