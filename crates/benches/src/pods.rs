@@ -85,7 +85,8 @@ pub(crate) async fn grown(client: &Client) -> Result<()> {
     }
     figure("3 -> 10 pods with claims, Parallel", started.elapsed().as_secs_f64() * 1e3, "ms", "1000");
     api.delete("grown", &DeleteParams::default()).await?;
-    let left = || pods.list().iter().any(|pod| pod.metadata.name.as_deref().is_some_and(|name| name.starts_with("grown")));
+    let left =
+        || pods.list().iter().any(|pod| pod.metadata.name.as_deref().is_some_and(|name| name.starts_with("grown")));
     Ok(tokio::time::timeout(WITHIN, pods.until(|_| !left())).await.context("the pods did not go")?)
 }
 

@@ -192,7 +192,8 @@ async fn an_object_that_cannot_be_read_holds_up_no_other() {
     };
     let script = Script::default();
     let items = json!([object("a", 1), strange("x", 2), object("b", 3)]);
-    let list = json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}, "items": items});
+    let list =
+        json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}, "items": items});
     script.answers.lock().push_back((200, Reply::Whole(list)));
     let watch = script.watch();
     let cache: Cache<ConfigMap> = script.caches().of();

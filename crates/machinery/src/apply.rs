@@ -9,6 +9,8 @@ mod scale;
 mod set;
 mod typed;
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use stead_api::schema::{Shape, schema};
@@ -154,13 +156,12 @@ fn yield_fields(
     let change = comparison(target, old, new, subresource);
     let own = target.api_version();
     managers.retain(|entry| entry.api_version == own || version_of(target, &entry.api_version).is_some());
+    let gone = change.all();
     for entry in managers.iter_mut().filter(|entry| Some(&entry.id) != except) {
-        let gone = |change: &Comparison| change.modified.union(&change.added).union(&change.removed);
-        let gone = match version_of(target, &entry.api_version).filter(|_| entry.api_version != own) {
-            Some(kind) => gone(&comparison_in(target, kind, old, new, subresource)),
-            None => gone(&change),
-        };
-        entry.set = entry.set.difference(&gone);
+        match version_of(target, &entry.api_version).filter(|_| entry.api_version != own) {
+            Some(kind) => entry.set.subtract(&comparison_in(target, kind, old, new, subresource).all()),
+            None => entry.set.subtract(&gone),
+        }
     }
     managers.retain(|entry| !entry.set.is_empty());
     change
@@ -229,7 +230,13 @@ fn without_ignored(target: &Target<'_>, subresource: &str, set: Set) -> Set {
 }
 
 /// Without the fields that nobody manages: what identifies the object, and what the server alone writes.
-fn stripped(set: Set) -> Set {
+fn stripped(mut set: Set) -> Set {
+    static STRIP: LazyLock<Set> = LazyLock::new(unmanaged);
+    set.subtract(&STRIP);
+    set
+}
+
+fn unmanaged() -> Set {
     const METADATA: [&str; 9] = [
         "f:name",
         "f:namespace",
@@ -248,7 +255,7 @@ fn stripped(set: Set) -> Set {
     for name in METADATA {
         strip.insert(&["f:metadata".to_owned(), name.to_owned()]);
     }
-    set.difference(&strip)
+    strip
 }
 
 fn put_managers(object: &mut Value, managers: &Managers) {

@@ -109,7 +109,7 @@ pub fn decode_as(
     let mut walk = Walk::new(schema(), validation != FieldValidation::Ignore);
     let mut object = match content {
         Content::Json(bytes) => parse(target, bytes, &mut walk)?,
-        Content::Value(value) => from_value(target, value, &mut walk),
+        Content::Value(value) => from_value(target, &value, &mut walk),
     };
     identify(target, &mut object)?;
     if let Some(fault) = walk.fault {
@@ -129,7 +129,7 @@ pub(crate) struct Fault {
 }
 
 /// Checks an object made of another one by a patch: the object, and its unknown fields.
-pub(crate) fn recheck(target: &Target<'_>, value: Value) -> Result<(Map<String, Value>, Vec<String>), Fault> {
+pub(crate) fn recheck(target: &Target<'_>, value: &Value) -> Result<(Map<String, Value>, Vec<String>), Fault> {
     let mut walk = Walk::new(schema(), true);
     let mut object = from_value(target, value, &mut walk);
     if let Some(fault) = walk.fault {
@@ -162,7 +162,7 @@ pub(crate) fn strict_error(strict: &[String]) -> String {
     format!("strict decoding error: {}", strict.join(", "))
 }
 
-fn from_value(target: &Target<'_>, value: Value, walk: &mut Walk<'_>) -> Map<String, Value> {
+fn from_value(target: &Target<'_>, value: &Value, walk: &mut Walk<'_>) -> Map<String, Value> {
     let seed = Seed::new(walk, Shape::Struct(target.schema), None);
     as_object(seed.deserialize(value).unwrap_or(None))
 }

@@ -123,7 +123,7 @@ pub fn patched(template: &Value, patch: &Value) -> Result<Value, String> {
         .map_err(|error| error.to_string())?;
     let target = Target::named("", "v1", "PodTemplate").ok_or("there is no schema of pod templates")?;
     let whole = json!({"apiVersion": "v1", "kind": "PodTemplate", "template": merged});
-    let (mut whole, unknown) = decode::recheck(&target, whole).map_err(|fault| fault.convert)?;
+    let (mut whole, unknown) = decode::recheck(&target, &whole).map_err(|fault| fault.convert)?;
     match unknown.first() {
         Some(unknown) => Err(unknown.replace("\"template.", "\"")),
         None => Ok(whole.remove("template").unwrap_or_default()),

@@ -72,7 +72,7 @@ pub fn apply_as(
             strategic::apply(schema(), shape, live.clone(), parsed.clone()).map_err(strategic_error)?
         }
     };
-    let (object, unknown) = decode::recheck(target, patched.clone()).map_err(|fault| {
+    let (object, unknown) = decode::recheck(target, &patched).map_err(|fault| {
         let Fault { json, convert } = fault;
         let why = if patch_type == PatchType::Strategic { convert } else { json };
         invalid_patch(&shown(&patched), &why)

@@ -125,7 +125,8 @@ fn power_cuts(world: &Arc<World>) {
 fn cut_offs(world: &Arc<World>) {
     every(world, "partition", world.profile.partition, |world, rng| {
         let node = rng.below(u64::from(world.profile.nodes)) as u8;
-        let time = rng.spread(CUT_OFF_MAX_MS);
+        let long = || Duration::from_millis(rng.between(CUT_OFF_MAX_MS / 4, CUT_OFF_MAX_MS));
+        let time = if world.profile.silent { long() } else { rng.spread(CUT_OFF_MAX_MS) };
         world.say(&format!("node-{node} is cut off for {time:?}"));
         world.cut_off(node, true);
         let world = world.clone();

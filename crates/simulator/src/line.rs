@@ -267,12 +267,14 @@ impl Line {
 
     /// A watch with its faults; it ends with the server.
     fn watched(self, body: ApiBody, life: CancellationToken, path: String) -> LineBody {
-        let state = (self, Box::pin(body.into_data_stream()), None::<Bytes>, life, path);
-        let stream = futures::stream::unfold(state, |(line, mut body, mut twice, life, path)| async move {
+        // One wait for the end of the server, not one for each look at the watch.
+        let end = Box::pin(life.cancelled_owned());
+        let state = (self, Box::pin(body.into_data_stream().take_until(end)), None::<Bytes>, path);
+        let stream = futures::stream::unfold(state, |(line, mut body, mut twice, path)| async move {
             if let Some(again) = twice.take() {
-                return Some((Ok(Frame::data(again)), (line, body, None, life, path)));
+                return Some((Ok(Frame::data(again)), (line, body, None, path)));
             }
-            let mut frame = life.run_until_cancelled(body.next()).await??.ok()?;
+            let mut frame = body.next().await?.ok()?;
             line.wait_if_dead().await;
             if let Some(until) = line.world.late_until(line.actor.part, resource_of(&path)).filter(|_| line.faulty()) {
                 tokio::time::sleep_until(until).await;
@@ -290,7 +292,7 @@ impl Line {
                 let start = frame[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
                 twice = Some(frame.slice(start..));
             }
-            Some((Ok::<_, BoxError>(Frame::data(frame)), (line, body, twice, life, path)))
+            Some((Ok::<_, BoxError>(Frame::data(frame)), (line, body, twice, path)))
         });
         StreamBody::new(stream).boxed_unsync()
     }

@@ -8,8 +8,7 @@ use serde_json::Value;
 use stead_machinery::overrides::{self, Overrides};
 use tokio::time::Instant;
 
-use crate::people::SHARED;
-use crate::rules::{self, BEHIND_MAX};
+use crate::rules;
 use crate::world::{Actor, Part, World};
 
 /// The kinds that are followed, by their place in the store.
@@ -19,6 +18,15 @@ pub(crate) const CLAIMS: &str = "/registry/persistentvolumeclaims/default/";
 pub(crate) const VOLUMES: &str = "/registry/persistentvolumes/";
 const NODES: &str = "/registry/nodes/";
 pub(crate) const BUDGETS: &str = "/registry/poddisruptionbudgets.policy/default/";
+/// All of them, with the name of their resource.
+const FOLLOWED: [(&str, &str); 6] = [
+    (PODS, "pods"),
+    (SETS, "statefulsets"),
+    (CLAIMS, "persistentvolumeclaims"),
+    (VOLUMES, "persistentvolumes"),
+    (NODES, "nodes"),
+    (BUDGETS, "poddisruptionbudgets"),
+];
 
 /// Everything that rules look at.
 #[derive(Debug, Default)]
@@ -226,41 +234,18 @@ impl Set {
     }
 }
 
-/// Where a set wishes it, its controller takes no Ready pod down that was not asked to hand over.
-fn unasked(model: &Model, actor: Actor, name: &str, now: Option<&Pod>) -> Option<String> {
-    let before = model.pods.get(name).filter(|pod| pod.ready && !pod.terminating)?;
-    if actor.part != Part::Sets || now.is_some_and(|pod| !pod.terminating) {
-        return None;
-    }
-    let (set, _) = place(name)?;
-    let set = model.sets.get(set).filter(|set| Some(&set.uid) == before.owner.as_ref() && !set.deleting)?;
-    let wishes = set.annotation("stead.dev/hand-over").is_some();
-    let ready = before.ready_since.is_some_and(|since| since.elapsed() > BEHIND_MAX);
-    let asked = before.json["metadata"]["annotations"]["stead.dev/hand-over-requested"].is_string();
-    (wishes && ready && !asked).then(|| "takes a Ready pod down that was not asked to hand over".to_owned())
-}
-
-/// Evictions leave as many pods as a budget over several sets wants.
-fn over_shared_budget(model: &Model, actor: Actor, name: &str, now: Option<&Pod>) -> Option<String> {
-    let before = model.pods.get(name).filter(|pod| actor.evicts && pod.ready && !pod.terminating)?;
-    if now.is_some_and(|pod| !pod.terminating) || before.owner.is_none() {
-        return None;
-    }
-    let allowed = model.budgets.get(SHARED)?["spec"]["maxUnavailable"].as_u64()? as usize;
-    // A place that was given up meanwhile is nobody's loss.
-    let wanted = |other: &str| place(other).is_some_and(|(set, o)| model.sets.get(set).is_some_and(|set| set.has(o)));
-    if !wanted(name) {
-        return None;
-    }
-    let others: Vec<&String> = model.evicted.keys().filter(|other| *other != name && wanted(other)).collect();
-    (others.len() >= allowed).then(|| format!("evicts while {others:?} are not back, {allowed} allowed over all sets"))
-}
-
 /// Set and ordinal that a pod's name stands for.
 #[must_use]
 pub(crate) fn place(name: &str) -> Option<(&str, u32)> {
     let (set, ordinal) = name.rsplit_once('-')?;
     Some((set, ordinal.parse().ok()?))
+}
+
+fn put(all: &mut BTreeMap<String, Arc<Value>>, name: &str, json: Option<Value>) {
+    match json {
+        Some(json) => drop(all.insert(name.to_owned(), Arc::new(json))),
+        None => drop(all.remove(name)),
+    }
 }
 
 fn text(value: &Value) -> String {
@@ -347,46 +332,38 @@ impl World {
             *model.touched.entry(actor.part).or_default() += 1;
         }
         // Most writes are of kinds that no rule looks at: they are not read.
-        let read = |value: &[u8]| serde_json::from_slice::<Value>(value).unwrap_or_default();
-        let faults = if let Some(name) = key.strip_prefix(PODS) {
-            let now = value.map(|value| pod(actor, read(value), model.pods.get(name)));
-            for node in [model.pods.get(name), now.as_ref()].into_iter().flatten().filter_map(|pod| pod.node.as_ref()) {
-                self.wake_node(node);
-            }
-            model.pod(actor, name, now)
-        } else if let Some(name) = key.strip_prefix(SETS) {
-            let now = value.map(|value| set(read(value), model.sets.get(name)));
-            model.set(actor, name, now)
-        } else if let Some(name) = key.strip_prefix(CLAIMS) {
-            model.claim(actor, name, value.map(read))
-        } else if let Some(name) = key.strip_prefix(VOLUMES) {
-            let json = value.map(read);
-            let faults = rules::volume(&model, actor, name, json.as_ref());
-            let released = json.as_ref().is_some_and(|json| json["status"]["phase"] == "Released");
-            match json {
-                Some(json) => drop(model.volumes.insert(name.to_owned(), Arc::new(json))),
-                None => drop(model.volumes.remove(name)),
-            }
-            if released {
-                self.wake_nodes.iter().for_each(tokio::sync::Notify::notify_one);
-            }
-            faults
-        } else if let Some(name) = key.strip_prefix(NODES) {
-            model.node(name, value.map(read));
-            Vec::new()
-        } else if let Some(name) = key.strip_prefix(BUDGETS) {
-            match value.map(read) {
-                Some(json) => drop(model.budgets.insert(name.to_owned(), Arc::new(json))),
-                None => drop(model.budgets.remove(name)),
-            }
-            Vec::new()
-        } else {
-            Vec::new()
-        };
+        let Some((prefix, resource)) = FOLLOWED.iter().find(|(prefix, _)| key.starts_with(prefix)) else { return };
+        let name = &key[prefix.len()..];
+        let json = value.map(|value| serde_json::from_slice::<Value>(value).unwrap_or_default());
+        let mut faults: Vec<String> = model
+            .json(prefix, name)
+            .zip(json.as_ref())
+            .and_then(|(was, is)| rules::undone(&was, is))
+            .into_iter()
+            .collect();
+        let ends_pod = self.wake_nodes_of(&model, (prefix, name), json.as_ref());
+        faults.extend(model.take_in(actor, (prefix, name), json));
         drop(model);
         for fault in faults {
             self.violated(format!("{actor}, revision {revision}, {key}: {fault}"));
         }
+        self.echo(actor.part, resource, ends_pod);
+    }
+
+    /// Wakes the nodes that a write concerns; whether it tells a pod to end.
+    fn wake_nodes_of(&self, model: &Model, (prefix, name): (&str, &str), json: Option<&Value>) -> bool {
+        if prefix == VOLUMES && json.is_some_and(|json| json["status"]["phase"] == "Released") {
+            self.wake_nodes.iter().for_each(tokio::sync::Notify::notify_one);
+        }
+        if prefix != PODS {
+            return false;
+        }
+        let before = model.pods.get(name);
+        let nodes =
+            [before.and_then(|pod| pod.node.as_deref()), json.and_then(|json| json["spec"]["nodeName"].as_str())];
+        nodes.into_iter().flatten().for_each(|node| self.wake_node(node));
+        before.is_some_and(|pod| !pod.terminating)
+            && json.is_some_and(|json| json["metadata"]["deletionTimestamp"].is_string())
     }
 
     fn wake_node(&self, name: &str) {
@@ -432,6 +409,46 @@ fn told(actor: Actor, revision: u64, key: &str, value: Option<&[u8]>) -> String 
 }
 
 impl Model {
+    /// What is stored of a kind that is kept as it is.
+    fn json(&self, prefix: &str, name: &str) -> Option<Arc<Value>> {
+        match prefix {
+            PODS => self.pods.get(name).map(|pod| pod.json.clone()),
+            SETS => self.sets.get(name).map(|set| set.json.clone()),
+            CLAIMS => self.claims.get(name).map(|claim| claim.json.clone()),
+            VOLUMES => self.volumes.get(name).cloned(),
+            BUDGETS => self.budgets.get(name).cloned(),
+            _ => None,
+        }
+    }
+
+    /// Takes a write in; what is wrong with it.
+    fn take_in(&mut self, actor: Actor, (prefix, name): (&str, &str), json: Option<Value>) -> Vec<String> {
+        match prefix {
+            PODS => {
+                let now = json.map(|json| pod(actor, json, self.pods.get(name)));
+                self.pod(actor, name, now)
+            }
+            SETS => {
+                let now = json.map(|json| set(json, self.sets.get(name)));
+                self.set(actor, name, now)
+            }
+            CLAIMS => self.claim(actor, name, json),
+            VOLUMES => {
+                let faults = rules::volume(self, actor, name, json.as_ref());
+                put(&mut self.volumes, name, json);
+                faults
+            }
+            BUDGETS => {
+                put(&mut self.budgets, name, json);
+                Vec::new()
+            }
+            _ => {
+                self.node(name, json);
+                Vec::new()
+            }
+        }
+    }
+
     /// The first write comes after this revision.
     pub(crate) fn begins_at(&mut self, revision: u64) {
         self.base = revision;
@@ -486,9 +503,7 @@ impl Model {
 
     fn pod(&mut self, actor: Actor, name: &str, now: Option<Pod>) -> Vec<String> {
         self.remember_prefixes(name);
-        let mut faults = rules::pod(self, actor, name, now.as_ref());
-        faults.extend(unasked(self, actor, name, now.as_ref()));
-        faults.extend(over_shared_budget(self, actor, name, now.as_ref()));
+        let faults = rules::pod(self, actor, name, now.as_ref());
         let before = self.pods.get(name).cloned();
         let was_ready = before.as_ref().is_some_and(|pod| pod.ready && !pod.terminating);
         let is_ready = now.as_ref().is_some_and(|pod| pod.ready && !pod.terminating);

@@ -15,8 +15,10 @@ use crate::plant::Plant;
 use crate::rng::Rng;
 use crate::world::{Part, World};
 
-/// How often a node says that it is there.
-const HEARTBEAT: Duration = Duration::from_secs(20);
+/// How often a node says that it is there: early enough to be tried again for some time before its silence counts
+/// (`parts::SILENCE_MAX`), and as late as that goes where nothing fails. It is the largest part of all writes.
+const HEARTBEAT: Duration = Duration::from_secs(25);
+const HEARTBEAT_IN_CALM: Duration = Duration::from_secs(45);
 /// Pause after a request that failed.
 const AGAIN: Duration = Duration::from_millis(300);
 /// An image of this tag cannot be pulled.
@@ -94,7 +96,8 @@ impl Node {
 
     /// One look at everything; when to look again.
     async fn sync(&mut self) -> Instant {
-        let mut wake = Instant::now() + HEARTBEAT;
+        let heartbeat = if self.world.is_calm() { HEARTBEAT_IN_CALM } else { HEARTBEAT };
+        let mut wake = Instant::now() + heartbeat;
         if self.world.is_off(self.number) {
             self.lose_power();
             return wake;
@@ -107,7 +110,7 @@ impl Node {
         if reachable {
             if self.next_heartbeat <= Instant::now() {
                 let done = self.heartbeat().await;
-                self.next_heartbeat = Instant::now() + if done { HEARTBEAT } else { AGAIN };
+                self.next_heartbeat = Instant::now() + if done { heartbeat } else { AGAIN };
             }
             wake = wake.min(self.next_heartbeat);
             if !self.tell().await || !self.answer().await {

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::line::Line;
-use crate::model::place;
+use crate::model::{Model, Set, place};
 use crate::nodes::BAD_IMAGE;
+use crate::profile::LATE_MAX_MS;
 use crate::rng::Rng;
-use crate::world::World;
+use crate::world::{Part, World};
 
 const SETS: &str = "/apis/apps/v1/namespaces/default/statefulsets";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -25,8 +26,12 @@ pub(crate) const SHARED: &str = "shared";
 const REPLICAS_MAX: u64 = 4;
 /// Names of claim templates.
 const CLAIM_TEMPLATES: &[&[&str]] = &[&[], &["data"], &["data"], &["data", "log"]];
-/// Between two actions.
+/// Between two actions; and of people who take their time, longer than any view of the world is late.
 const PAUSE_MAX_MS: u64 = 60_000;
+const LONG_PAUSE_MS: (u64, u64) = (100_000, 160_000);
+/// How long people wait for the moment in which something hurts most, and how often they look.
+const MOMENT_MAX: Duration = Duration::from_secs(90);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How often a set is tried to be made anew while the old one is still going.
 const TRIES_MAX: u32 = 20;
 /// Until a bad image is taken back.
@@ -52,9 +57,15 @@ enum Deed {
     BadImage,
     /// A bad image, taken back in the middle of the roll-out.
     BadRollOut,
+    /// An image, taken back the moment that the controller cannot see what it did.
+    Waver,
+    /// A change of a set that has been paused for long.
+    ChangePaused,
     Undo,
     DeletePod,
     KillPod,
+    /// A pod whose name another one has, the moment that it is to go.
+    Supplant,
     DeleteSet,
     DeleteClaim,
     DeleteVolume,
@@ -74,10 +85,14 @@ const DEEDS: &[Deed] = &[
     Deed::NewImage,
     Deed::BadImage,
     Deed::BadRollOut,
+    Deed::Waver,
+    Deed::ChangePaused,
     Deed::Undo,
     Deed::DeletePod,
     Deed::DeletePod,
     Deed::KillPod,
+    Deed::Supplant,
+    Deed::DeleteSet,
     Deed::DeleteSet,
     Deed::DeleteClaim,
     Deed::DeleteVolume,
@@ -137,12 +152,20 @@ impl People {
             }
         }
         for _ in 0..self.rng.between(2, 9) {
-            sleep(self.rng.spread(PAUSE_MAX_MS)).await;
+            sleep(self.pause()).await;
             let (name, deed) = (*self.rng.pick(names), *self.rng.pick(DEEDS));
             self.world.say(&format!("people: {deed:?} {name}"));
             self.do_one(name, deed).await;
         }
-        sleep(self.rng.spread(PAUSE_MAX_MS)).await;
+        sleep(self.pause()).await;
+    }
+
+    fn pause(&self) -> Duration {
+        if self.world.profile.patient && self.rng.percent(60) {
+            let (least, most) = LONG_PAUSE_MS;
+            return Duration::from_millis(self.rng.between(least, most));
+        }
+        self.rng.spread(PAUSE_MAX_MS)
     }
 
     async fn do_one(&mut self, name: &str, deed: Deed) {
@@ -151,9 +174,12 @@ impl People {
                 let replicas = self.rng.between(0, REPLICAS_MAX);
                 self.patch_set(name, json!({"spec": {"replicas": replicas}})).await;
             }
-            Deed::NewImage => {
-                self.image += 1;
-                self.set_image(name, &format!("i:{}", self.image)).await;
+            Deed::NewImage => self.new_image(name).await,
+            Deed::Waver => self.waver(name).await,
+            Deed::ChangePaused => {
+                self.patch_set(name, json!({"metadata": {"annotations": {"stead.dev/paused": "true"}}})).await;
+                sleep(Duration::from_millis(LONG_PAUSE_MS.0)).await;
+                self.new_image(name).await;
             }
             Deed::BadImage => {
                 self.image += 1;
@@ -170,16 +196,15 @@ impl People {
                 sleep(self.rng.spread(REGRET_MAX_MS)).await;
                 self.set_image(name, &format!("i:{before}")).await;
             }
-            Deed::DeletePod | Deed::KillPod => {
+            Deed::DeletePod => {
                 let Some(pod) = self.any_pod(name) else { return };
-                let mut options = json!({});
-                if matches!(deed, Deed::KillPod) {
-                    options["gracePeriodSeconds"] = 0.into();
-                    let uid = self.world.model.lock().pods.get(&pod).map(|pod| pod.uid.clone());
-                    self.world.model.lock().forced.extend(uid);
-                }
-                self.ask(Method::DELETE, &format!("{PODS}/{pod}"), Some(options)).await;
+                self.ask(Method::DELETE, &format!("{PODS}/{pod}"), Some(json!({}))).await;
             }
+            Deed::KillPod => {
+                let Some(pod) = self.any_pod(name) else { return };
+                self.kill(&pod).await;
+            }
+            Deed::Supplant => self.supplant(name).await,
             Deed::DeleteSet => self.delete_set(name).await,
             Deed::DeleteClaim => {
                 let claim = format!("data-{name}-{}", self.rng.below(REPLICAS_MAX));
@@ -193,7 +218,11 @@ impl People {
                 let volume = self.rng.pick(&volumes);
                 self.ask(Method::DELETE, &format!("{VOLUMES}/{volume}"), None).await;
             }
-            Deed::Strange => self.put_in_the_way(name).await,
+            Deed::Strange => {
+                let pod = format!("{name}-{}", self.rng.below(REPLICAS_MAX));
+                let owned = self.rng.percent(40);
+                self.put_in_the_way(name, &pod, owned).await;
+            }
             Deed::Evict => {
                 for _ in 0..2 {
                     let Some(pod) = self.any_pod(name) else { return };
@@ -207,14 +236,70 @@ impl People {
         }
     }
 
+    async fn new_image(&mut self, name: &str) {
+        self.image += 1;
+        self.set_image(name, &format!("i:{}", self.image)).await;
+    }
+
+    /// Removes a pod by force.
+    async fn kill(&self, pod: &str) {
+        let uid = self.world.model.lock().pods.get(pod).map(|pod| pod.uid.clone());
+        self.world.model.lock().forced.extend(uid);
+        self.ask(Method::DELETE, &format!("{PODS}/{pod}"), Some(json!({"gracePeriodSeconds": 0}))).await;
+    }
+
+    /// A new image, taken back when one pod has it and the next one was just told to end, which its controller does not
+    /// see: whoever forgets what it did takes two down.
+    async fn waver(&mut self, name: &str) {
+        let image = |set: &Set| set.json["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+        let Some(before) = self.world.model.lock().sets.get(name).map(image) else { return };
+        self.new_image(name).await;
+        let now = format!("i:{}", self.image);
+        let has_it = |model: &Model| {
+            model.pods.iter().any(|(pod, is)| place(pod).is_some_and(|(set, _)| set == name) && is.image == now)
+        };
+        if self.moment(|world| has_it(&world.model.lock())).await {
+            self.world.set_trap(true);
+            self.moment(|world| !world.has_trap()).await;
+            self.world.set_trap(false);
+        }
+        self.set_image(name, before.as_str().unwrap_or("i:1")).await;
+    }
+
+    /// Waits for a moment; whether it came.
+    async fn moment(&self, is_it: impl Fn(&World) -> bool) -> bool {
+        let end = Instant::now() + MOMENT_MAX;
+        while !is_it(&self.world) {
+            if Instant::now() >= end {
+                return false;
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        true
+    }
+
+    /// Kills a pod, gives its name to one of another owner, and lets the controller end it, which sees nothing of that.
+    async fn supplant(&mut self, name: &str) {
+        let Some(pod) = self.any_pod(name) else { return };
+        if self.world.profile.echo > 0 {
+            self.world.make_late(Part::Sets, "pods", self.rng.spread(LATE_MAX_MS));
+        }
+        self.kill(&pod).await;
+        self.put_in_the_way(name, &pod, true).await;
+        if self.rng.percent(50) {
+            self.new_image(name).await;
+        } else {
+            self.patch_set(name, json!({"spec": {"replicas": 0}})).await;
+        }
+    }
+
     /// A pod by a name of the set, perhaps with an owner.
-    async fn put_in_the_way(&self, name: &str) {
-        let pod = format!("{name}-{}", self.rng.below(REPLICAS_MAX));
+    async fn put_in_the_way(&self, name: &str, pod: &str, owned: bool) {
         let labels = if self.rng.percent(50) { json!({"app": name}) } else { json!({"app": "other"}) };
         let owner = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "name": "keeper", "uid": self.keeper, "controller": true,
         });
-        let owners = if self.rng.percent(40) { json!([owner]) } else { json!([]) };
+        let owners = if owned { json!([owner]) } else { json!([]) };
         let pod = json!({
             "metadata": {"name": pod, "labels": labels, "ownerReferences": owners},
             "spec": {"containers": [{"name": "c", "image": "strange"}]},
@@ -284,9 +369,14 @@ impl People {
         if self.rng.percent(25) {
             return;
         }
-        sleep(self.rng.spread(30_000)).await;
+        if self.rng.percent(50) {
+            sleep(self.rng.spread(30_000)).await;
+        }
         let set = self.draw_set(name);
         for _ in 0..TRIES_MAX {
+            if self.world.profile.echo > 0 && self.rng.percent(20) {
+                self.world.make_late(Part::Garbage, "statefulsets", self.rng.spread(LATE_MAX_MS));
+            }
             if self.ask(Method::POST, SETS, Some(set.clone())).await == 201 {
                 return;
             }
@@ -351,13 +441,14 @@ impl People {
             "terminationGracePeriodSeconds": 10,
             "containers": [{"name": "c", "image": format!("i:{}", self.image)}],
         });
-        if rng.percent(50) {
+        let (patient, silent) = (self.world.profile.patient, self.world.profile.silent);
+        if rng.percent(50) || silent {
             let soon =
                 |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 20});
             pod["tolerations"] = json!([soon("node.kubernetes.io/not-ready"), soon("node.kubernetes.io/unreachable")]);
         }
         // A set that was deleted without its pods may so find pods with other volumes.
-        let templates = *rng.pick(CLAIM_TEMPLATES);
+        let templates = if silent && rng.percent(80) { &[] } else { *rng.pick(CLAIM_TEMPLATES) };
         let claims: Vec<Value> = templates.iter().copied().map(claim_template).collect();
         json!({
             "metadata": {"name": name, "annotations": annotations},
@@ -366,7 +457,7 @@ impl People {
                 "selector": {"matchLabels": {"app": name}},
                 "podManagementPolicy": if rng.percent(40) { "Parallel" } else { "OrderedReady" },
                 "updateStrategy": strategy,
-                "minReadySeconds": if rng.percent(30) { rng.between(1, 10) } else { 0 },
+                "minReadySeconds": if rng.percent(if patient { 60 } else { 30 }) { rng.between(1, 10) } else { 0 },
                 "ordinals": {"start": if rng.percent(20) { rng.between(1, 3) } else { 0 }},
                 "persistentVolumeClaimRetentionPolicy": self.draw_retention(),
                 "template": {"metadata": {"labels": {"app": name}}, "spec": pod},

@@ -43,10 +43,19 @@ pub(crate) struct Profile {
     /// A pod stops being ready for a while, or fails (per cent of the times that it becomes ready).
     pub(crate) flap: u64,
     pub(crate) fail: u64,
+    /// A part hears late of what was just written (per mille of the writes).
+    pub(crate) echo: u64,
+    /// People take their time, so that everybody knows everything before they do the next thing.
+    pub(crate) patient: bool,
+    /// Nodes are silent for long, and nothing holds pods to their node.
+    pub(crate) silent: bool,
 }
 
 /// How late watch events may be made on purpose.
 pub(crate) const LATE_MAX_MS: u64 = 20_000;
+
+/// Between two silences of nodes where these are the company, in seconds at most on average.
+const SILENCE_MEAN_MAX: u64 = 120;
 
 impl Profile {
     #[must_use]
@@ -54,7 +63,7 @@ impl Profile {
         let rng = Rng::new(seed, "profile");
         let quiet = rng.percent(5);
         let some = |chance: u64, max: u64| if !quiet && rng.percent(chance) { rng.between(1, max) } else { 0 };
-        Self {
+        let mut profile = Self {
             nodes: rng.between(1, 3) as u8,
             lost: some(50, 60),
             reply_lost: some(50, 60),
@@ -77,6 +86,15 @@ impl Profile {
             restart: some(25, 120),
             power: some(25, 150),
             slow_disk: some(40, 300),
+            echo: some(50, 60),
+            patient: rng.percent(20),
+            silent: rng.percent(12),
+        };
+        if profile.silent {
+            profile.nodes = profile.nodes.max(2);
+            profile.partition = rng.between(20, SILENCE_MEAN_MAX);
+            profile.patient = true;
         }
+        profile
     }
 }

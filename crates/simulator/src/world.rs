@@ -15,12 +15,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::Model;
+use crate::parts::PROCESSES;
 use crate::plant::Plant;
-use crate::profile::Profile;
+use crate::profile::{LATE_MAX_MS, Profile};
 use crate::rng::Rng;
 
 /// Seconds since 1970 at which every simulation begins.
 pub(crate) const EPOCH_SECONDS: i64 = 1_767_225_600;
+
+/// How late the StatefulSet controller hears of a pod that it ended, where people lie in wait for that.
+const ECHO_TRAPPED: Duration = Duration::from_secs(15);
 
 /// Who talks to the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +98,9 @@ pub(crate) struct World {
     skew_ms: Mutex<BTreeMap<Part, i64>>,
     /// Until when the watches of a part are late: of one resource, or all (`""`).
     late: Mutex<BTreeMap<(Part, &'static str), Instant>>,
+    /// The next pod that the StatefulSet controller ends is the last thing that it hears of for a while.
+    trap: AtomicBool,
+    echo: Rng,
     /// Until when nearly every change of a part meets a conflict.
     storms: Mutex<BTreeMap<Part, Instant>>,
     /// Nodes that nobody reaches and that reach nobody.
@@ -125,6 +132,8 @@ impl World {
             began: Instant::now(),
             skew_ms: Mutex::default(),
             late: Mutex::default(),
+            trap: AtomicBool::new(false),
+            echo: Rng::new(seed, "echo"),
             storms: Mutex::default(),
             cut_off: Mutex::default(),
             dark: Mutex::default(),
@@ -204,6 +213,32 @@ impl World {
         let late = self.late.lock();
         let of = |resource: &str| late.iter().find(|((p, r), _)| *p == part && *r == resource).map(|(_, until)| *until);
         of("").max(of(resource)).filter(|until| *until > Instant::now())
+    }
+
+    /// Lets the StatefulSet controller not see the next pod that it ends, or no longer.
+    pub(crate) fn set_trap(&self, set: bool) {
+        self.trap.store(set, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub(crate) fn has_trap(&self) -> bool {
+        self.trap.load(Ordering::Relaxed)
+    }
+
+    /// A write has been done: somebody may hear of it late, most of all the one that did it.
+    pub(crate) fn echo(&self, writer: Part, resource: &'static str, ends_pod: bool) {
+        if self.is_calm() || self.profile.echo == 0 {
+            return;
+        }
+        let trapped = ends_pod && writer == Part::Sets && self.trap.swap(false, Ordering::Relaxed);
+        if !trapped && self.echo.below(1000) >= self.profile.echo {
+            return;
+        }
+        let is_process = PROCESSES.iter().any(|(part, _)| *part == writer);
+        let part = if is_process && (trapped || self.echo.percent(50)) { writer } else { self.echo.pick(PROCESSES).0 };
+        let by = if trapped { ECHO_TRAPPED } else { self.echo.spread(LATE_MAX_MS) };
+        self.say(&format!("{part:?} hears late by {by:?} of {resource}"));
+        self.make_late(part, resource, by);
     }
 
     pub(crate) fn storm(&self, part: Part, time: Duration) {

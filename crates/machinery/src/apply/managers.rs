@@ -160,6 +160,9 @@ impl Managers {
 
     /// Merges the oldest updaters of each version into one entry until there are few enough.
     pub(super) fn cap(&mut self) {
+        if self.0.values().filter(|entry| !entry.id.applied).count() <= MAX_UPDATERS {
+            return;
+        }
         let mut updaters: Vec<Entry> = self.0.values().filter(|e| !e.id.applied).cloned().collect();
         let mut left = updaters.len();
         updaters.sort_by_key(|e| (e.time.clone(), e.id.key()));

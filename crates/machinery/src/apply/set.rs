@@ -71,12 +71,19 @@ impl Set {
 
     pub(super) fn union(&self, other: &Self) -> Self {
         let mut out = self.clone();
-        out.members.extend(other.members.iter().cloned());
-        for (element, child) in &other.children {
-            let merged = out.children.get(element).map_or_else(|| child.clone(), |own| own.union(child));
-            out.children.insert(element.clone(), merged);
-        }
+        out.unite(other);
         out
+    }
+
+    /// Takes the elements of another set in.
+    pub(super) fn unite(&mut self, other: &Self) {
+        self.members.extend(other.members.iter().cloned());
+        for (element, child) in &other.children {
+            match self.children.get_mut(element) {
+                Some(own) => own.unite(child),
+                None => _ = self.children.insert(element.clone(), child.clone()),
+            }
+        }
     }
 
     pub(super) fn intersection(&self, other: &Self) -> Self {
@@ -91,13 +98,22 @@ impl Set {
     }
 
     pub(super) fn difference(&self, other: &Self) -> Self {
-        let without = |(element, child): (&Element, &Self)| {
-            let rest = other.children.get(element).map_or_else(|| child.clone(), |gone| child.difference(gone));
-            (!rest.is_empty()).then(|| (element.clone(), rest))
-        };
-        Self {
-            members: self.members.difference(&other.members).cloned().collect(),
-            children: self.children.iter().filter_map(without).collect(),
+        let mut out = self.clone();
+        out.subtract(other);
+        out
+    }
+
+    /// Gives the elements of another set up.
+    pub(super) fn subtract(&mut self, other: &Self) {
+        for member in &other.members {
+            self.members.remove(member);
+        }
+        for (element, gone) in &other.children {
+            let Some(child) = self.children.get_mut(element) else { continue };
+            child.subtract(gone);
+            if child.is_empty() {
+                self.children.remove(element);
+            }
         }
     }
 

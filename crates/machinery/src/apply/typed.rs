@@ -132,6 +132,13 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
+    /// Everything that is not as it was.
+    pub(super) fn all(&self) -> Set {
+        let mut all = self.modified.union(&self.added);
+        all.unite(&self.removed);
+        all
+    }
+
     pub(super) fn map(self, filter: impl Fn(Set) -> Set) -> Self {
         Self { added: filter(self.added), removed: filter(self.removed), modified: filter(self.modified) }
     }
@@ -202,8 +209,12 @@ fn compare_entries(
     let keys: Vec<&String> = old_map.into_iter().flatten().chain(new_only).map(|(key, _)| key).collect();
     for key in keys {
         let Some(below) = place.entry(key) else { continue };
+        let (was, is) = (present(below, key, old), present(below, key, new));
+        if was == is {
+            continue;
+        }
         path.push(field_element(key));
-        compare_at(below, present(below, key, old), present(below, key, new), path, out);
+        compare_at(below, was, is, path, out);
         path.pop();
     }
 }

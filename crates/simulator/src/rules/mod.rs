@@ -4,6 +4,7 @@
 //! what has been true for longer than anybody's view can be behind ([`BEHIND_MAX`]), or what the same process did itself.
 
 mod pods;
+mod server;
 mod sets;
 mod storage;
 
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use crate::model::Model;
 
 pub(crate) use pods::pod;
+pub(crate) use server::undone;
 pub(crate) use sets::set;
 pub(crate) use storage::{claim, volume};
 

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{BEHIND_MAX, long, still_owned};
 use crate::model::{Down, Model, Pod, Set, place};
+use crate::people::SHARED;
 use crate::world::{Actor, Part};
 
 /// Whether everybody must have known for long that the pod counts as available: only then is it a loss.
@@ -33,6 +36,7 @@ pub(crate) fn pod(model: &Model, actor: Actor, name: &str, now: Option<&Pod>) ->
                 (Some(pod), _) if begins_to_end => {
                     judge(removed_out_of_order(model, actor, name, pod));
                     judge(disrupted(model, actor, name, pod));
+                    judge(unasked(model, name, pod));
                 }
                 _ => {}
             }
@@ -42,8 +46,10 @@ pub(crate) fn pod(model: &Model, actor: Actor, name: &str, now: Option<&Pod>) ->
         Part::Upkeep if begins_to_end => judge(before.and_then(|pod| taken_from_the_well(model, pod))),
         Part::Garbage | Part::Upkeep | Part::Claims | Part::Node(_) | Part::Server | Part::User => {}
     }
+    judge(freed_while_it_runs(model, name, now));
     if actor.evicts && begins_to_end {
         judge(over_budget(model, name, before));
+        judge(over_shared_budget(model, name, before));
     }
     faults
 }
@@ -101,6 +107,13 @@ fn misplaced(model: &Model, before: Option<&Pod>, now: Option<&Pod>) -> Option<S
         let elsewhere = place.contains("node-") && !place.contains(node.as_str());
         elsewhere.then(|| format!("binds a pod to {node}, where its volume {volume} is not"))
     })
+}
+
+/// A name is free only when the containers of its pod have ended, but for what people remove by force.
+fn freed_while_it_runs(model: &Model, name: &str, now: Option<&Pod>) -> Option<String> {
+    let uid = &model.pods.get(name).filter(|_| now.is_none())?.uid;
+    let node = model.live.get(name)?.get(uid).filter(|_| !model.forced.contains(uid))?;
+    Some(format!("removes a pod that still runs on node-{node}"))
 }
 
 /// Nobody takes a pod from a node that has been well for long.
@@ -238,19 +251,39 @@ fn too_many(model: &Model, actor: Actor, set: &Set, ordinal: u32) -> Option<Stri
         .then(|| format!("takes a Ready pod down while {down:?} are not available, {allowed} allowed"))
 }
 
-/// Evictions leave as many pods as the disruption budget wants.
+/// Where a set wishes it, its controller takes no Ready pod down that was not asked to hand over; nobody is where all go at once.
+fn unasked(model: &Model, name: &str, pod: &Pod) -> Option<String> {
+    let set = set_of(model, name, pod).filter(|set| pod.ready && !set.deleting)?;
+    let wishes = set.annotation("stead.dev/hand-over").is_some() && !set.views().any(Set::recreates);
+    let asked = pod.json["metadata"]["annotations"]["stead.dev/hand-over-requested"].is_string();
+    (wishes && pod.ready_since.is_some_and(long) && !asked)
+        .then(|| "takes a Ready pod down that was not asked to hand over".to_owned())
+}
+
+/// Evictions leave as many pods as the disruption budget of the pod's set wants.
 fn over_budget(model: &Model, name: &str, before: Option<&Pod>) -> Option<String> {
-    let pod = before.filter(|pod| pod.ready)?;
+    let pod = before?;
+    let (set, _) = place(name)?;
     let app = &pod.json["metadata"]["labels"]["app"];
     let budget = model.budgets.values().find(|budget| budget["spec"]["selector"]["matchLabels"]["app"] == *app)?;
+    beyond(model, name, pod, budget, |other| place(other).is_some_and(|(s, _)| s == set))
+}
+
+/// And as many as a budget over several sets wants.
+fn over_shared_budget(model: &Model, name: &str, before: Option<&Pod>) -> Option<String> {
+    let pod = before.filter(|pod| pod.owner.is_some())?;
+    beyond(model, name, pod, model.budgets.get(SHARED)?, |_| true)
+}
+
+/// Whether so many pods of a budget have been evicted and are not back that this one must stay.
+fn beyond(model: &Model, name: &str, pod: &Pod, budget: &Value, covers: impl Fn(&str) -> bool) -> Option<String> {
     let allowed = budget["spec"]["maxUnavailable"].as_u64()? as usize;
-    let (set, _) = place(name)?;
     // A place that was given up meanwhile is nobody's loss.
-    let wanted =
-        |other: &str| place(other).is_some_and(|(s, o)| s == set && model.sets.get(s).is_some_and(|s| s.has(o)));
-    if !wanted(name) {
+    let wanted = |other: &str| place(other).is_some_and(|(set, o)| model.sets.get(set).is_some_and(|set| set.has(o)));
+    if !pod.ready || !wanted(name) {
         return None;
     }
-    let others: Vec<&String> = model.evicted.keys().filter(|other| *other != name && wanted(other)).collect();
+    let others: Vec<&String> =
+        model.evicted.keys().filter(|other| *other != name && covers(other) && wanted(other)).collect();
     (others.len() >= allowed).then(|| format!("evicts while {others:?} are not back, {allowed} allowed"))
 }

@@ -409,9 +409,11 @@ mod tests {
             let mut claim = claim(&[]);
             claim.spec = serde_json::from_value(request(has)).expect("a spec");
             claim.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
-            let owners = Owners { set: &set, pod_name: "web-0".into(), pod_uid: "pod", scaled_down: false };
-            let seen = look(&owners, 0, &|_| Some(Arc::new(claim.clone())));
-            assert_eq!(seen.small, expected, "{asked}: {phase} {has} to {template}");
+            for scaled_down in [false, true] {
+                let owners = Owners { set: &set, pod_name: "web-0".into(), pod_uid: "pod", scaled_down };
+                let seen = look(&owners, 0, &|_| Some(Arc::new(claim.clone())));
+                assert_eq!(seen.small, expected && !scaled_down, "{asked}: {phase} {has} to {template}, {scaled_down}");
+            }
         }
     }
 
@@ -467,6 +469,13 @@ mod tests {
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
             assert_eq!(format!("{} {} {}", text(&told.status), text(&told.reason), text(&told.message)), expected);
         }
+        set.metadata.deletion_timestamp = Some(Time(now));
+        assert_eq!(condition(&set, &|_| None, &BTreeMap::new(), now), None, "it goes");
+        set.metadata.deletion_timestamp = None;
+        let told = condition(&set, &|_| None, &BTreeMap::new(), now);
+        set.status = serde_json::from_value(json!({"replicas": 0, "conditions": [told]})).expect("a status");
+        let later = Timestamp::from_second(99).expect("a time");
+        assert_eq!(condition(&set, &|_| None, &BTreeMap::new(), later), told, "since when it has been so stays");
         set.metadata.annotations = None;
         assert_eq!(condition(&set, &|_| None, &BTreeMap::new(), now), None);
     }

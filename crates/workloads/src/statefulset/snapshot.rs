@@ -421,7 +421,111 @@ fn max_unavailable(value: Option<&IntOrString>, replicas: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// What a set with these annotations sees of its pod 1 with those, after so many seconds, under these budgets.
+    fn look(of_set: &Value, of_pod: &Value, seconds: i64, budgets: &[Value]) -> Snapshot {
+        let set: StatefulSet = serde_json::from_value(json!({
+            "metadata": {"name": "web", "annotations": of_set},
+            "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": {}},
+        }))
+        .expect("a set");
+        let pod: PodObject = serde_json::from_value(json!({"metadata": {
+            "name": "web-1", "annotations": of_pod,
+            "labels": {"app": "web", "controller-revision-hash": "new", "statefulset.kubernetes.io/pod-name": "web-1"},
+        }}))
+        .expect("a pod");
+        let budgets: Vec<_> =
+            budgets.iter().map(|budget| Arc::new(serde_json::from_value(budget.clone()).expect("a budget"))).collect();
+        let observed = Observed {
+            set: &set,
+            pods: &[Arc::new(pod)],
+            claim: &|_| None,
+            current: "new",
+            update: "new",
+            waits_for_others: false,
+            budgets: &budgets,
+            now: Timestamp::from_second(seconds).expect("a time"),
+        };
+        observed.look().0
+    }
+
+    fn pod_of(snapshot: &Snapshot) -> Pod {
+        snapshot.pod_at(1).expect("a pod")
+    }
+
+    #[test]
+    fn a_pod_without_the_override_of_its_ordinal_is_a_misfit_unless_nobody_understands_them() {
+        let hash = stead_machinery::overrides::hash(&json!({"metadata": {"labels": {"a": "b"}}}));
+        let ours = json!({wishes::OVERRIDE_HASH: hash});
+        for (overrides, pod, expected) in [
+            (r#"{"1": {"metadata": {"labels": {"a": "b"}}}}"#, &json!({}), true),
+            (r#"{"1": {"metadata": {"labels": {"a": "b"}}}}"#, &ours, false),
+            (r#"{"1": {"metadata": {"labels": {"a": "c"}}}}"#, &ours, true),
+            (r#"{"0": {"metadata": {"labels": {"a": "b"}}}}"#, &ours, true),
+            ("{}", &json!({}), false),
+            ("no map", &json!({}), false),
+        ] {
+            let snapshot = look(&json!({wishes::OVERRIDES: overrides}), pod, 0, &[]);
+            assert_eq!(pod_of(&snapshot).misfit, expected, "{overrides} {pod}");
+        }
+    }
+
+    #[test]
+    fn handing_over_ends_with_an_answer_or_with_its_time() {
+        let asked = json!({hand_over::REQUESTED: "1970-01-01T00:00:10Z"});
+        let done = json!({hand_over::REQUESTED: "1970-01-01T00:00:10Z", hand_over::DONE: "1"});
+        let end = Timestamp::from_second(40).expect("a time");
+        for (pod, seconds, expected) in [
+            (&json!({}), 20, HandOver::No),
+            (&asked, 20, HandOver::Asked(end)),
+            (&asked, 40, HandOver::Over),
+            (&done, 20, HandOver::Over),
+        ] {
+            let wishes = json!({hand_over::HAND_OVER: "wait", hand_over::SECONDS: "30"});
+            let mut snapshot = look(&wishes, pod, seconds, &[]);
+            assert_eq!(pod_of(&snapshot).hand_over, expected, "{pod} {seconds}");
+            if expected == HandOver::Asked(end) {
+                assert_eq!(super::super::plan(&snapshot).wake_at, Some(end));
+                snapshot.hands_over = false;
+                assert_eq!(super::super::plan(&snapshot).wake_at, None, "not waited for any more");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pod_is_guarded_by_the_budgets_that_cover_it_as_they_were_counted_last() {
+        let budget = |app: &str, generation: i64| {
+            json!({
+                "metadata": {"generation": generation}, "spec": {"selector": {"matchLabels": {"app": app}}},
+                "status": {
+                    "observedGeneration": 1, "disruptionsAllowed": 2, "currentHealthy": 1, "desiredHealthy": 3,
+                    "expectedPods": 3,
+                },
+            })
+        };
+        let (ours, others, newer) = (budget("web", 1), budget("db", 1), budget("web", 2));
+        for (budgets, guard, allowed) in [
+            (vec![], Guard::Free, vec![]),
+            (vec![others.clone()], Guard::Free, vec![2]),
+            (vec![others.clone(), ours.clone()], Guard::Budget(1), vec![2, 2]),
+            (vec![ours.clone(), others, ours], Guard::Many, vec![2, 2, 2]),
+            (vec![newer], Guard::Budget(0), vec![0]),
+        ] {
+            let snapshot = look(&json!({wishes::EVICT: "true"}), &json!({}), 0, &budgets);
+            assert_eq!(pod_of(&snapshot).guard, guard);
+            assert_eq!(snapshot.budgets.iter().map(|budget| budget.allowed).collect::<Vec<_>>(), allowed);
+            assert!(snapshot.evicts && snapshot.budgets.iter().all(|budget| budget.short == 2));
+        }
+    }
+
+    #[test]
+    fn ordinals_are_stopped_only_where_they_are_wanted() {
+        let snapshot = look(&json!({wishes::STOPPED: "1,5"}), &json!({}), 0, &[]);
+        assert_eq!(snapshot.replicas.iter().map(|slot| slot.stopped).collect::<Vec<_>>(), [false, true]);
+    }
 
     #[test]
     fn a_percentage_of_unavailable_pods_is_rounded_down_but_never_to_none() {

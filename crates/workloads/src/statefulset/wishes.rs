@@ -303,5 +303,23 @@ mod tests {
         let mut stopped = set(STOPPED, "0,2,7");
         stopped.spec.replicas = Some(4);
         assert_eq!(running(&stopped), 2);
+        for (available, expected) in [(1, false), (2, true)] {
+            let status = json!({"replicas": 2, "observedGeneration": 2, "availableReplicas": available});
+            stopped.status = serde_json::from_value(status).expect("a status");
+            assert_eq!(is_ready(&stopped), expected, "{available} available of those that are not stopped");
+        }
+    }
+
+    #[test]
+    fn an_override_leaves_the_labels_alone_by_which_pods_are_found() {
+        let patch = |label: &str| json!({"1": {"metadata": {"labels": {label: "x"}}}}).to_string();
+        for (label, expected) in [("app", false), ("tier", false), (identity::POD_NAME_LABEL, false), ("zone", true)] {
+            let mut web = set(OVERRIDES, &patch(label));
+            web.spec.selector = serde_json::from_value(json!({
+                "matchLabels": {"app": "web"}, "matchExpressions": [{"key": "tier", "operator": "Exists"}],
+            }))
+            .expect("a selector");
+            assert_eq!(overrides(&web).is_ok(), expected, "{label}");
+        }
     }
 }
