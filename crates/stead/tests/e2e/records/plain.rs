@@ -195,7 +195,7 @@ impl Plain {
         lines
     }
 
-    fn line(&self, line: &str) -> String {
+    pub(super) fn line(&self, line: &str) -> String {
         let mut line = self.node.replace_all(line, "THE-NODE$1").into_owned();
         for (pattern, with) in &self.rules {
             line = pattern.replace_all(&line, *with).into_owned();
