@@ -307,7 +307,7 @@ pub fn apply(
         }
     }
     // Only here, as upstream: what the configuration says is the applier's, even where Go's types do not keep it.
-    object = through_types(target, object, config)?;
+    object = through_types(target, &object, config)?;
     refresh_last_applied(&mut object, config, write.manager);
     let changed = object != *live;
     if changed || first {
@@ -379,7 +379,7 @@ fn in_version(target: &Target<'_>, object: &Value, from: &str, to: &str) -> Opti
 }
 
 /// The object as upstream's types keep it: without zero values, with quantities in their canonical form.
-fn through_types(target: &Target<'_>, object: Value, config: &Value) -> Result<Value, ApiError> {
+fn through_types(target: &Target<'_>, object: &Value, config: &Value) -> Result<Value, ApiError> {
     decode::recheck(target, object).map(|(object, _)| object.into()).map_err(|fault| {
         let shown = shown(target, config);
         let why = format!("failed to convert new object ({shown}) to proper version: {}", fault.convert);
