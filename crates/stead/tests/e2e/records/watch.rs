@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{LOOK_AGAIN, PATIENCE, Replay, collect, quoted, read, told};
 
 /// A scene in which nothing has changed for so long is over.
-const QUIET: Duration = Duration::from_secs(6);
+const QUIET: Duration = Duration::from_secs(30);
 /// How long a command waits for what was seen before it, and for the status that was.
 const BEFORE: Duration = Duration::from_secs(20);
 const BEFORE_STATUS: Duration = Duration::from_millis(300);
@@ -447,7 +447,7 @@ fn replay_scenes(record: &str, at_least: usize) {
 
 #[test]
 fn record_of_watch() {
-    replay_scenes("watch", 100);
+    replay_scenes("watch", 70);
 }
 
 #[test]
