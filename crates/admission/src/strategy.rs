@@ -15,7 +15,6 @@ const COUNTED: &[(&str, &str)] = &[
     ("apps", "DaemonSet"),
     ("batch", "Job"),
     ("batch", "CronJob"),
-    ("autoscaling", "HorizontalPodAutoscaler"),
     ("policy", "PodDisruptionBudget"),
     ("networking.k8s.io", "Ingress"),
     ("networking.k8s.io", "IngressClass"),

@@ -314,7 +314,7 @@ mod tests {
     fn errors_of_yaml_are_those_of_upstreams_parser() {
         for (text, wanted) in [
             ("a:\n  b: c\n  d: e: f\n", "line 3: mapping values are not allowed in this context"),
-            ("a: b\n\tc: d\n", "line 2: found character that cannot start any token"),
+            ("a:\n\tc: d\n", "line 2: found character that cannot start any token"),
             ("a:\n- b\nc: [1,\nd: e\n", "line 3: did not find expected ',' or ']'"),
         ] {
             let error = parse(text.as_bytes(), "x.yaml", "x.yaml").expect_err("refused").message();

@@ -119,7 +119,7 @@ impl Plan {
     pub fn rescaled(&mut self, autoscaler: &HorizontalPodAutoscaler, now: Timestamp) {
         let Some(Rescale { from, to, why }) = self.rescale.take() else { return };
         let text = format!("the HPA controller was able to update the target scale to {to}");
-        let mut conditions = Conditions::of(autoscaler, &self.status, now);
+        let mut conditions = Conditions::of(&self.status, now);
         conditions.set("AbleToScale", true, "SucceededRescale", text);
         self.status.conditions = conditions.done();
         self.status.last_scale_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(status::whole(now)));
@@ -133,7 +133,7 @@ impl Plan {
         let Some(Rescale { from, to, why }) = self.rescale.take() else { return };
         let message = format!("New size: {to}; reason: {why}; error: {error}");
         self.happenings.push(Happening::warning("FailedRescale", message));
-        let mut conditions = Conditions::of(autoscaler, &self.status, now);
+        let mut conditions = Conditions::of(&self.status, now);
         let text = format!("the HPA controller was unable to update the target scale: {error}");
         conditions.set("AbleToScale", false, "FailedUpdateScale", text);
         let before = autoscaler.status.clone().unwrap_or_default();
@@ -159,7 +159,7 @@ struct Outcome {
 pub fn plan(o: &Observed<'_>) -> Plan {
     let before = o.autoscaler.status.clone().unwrap_or_default();
     let mut plan = Plan { history: o.history.clone(), ..Plan::default() };
-    let mut conditions = Conditions::of(o.autoscaler, &before, o.now);
+    let mut conditions = Conditions::of(&before, o.now);
     let scale = match o.scale {
         Ok(scale) => scale,
         Err(why) => {

@@ -2,26 +2,19 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
-    HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerStatus, MetricStatus,
+    HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerStatus, MetricStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// The conditions as they come to be.
 pub(super) struct Conditions {
     list: Vec<HorizontalPodAutoscalerCondition>,
-    /// Of the autoscaler that was looked at.
-    generation: Option<i64>,
     now: Timestamp,
 }
 
 impl Conditions {
-    pub(super) fn of(
-        autoscaler: &HorizontalPodAutoscaler,
-        status: &HorizontalPodAutoscalerStatus,
-        now: Timestamp,
-    ) -> Self {
-        let list = status.conditions.clone().unwrap_or_default();
-        Self { list, generation: autoscaler.metadata.generation, now: whole(now) }
+    pub(super) fn of(status: &HorizontalPodAutoscalerStatus, now: Timestamp) -> Self {
+        Self { list: status.conditions.clone().unwrap_or_default(), now: whole(now) }
     }
 
     /// Sets one; its time is that of the last change between true and false.
@@ -38,7 +31,6 @@ impl Conditions {
         status.clone_into(&mut condition.status);
         condition.reason = Some(reason.to_owned());
         condition.message = Some(message.into());
-        condition.observed_generation = self.generation;
     }
 
     pub(super) fn done(self) -> Option<Vec<HorizontalPodAutoscalerCondition>> {
