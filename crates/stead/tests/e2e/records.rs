@@ -412,6 +412,7 @@ fn record_of_errors_claims() {
 }
 
 #[test]
+#[ignore = "the texts of probes that run out of time hang on how busy the machine is"]
 fn record_of_errors_pods() {
     replay("errors-pods", 60);
 }
