@@ -54,9 +54,9 @@ pub(crate) struct Globals {
     /// Group to impersonate.
     #[arg(long, global = true, help_heading = "Options of every command")]
     pub(crate) as_group: Vec<String>,
-    /// How long one request may take, such as 30s; 0 for ever.
-    #[arg(long, global = true, default_value = "0", help_heading = "Options of every command")]
-    pub(crate) request_timeout: String,
+    /// How long one request may take, such as 30s (default: 0, for ever).
+    #[arg(long, global = true, help_heading = "Options of every command")]
+    pub(crate) request_timeout: Option<String>,
     /// Where kubectl caches what it discovers; nothing is cached here.
     #[arg(long, global = true, hide = true)]
     pub(crate) cache_dir: Option<PathBuf>,

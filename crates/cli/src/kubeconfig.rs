@@ -175,7 +175,7 @@ pub(crate) async fn connection(flags: &Globals) -> Result<kube::Config> {
     let file = Kubeconfig::from_yaml(&yaml).map_err(|error| bad(error.to_string()))?;
     let mut connection =
         kube::Config::from_custom_kubeconfig(file, &options).await.map_err(|error| bad(error.to_string()))?;
-    connection.read_timeout = timeout(&flags.request_timeout)?;
+    connection.read_timeout = timeout(flags.request_timeout.as_deref().unwrap_or("0"))?;
     // Whoever asked is told at once: an eviction that a budget forbids is refused with 429.
     connection.default_retry = false;
     connection.accept_invalid_certs |= flags.insecure_skip_tls_verify;

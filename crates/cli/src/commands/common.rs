@@ -234,6 +234,18 @@ pub(crate) fn duration(text: &str) -> Result<std::time::Duration> {
     std::time::Duration::try_from_secs_f64(seconds).map_err(|_| bad())
 }
 
+/// As Go writes a duration: `2m3.5s`.
+pub(crate) fn go_duration(of: jiff::SignedDuration) -> String {
+    let (hours, minutes, seconds) = (of.as_secs() / 3600, of.as_secs() / 60 % 60, of.as_secs() % 60);
+    let mut fraction = format!("{seconds}.{:09}", of.subsec_nanos());
+    fraction.truncate(fraction.trim_end_matches('0').trim_end_matches('.').len());
+    match (hours, minutes) {
+        (0, 0) => format!("{fraction}s"),
+        (0, _) => format!("{minutes}m{fraction}s"),
+        _ => format!("{hours}h{minutes}m{fraction}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 //!
 //! Source of the rules and texts: `k8s.io/kubectl/pkg/drain`.
 
-use std::time::Duration;
+mod evicting;
 
 use clap::Args;
 use http::Method;
@@ -12,13 +12,11 @@ use super::common::{DryRun, duration};
 use super::cordon::{mark, nodes};
 use super::delete::{How, delete, until_gone};
 use crate::builder::Found;
-use crate::failure::{Failure, Result, all, plain, usage};
+use crate::failure::{Failure, Result, all, usage};
 use crate::print::{at, list};
 use crate::server::Call;
 use crate::session::Session;
-
-/// How long an eviction that a disruption budget refuses waits before it is tried again, as upstream has it.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+use evicting::{Hands, Limit, Name};
 
 /// Which nodes, and which pods may go.
 #[derive(Args, Clone, Debug)]
@@ -54,70 +52,101 @@ pub(crate) struct Flags {
     dry_run: String,
 }
 
-/// Empties each.
+/// Takes all of them out of scheduling, so that no pod goes from one to another, and then empties each.
 pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
     if flags.nodes.is_empty() && flags.selector.is_none() {
         return usage("drain", "USAGE: drain NODE [flags]");
     }
     let dry_run = DryRun::parse(session, &flags.dry_run)?;
     let (nodes, mut failures) = nodes(session, &flags.nodes, flags.selector.as_deref()).await?;
+    let mut cordoned = Vec::new();
     for node in nodes {
-        if let Err(failure) = one(session, &flags, &node, dry_run).await {
-            failures.push(failure);
+        match mark(session, &node, true, dry_run).await {
+            Ok(()) => cordoned.push(node),
+            Err(failure) => failures.push(failure),
         }
+    }
+    let mut pending = Vec::new();
+    for node in &cordoned {
+        match one(session, &flags, node, dry_run).await {
+            Ok(()) => session.out(&format!("node/{} drained{}\n", node.name, dry_run.suffix()))?,
+            Err(Failure::Closed) => return Err(Failure::Closed),
+            Err(failure) => {
+                let why = failure.message();
+                session.err(&format!(
+                    "error: unable to drain node {:?} due to error: {why}, continuing command...\n",
+                    node.name
+                ));
+                pending.push(format!(" {}\n", node.name));
+                match failure {
+                    Failure::Many(causes) => failures.extend(causes),
+                    cause => failures.push(cause),
+                }
+            }
+        }
+    }
+    if !pending.is_empty() {
+        session.err(&format!("There are pending nodes to be drained:\n{}", pending.concat()));
     }
     all(failures)
 }
 
 async fn one(session: &Session, flags: &Flags, node: &Found, dry_run: DryRun) -> Result {
-    mark(session, node, true, dry_run).await?;
+    let limit = Limit::from_now(duration(&flags.timeout)?);
+    let listed = pods_of(session, flags, node).await?;
+    let plan = plan(&listed, flags);
+    if !plan.errors.is_empty() {
+        return Err(Failure::Many(plan.errors.into_iter().map(Failure::Bare).collect()));
+    }
+    if !plan.warnings.is_empty() {
+        session.err(&format!("Warning: {}\n", plan.warnings.join("; ")));
+    }
+    let pods = session.kind("", "Pod").await?;
+    let found = |pod: &&Value| Found {
+        resource: pods.clone(),
+        namespace: Some(at(pod, "/metadata/namespace").to_owned()),
+        name: at(pod, "/metadata/name").to_owned(),
+        object: (*pod).clone(),
+        source: String::new(),
+    };
+    let going = Going { session, flags, dry_run, pods: plan.evict.iter().map(found).collect() };
+    if dry_run == DryRun::Client {
+        return (0..going.pods.len()).try_for_each(|place| going.done(place));
+    }
+    let failures = evicting::all(&going, &going.names(), limit).await;
+    if failures.is_empty() {
+        return Ok(());
+    }
+    if failures.iter().any(|failure| matches!(failure, Failure::Closed)) {
+        return Err(Failure::Closed);
+    }
+    let failure = Failure::Many(failures);
+    tell_pending(session, flags, node, &failure).await;
+    Err(failure)
+}
+
+async fn pods_of(session: &Session, flags: &Flags, node: &Found) -> Result<Vec<Value>> {
     let pods = session.kind("", "Pod").await?;
     let mut query = vec![("fieldSelector", format!("spec.nodeName={}", node.name))];
     if let Some(selector) = &flags.pod_selector {
         query.push(("labelSelector", selector.clone()));
     }
     let answer = session.server().await?.list(&pods.path(None), &query, "application/json").await?;
-    let plan = plan(list(&answer, "/items"), flags);
-    if !plan.errors.is_empty() {
-        let cause = match &plan.errors[..] {
-            [one] => one.clone(),
-            all => format!("[{}]", all.join(", ")),
-        };
-        return plain(format!(
-            "unable to drain node {:?} due to error: {cause}, continuing command...\nThere are pending nodes to be drained:\n {}\n{}",
-            node.name,
-            node.name,
-            plan.errors.join("\n")
-        ));
-    }
-    if !plan.warnings.is_empty() {
-        session.err(&format!("Warning: {}\n", plan.warnings.join("; ")));
-    }
-    let limit = duration(&flags.timeout)?;
-    let evicting = futures::future::join_all(plan.evict.iter().map(|pod| {
-        let found = Found {
-            resource: pods.clone(),
-            namespace: Some(at(pod, "/metadata/namespace").to_owned()),
-            name: at(pod, "/metadata/name").to_owned(),
-            object: (*pod).clone(),
-            source: String::new(),
-        };
-        evict(session, flags, found, dry_run)
-    }));
-    let outcomes = match limit.is_zero() {
-        true => evicting.await,
-        false => match tokio::time::timeout(limit, evicting).await {
-            Ok(outcomes) => outcomes,
-            Err(_) => {
-                return plain(format!(
-                    "unable to drain node {:?} due to error: global timeout reached: {}, continuing command...\nThere are pending nodes to be drained:\n {}\nglobal timeout reached: {}",
-                    node.name, flags.timeout, node.name, flags.timeout
-                ));
+    Ok(list(&answer, "/items").to_vec())
+}
+
+/// Tells which pods are still there.
+async fn tell_pending(session: &Session, flags: &Flags, node: &Found, failure: &Failure) {
+    let why = failure.message();
+    session.err(&format!("There are pending pods in node {:?} when an error occurred: {why}\n", node.name));
+    match pods_of(session, flags, node).await {
+        Ok(listed) => {
+            for pod in plan(&listed, flags).evict {
+                session.err(&format!("pod/{}\n", at(pod, "/metadata/name")));
             }
-        },
-    };
-    all(outcomes.into_iter().filter_map(std::result::Result::err).collect())?;
-    session.out(&format!("node/{} drained{}\n", node.name, dry_run.suffix()))
+        }
+        Err(also) => session.err(&format!("following errors also occurred:\n{}\n", also.message())),
+    }
 }
 
 /// Which pods go, and what stands against it.
@@ -187,59 +216,68 @@ fn plan<'p>(pods: &'p [Value], flags: &Flags) -> Plan<'p> {
     plan
 }
 
-async fn evict(session: &Session, flags: &Flags, pod: Found, dry_run: DryRun) -> Result {
-    let word = if flags.disable_eviction { "deleted" } else { "evicted" };
-    if dry_run == DryRun::Client {
-        return session.out(&format!("pod/{} {word} (dry run)\n", pod.name));
+/// The pods that go, and how.
+struct Going<'a> {
+    session: &'a Session,
+    flags: &'a Flags,
+    dry_run: DryRun,
+    pods: Vec<Found>,
+}
+
+impl Going<'_> {
+    fn names(&self) -> Vec<Name<'_>> {
+        let names = self
+            .pods
+            .iter()
+            .map(|pod| Name { namespace: pod.namespace.as_deref().unwrap_or_default(), name: &pod.name });
+        names.collect()
     }
-    let namespace = pod.namespace.clone().unwrap_or_default();
-    session.out(&format!(
-        "{} pod {namespace}/{}\n",
-        if flags.disable_eviction { "deleting" } else { "evicting" },
-        pod.name
-    ))?;
-    let grace_seconds = (flags.grace_period >= 0).then_some(flags.grace_period);
-    loop {
-        let asked = if flags.disable_eviction {
-            delete(session, &pod, &How { grace_seconds, dry_run: dry_run == DryRun::Server, ..How::default() }).await
-        } else {
-            let mut options = json!({"gracePeriodSeconds": grace_seconds});
-            if dry_run == DryRun::Server {
-                options["dryRun"] = json!(["All"]);
-            }
-            let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod.name, "namespace": namespace}, "deleteOptions": options});
-            let path = format!("{}/eviction", pod.path());
-            session
-                .server()
-                .await?
-                .send(Call::new(Method::POST, &path).body("application/json", body.to_string().into_bytes()))
-                .await
-        };
-        match asked {
-            Ok(_) => break,
-            Err(failure) if failure.is_not_found() => return session.out(&format!("pod/{} {word}\n", pod.name)),
-            Err(failure) if failure.reason() == "TooManyRequests" => {
-                session.err(&format!(
-                    "error when evicting pods/{:?} -n {namespace:?} (will retry after 5s): {}\n",
-                    pod.name,
-                    failure.message()
-                ));
-                // A budget says nothing when it would allow the eviction: upstream asks again, too.
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-            Err(failure) => {
-                return Err(Failure::Plain(format!(
-                    "error when evicting pods/{:?} -n {namespace:?}: {}",
-                    pod.name,
-                    failure.message()
-                )));
-            }
+}
+
+impl Hands for Going<'_> {
+    fn evicts(&self) -> bool {
+        !self.flags.disable_eviction
+    }
+
+    async fn ask(&self, place: usize) -> Result {
+        let (pod, tries) = (&self.pods[place], self.dry_run == DryRun::Server);
+        let grace_seconds = (self.flags.grace_period >= 0).then_some(self.flags.grace_period);
+        if !self.evicts() {
+            let how = How { grace_seconds, dry_run: tries, ..How::default() };
+            return delete(self.session, pod, &how).await.map(drop);
+        }
+        let mut options = json!({"gracePeriodSeconds": grace_seconds});
+        if tries {
+            options["dryRun"] = json!(["All"]);
+        }
+        let metadata = json!({"name": pod.name, "namespace": pod.namespace});
+        let body =
+            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata, "deleteOptions": options});
+        let path = format!("{}/eviction", pod.path());
+        let call = Call::new(Method::POST, &path).body("application/json", body.to_string().into_bytes());
+        self.session.server().await?.send(call).await.map(drop)
+    }
+
+    async fn gone(&self, place: usize) -> Result {
+        let pod = &self.pods[place];
+        match self.dry_run {
+            DryRun::None => until_gone(self.session, pod, pod.object["metadata"]["uid"].as_str(), None).await,
+            _ => Ok(()),
         }
     }
-    if dry_run == DryRun::None {
-        until_gone(session, &pod, pod.object["metadata"]["uid"].as_str(), None).await?;
+
+    fn out(&self, text: &str) -> Result {
+        self.session.out(text)
     }
-    session.out(&format!("pod/{} {word}{}\n", pod.name, dry_run.suffix()))
+
+    fn err(&self, text: &str) {
+        self.session.err(text);
+    }
+
+    fn done(&self, place: usize) -> Result {
+        let word = if self.evicts() { "evicted" } else { "deleted" };
+        self.session.out(&format!("pod/{} {word}{}\n", self.pods[place].name, self.dry_run.suffix()))
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use serde_json::Value;
 use stead_machinery::quantity::Quantity;
 use stead_machinery::selector::Selector;
 
+use super::common::go_duration;
 use crate::failure::{Failure, Result, plain, usage};
 use crate::print::{Tab, at, list};
 use crate::resources::escape;
@@ -219,18 +220,6 @@ fn explain_nothing(pods: &[Value], now: Timestamp) -> Result {
         }
     }
     if pods.is_empty() { Ok(()) } else { plain("metrics not available yet") }
-}
-
-/// As Go writes a duration: `2m3.5s`.
-fn go_duration(of: SignedDuration) -> String {
-    let (hours, minutes, seconds) = (of.as_secs() / 3600, of.as_secs() / 60 % 60, of.as_secs() % 60);
-    let mut fraction = format!("{seconds}.{:09}", of.subsec_nanos());
-    fraction.truncate(fraction.trim_end_matches('0').trim_end_matches('.').len());
-    match (hours, minutes) {
-        (0, 0) => format!("{fraction}s"),
-        (0, _) => format!("{minutes}m{fraction}s"),
-        _ => format!("{hours}h{minutes}m{fraction}s"),
-    }
 }
 
 fn full_name(object: &Value) -> (String, String) {

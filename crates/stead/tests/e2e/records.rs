@@ -418,7 +418,6 @@ fn record_of_errors_pods() {
 }
 
 #[test]
-#[ignore = "`drain` evicts one pod after the other here, so two of its 108 commands differ"]
 fn record_of_errors_rules() {
     replay("errors-rules", 80);
 }

@@ -67,6 +67,7 @@ const RULES: &[(&str, &str, &str)] = &[
     ("how newer kubelets tell of containers", r"Container created", "Container Created"),
     ("how newer kubelets tell of containers", r"Container started", "Container Started"),
     ("how newer kubelets tell of images", r"( already present on machine) and can be accessed by the pod", "$1"),
+    ("what kept several pods, in the order in which it came up", r"\[error when evicting .*\]", "[EACH]"),
     ("what only newer kubelets name", r"(Back-off restarting failed container) \S+ in pod \S+_\S+\(UID\)", "$1"),
 ];
 
@@ -88,13 +89,14 @@ const DROPPED: &str = r"(?x)^(
     | (Machine\ ID|System\ UUID|Boot\ ID|Kernel\ Version|OS\ Image|Container\ Runtime\ Version|Kube-Proxy\ Version):.*
 )$";
 
-/// Commands whose lines come in the order of random names, or of events of the same second.
+/// Commands whose lines come in the order of random names, of events of the same second, or of pods asked at the same time.
 const UNORDERED: &[&str] = &[
     "get pv",
     "get controllerrevisions",
     "describe controllerrevisions",
     "get endpointslices",
     "get events",
+    "kubectl drain",
     "describe pv",
     " -- env",
     "?watch=1",
