@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use stead_api::{Kind, kinds};
 use stead_machinery::ApiError;
-use stead_store::{Durability, Entry, Expect, StoreError, Write};
+use stead_store::{Durability, Expect, StoreError, Write};
 
 use crate::chain::Identity;
 use crate::objects;
@@ -86,19 +86,30 @@ struct Wanted {
     kind: &'static Kind,
     key: String,
     encoded: Bytes,
+    /// How much of it comes behind the metadata.
+    body_bytes: usize,
 }
 
-/// The default roles and their bindings. They are made once: tests and the simulator open many servers.
-static WANTED: LazyLock<Result<Vec<Wanted>, String>> = LazyLock::new(|| {
-    let wanted = |mut object: Value| {
+impl Wanted {
+    fn new(mut object: Value) -> Result<Self, String> {
         let (version, name) = (object["apiVersion"].as_str().unwrap_or(""), object["kind"].as_str().unwrap_or(""));
         let kind =
             kinds::by_api_version(version, name).ok_or_else(|| format!("there is no kind {version}/{name}"))?;
         stead_admission::default(kind, &mut object);
-        Ok(Wanted { kind, key: key_of(kind, &object), encoded: objects::encode(&object) })
-    };
-    stead_admission::authz::bootstrap::objects().into_iter().map(wanted).collect()
-});
+        let encoded = objects::encode(&object);
+        let body_bytes = objects::body_slice(&encoded).map_or(0, <[u8]>::len);
+        Ok(Self { kind, key: key_of(kind, &object), encoded, body_bytes })
+    }
+
+    /// Whether all of a stored one but the metadata is as it was made: so it is at nearly every start, and need not be parsed.
+    fn is_in(&self, stored: &[u8]) -> bool {
+        self.body_bytes > 0 && stored.ends_with(&self.encoded[self.encoded.len() - self.body_bytes..])
+    }
+}
+
+/// The default roles and their bindings. They are made once: tests and the simulator open many servers.
+static WANTED: LazyLock<Result<Vec<Wanted>, String>> =
+    LazyLock::new(|| stead_admission::authz::bootstrap::objects().into_iter().map(Wanted::new).collect());
 
 /// Makes the default roles and bindings. Those of an earlier version get what they lack (upstream's reconciliation), unless
 /// their annotation `autoupdate` says no; what was added to them stays.
@@ -106,7 +117,7 @@ async fn roles(server: &ApiServer) -> Result<(), ApiError> {
     let internal = |error: serde_json::Error| ApiError::internal(&error.to_string());
     for wanted in WANTED.as_ref().map_err(|why| ApiError::internal(why))? {
         let entry = server.0.store.get(wanted.key.as_bytes()).await.map_err(store_failed)?;
-        if entry.as_ref().is_some_and(|entry| is_as(entry, wanted)) {
+        if entry.as_ref().is_some_and(|entry| wanted.is_in(&entry.value)) {
             continue;
         }
         let object = serde_json::from_slice(&wanted.encoded).map_err(internal)?;
@@ -120,12 +131,6 @@ async fn roles(server: &ApiServer) -> Result<(), ApiError> {
         }
     }
     Ok(())
-}
-
-/// Whether all but the metadata is as it was made: so it is at nearly every start, and need not be parsed.
-fn is_as(entry: &Entry, wanted: &Wanted) -> bool {
-    let body = objects::body_slice(&entry.value);
-    body.is_some() && body == objects::body_slice(&wanted.encoded)
 }
 
 /// The stored role or binding with the rules or subjects that it lacks; `None` when it lacks none.
