@@ -153,7 +153,10 @@ pub(crate) fn quantity(value: &Value) -> Option<Quantity> {
 pub(crate) fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            map.retain(|_, v| !v.is_null());
+            // Mostly there is none, and looking is cheaper than removing none.
+            if map.values().any(Value::is_null) {
+                map.retain(|_, v| !v.is_null());
+            }
             map.values_mut().for_each(drop_nulls);
         }
         Value::Array(items) => items.iter_mut().for_each(drop_nulls),

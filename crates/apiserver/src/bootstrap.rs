@@ -1,6 +1,7 @@
 //! What every cluster has from the start: namespaces, the `kubernetes` Service, default roles, priority classes.
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -80,25 +81,53 @@ async fn kubernetes_service(server: &ApiServer, ip: IpAddr) -> Result<(), ApiErr
     replace(server, "endpointslices", slice).await
 }
 
-/// The default roles and their bindings. Those of an earlier version get what they lack (upstream's reconciliation), unless
+/// A default role or binding in its stored form, without an identity.
+struct Wanted {
+    kind: &'static Kind,
+    key: String,
+    encoded: Bytes,
+    /// How much of it comes behind the metadata.
+    body_bytes: usize,
+}
+
+impl Wanted {
+    fn new(mut object: Value) -> Result<Self, String> {
+        let (version, name) = (object["apiVersion"].as_str().unwrap_or(""), object["kind"].as_str().unwrap_or(""));
+        let kind =
+            kinds::by_api_version(version, name).ok_or_else(|| format!("there is no kind {version}/{name}"))?;
+        stead_admission::default(kind, &mut object);
+        let encoded = objects::encode(&object);
+        let body_bytes = objects::body_slice(&encoded).map_or(0, <[u8]>::len);
+        Ok(Self { kind, key: key_of(kind, &object), encoded, body_bytes })
+    }
+
+    /// Whether all of a stored one but the metadata is as it was made: so it is at nearly every start, and need not be parsed.
+    fn is_in(&self, stored: &[u8]) -> bool {
+        self.body_bytes > 0 && stored.ends_with(&self.encoded[self.encoded.len() - self.body_bytes..])
+    }
+}
+
+/// The default roles and their bindings. They are made once: tests and the simulator open many servers.
+static WANTED: LazyLock<Result<Vec<Wanted>, String>> =
+    LazyLock::new(|| stead_admission::authz::bootstrap::objects().into_iter().map(Wanted::new).collect());
+
+/// Makes the default roles and bindings. Those of an earlier version get what they lack (upstream's reconciliation), unless
 /// their annotation `autoupdate` says no; what was added to them stays.
 async fn roles(server: &ApiServer) -> Result<(), ApiError> {
-    for object in stead_admission::authz::bootstrap::objects() {
-        let (version, name) = (object["apiVersion"].as_str().unwrap_or(""), object["kind"].as_str().unwrap_or(""));
-        let kind = kinds::by_api_version(version, name)
-            .ok_or_else(|| ApiError::internal(&format!("there is no kind {version}/{name}")))?;
-        let key = key_of(kind, &object);
-        let Some(entry) = server.0.store.get(key.as_bytes()).await.map_err(store_failed)? else {
-            let mut object = identified(kind, object);
-            stead_admission::default(kind, &mut object);
-            put(server, key, &object, Expect::Absent).await?;
+    let internal = |error: serde_json::Error| ApiError::internal(&error.to_string());
+    for wanted in WANTED.as_ref().map_err(|why| ApiError::internal(why))? {
+        let entry = server.0.store.get(wanted.key.as_bytes()).await.map_err(store_failed)?;
+        if entry.as_ref().is_some_and(|entry| wanted.is_in(&entry.value)) {
+            continue;
+        }
+        let object = serde_json::from_slice(&wanted.encoded).map_err(internal)?;
+        let Some(entry) = entry else {
+            put(server, wanted.key.clone(), &identified(wanted.kind, object), Expect::Absent).await?;
             continue;
         };
-        let old = objects::decode(&entry.value, entry.modified).map_err(|e| ApiError::internal(&e.to_string()))?;
-        let mut wanted = object;
-        stead_admission::default(kind, &mut wanted);
-        if let Some(new) = completed(&old, &wanted) {
-            put(server, key, &new, Expect::Modified(entry.modified)).await?;
+        let old = objects::decode(&entry.value, entry.modified).map_err(internal)?;
+        if let Some(new) = completed(&old, &object) {
+            put(server, wanted.key.clone(), &new, Expect::Modified(entry.modified)).await?;
         }
     }
     Ok(())

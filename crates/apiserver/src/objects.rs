@@ -149,6 +149,16 @@ pub(crate) fn put_item(out: &mut BytesMut, stored: &[u8], revision: Revision) {
 /// The `metadata` object of a stored object, without the resource version.
 #[must_use]
 pub(crate) fn metadata_slice(stored: &[u8]) -> Option<&[u8]> {
+    stored.get(metadata_range(stored)?)
+}
+
+/// Everything behind the `metadata` of a stored object: equal for objects that differ in nothing else.
+#[must_use]
+pub(crate) fn body_slice(stored: &[u8]) -> Option<&[u8]> {
+    stored.get(metadata_range(stored)?.end..)
+}
+
+fn metadata_range(stored: &[u8]) -> Option<std::ops::Range<usize>> {
     let start = open(stored)? - 1;
     let (mut depth, mut text, mut escaped) = (0usize, false, false);
     for (i, byte) in stored[start..].iter().enumerate() {
@@ -160,7 +170,7 @@ pub(crate) fn metadata_slice(stored: &[u8]) -> Option<&[u8]> {
             b'}' | b']' if !text => {
                 depth -= 1;
                 if depth == 0 {
-                    return Some(&stored[start..=start + i]);
+                    return Some(start..start + i + 1);
                 }
             }
             _ => {}
@@ -213,6 +223,7 @@ mod tests {
         assert_eq!((item.get("kind"), &item["metadata"]), (None, &want["metadata"]));
         let metadata: Value = serde_json::from_slice(metadata_slice(&stored).unwrap()).unwrap();
         assert_eq!(metadata, json!({"name": "a", "labels": {"x": "}\\\""}}));
+        assert_eq!(body_slice(&stored), Some(&br#","data":{"metadata":"\"}"}}"#[..]));
     }
 
     #[test]

@@ -137,7 +137,7 @@ pub(crate) struct Inner {
     pub(crate) tunnels: Tunnels,
     pub(crate) figures: Figures,
     pub(crate) joining: OnceLock<Joining>,
-    pub(crate) pki: Pki,
+    pub(crate) pki: Arc<Pki>,
     pub(crate) issuer: String,
     pub(crate) memo: Memo,
     pub(crate) relations: Relations,
@@ -175,6 +175,24 @@ impl ApiServer {
         let kubernetes_ip = config.kubernetes_ip()?;
         let (names, addresses) = server_names(&config, kubernetes_ip);
         let pki = Pki::open(&config.pki_dir, &names, &addresses)?;
+        Self::start(config, Arc::new(pki), store, nodes).await
+    }
+
+    /// Opens a server of the same configuration over a store, as after a restart, without reading the certificates again:
+    /// simulations restart often.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn open_again(&self, store: Arc<dyn Store>) -> Result<Self, OpenError> {
+        Self::start(self.0.config.clone(), self.0.pki.clone(), store, self.0.nodes.clone()).await
+    }
+
+    async fn start(
+        config: Config,
+        pki: Arc<Pki>,
+        store: Arc<dyn Store>,
+        nodes: Arc<dyn NodeDialer>,
+    ) -> Result<Self, OpenError> {
         let pool = ServicePool::new(&config.service_cidr, NODE_PORTS).map_err(|e| OpenError::Config(e.to_string()))?;
         let server = Self(Arc::new(Inner {
             issuer: config.issuer(),

@@ -27,6 +27,10 @@ mod settle;
 mod views;
 mod world;
 
+/// A quarter of a simulation is the making and dropping of small pieces of objects.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub use campaign::{Campaign, Report, range};
 pub use plant::{BUGS, Bug, Plant};
 pub use run::{Outcome, run, run_with};

@@ -54,6 +54,8 @@ pub(crate) struct Profile {
 /// How late watch events may be made on purpose.
 pub(crate) const LATE_MAX_MS: u64 = 20_000;
 
+/// Between two restarts of the API server, in seconds at least on average.
+const RESTART_MEAN_MIN: u64 = 20;
 /// Between two silences of nodes where these are the company, in seconds at most on average.
 const SILENCE_MEAN_MAX: u64 = 120;
 
@@ -83,7 +85,8 @@ impl Profile {
             flap: some(40, 30),
             fail: some(30, 15),
             storm: some(30, 90),
-            restart: some(25, 120),
+            // Each one makes a hundred watches try again and again: more often, nothing else would happen.
+            restart: some(25, 120).checked_add(RESTART_MEAN_MIN).filter(|mean| *mean > RESTART_MEAN_MIN).unwrap_or(0),
             power: some(25, 150),
             slow_disk: some(40, 300),
             echo: some(50, 60),

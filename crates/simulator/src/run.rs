@@ -64,7 +64,7 @@ pub fn run(seed: u64) -> Result<Outcome> {
 /// # Errors
 /// As [`run`].
 pub fn run_with(seed: u64, plant: Option<Plant>, tell: bool) -> Result<Outcome> {
-    let base = base()?;
+    let base = &base()?.entries;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     let outcome = runtime.block_on(simulation(seed, plant, tell, base));
     drop(runtime);
@@ -165,7 +165,7 @@ async fn reach(world: &Arc<World>) -> Result<(), String> {
 /// # Errors
 /// When it does not start.
 pub(crate) async fn open(store: &Arc<dyn Store>) -> Result<ApiServer> {
-    ApiServer::open(config(pki_dir()?), store.clone(), Arc::new(NoNodes)).await.context("open the server")
+    base()?.server.open_again(store.clone()).await.context("open the server")
 }
 
 fn config(pki_dir: PathBuf) -> Config {
@@ -180,34 +180,34 @@ fn config(pki_dir: PathBuf) -> Config {
     }
 }
 
-/// Certificates play no part: all simulations share them.
-fn pki_dir() -> Result<PathBuf> {
-    static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
-    if DIR.get().is_none() {
-        let _ = DIR.set(tempfile::tempdir().context("make a directory for certificates")?);
-    }
-    Ok(DIR.get().context("a directory for certificates")?.path().to_owned())
+/// What all simulations begin with.
+struct Base {
+    /// What every cluster has from the start.
+    entries: Vec<Entry>,
+    /// A server whose configuration and certificates those of the simulations share.
+    server: ApiServer,
 }
 
-/// What every cluster has from the start, made once and the same for all seeds. Other threads wait for the first.
-fn base() -> Result<&'static [Entry]> {
-    static BASE: OnceLock<Result<Vec<Entry>, String>> = OnceLock::new();
+/// Made once and the same for all seeds. Other threads wait for the first.
+fn base() -> Result<&'static Base> {
+    static BASE: OnceLock<Result<Base, String>> = OnceLock::new();
     let made = BASE.get_or_init(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|e| e.to_string())?;
         runtime.block_on(make_base()).map_err(|error| format!("{error:#}"))
     });
-    made.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+    made.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-async fn make_base() -> Result<Vec<Entry>> {
+async fn make_base() -> Result<Base> {
     let ids = Rng::new(0, "base");
     let epoch = Timestamp::from_second(EPOCH_SECONDS).expect("in range");
     simulate(Some(Source { now: Box::new(move || epoch), random: Box::new(move || ids.bytes()) }));
     let store = stead_store::memory();
-    open(&store).await?;
+    let certificates = tempfile::tempdir().context("make a directory for certificates")?;
+    let server = ApiServer::open(config(certificates.path().to_owned()), store.clone(), Arc::new(NoNodes)).await?;
     let mut entries = store.range(b"/", b"", 0, None).await?.entries;
     entries.sort_by_key(|entry| entry.modified);
-    Ok(entries)
+    Ok(Base { entries, server })
 }
 
 async fn copy(base: &[Entry], options: stead_store::Options) -> Result<Arc<dyn Store>> {
