@@ -93,8 +93,7 @@ struct Wanted {
 impl Wanted {
     fn new(mut object: Value) -> Result<Self, String> {
         let (version, name) = (object["apiVersion"].as_str().unwrap_or(""), object["kind"].as_str().unwrap_or(""));
-        let kind =
-            kinds::by_api_version(version, name).ok_or_else(|| format!("there is no kind {version}/{name}"))?;
+        let kind = kinds::by_api_version(version, name).ok_or_else(|| format!("there is no kind {version}/{name}"))?;
         stead_admission::default(kind, &mut object);
         let encoded = objects::encode(&object);
         let body_bytes = objects::body_slice(&encoded).map_or(0, <[u8]>::len);

@@ -171,6 +171,7 @@ impl Line {
             return Ok(answer.map(|body| self.watched(body, life, path)));
         }
         let (parts, bytes) = self.exchange(request, &method, &path).await?;
+        let fault = if self.world.springs() { Some(Fault::ReplyLost) } else { fault };
         match fault {
             Some(Fault::ReplyLost) => return Err("the connection was reset".into()),
             Some(Fault::CrashAfter) => {

@@ -44,6 +44,8 @@ pub(crate) struct Model {
     pub(crate) epoch: Option<(Timestamp, Instant)>,
     /// Every set that ever was, by UID: its name, and when it went.
     pub(crate) ever: BTreeMap<String, (String, Option<Instant>)>,
+    /// UIDs of sets that are gone and took their claims with them.
+    took_claims: BTreeSet<String>,
     /// Containers that run, by the name of their pod: the UIDs, and on which node.
     pub(crate) live: BTreeMap<String, BTreeMap<String, u8>>,
     /// Pods that the user removed by force: their containers may run beside those of their successors on other nodes.
@@ -485,8 +487,10 @@ impl Model {
     /// Containers of a pod begin to run; what is wrong with that.
     pub(crate) fn starts(&mut self, name: &str, uid: &str, node: u8) -> Option<String> {
         let live = self.live.entry(name.to_owned()).or_default();
-        // Whoever removes a pod by force vouches for its node; on the same node it is the node's own business.
-        let counts = |other: &String, there: u8| there == node || !self.forced.contains(other);
+        // Whoever removes a pod by force vouches for its node; on the same node it is the node's own business. A node that
+        // does not know of that starts it again when it has power again.
+        let vouched = self.forced.contains(uid);
+        let counts = |other: &String, there: u8| there == node || !vouched && !self.forced.contains(other);
         let other = live.iter().find(|(other, there)| *other != uid && counts(other, **there));
         let fault = other.map(|(other, there)| {
             format!("two pods {name} run at once: {uid} on node-{node} and {other} on node-{there}")
@@ -562,6 +566,9 @@ impl Model {
         {
             self.ever.insert(before.uid.clone(), (name.to_owned(), Some(Instant::now())));
             self.down.retain(|(uid, _), _| *uid != before.uid);
+            if before.views().any(|view| view.policy("whenDeleted") == "Delete") {
+                self.took_claims.insert(before.uid.clone());
+            }
         }
         match now {
             Some(set) => {
@@ -599,6 +606,11 @@ impl Model {
             claim.set_gone |= set.deleting;
         }
         claim.set_gone |= set.is_none();
+        // A controller that is late makes a claim for a set that has gone meanwhile.
+        let owners = claim.json["metadata"]["ownerReferences"].as_array();
+        let late = owners.into_iter().flatten().any(|owner| self.took_claims.contains(&text(&owner["uid"])));
+        claim.deleted_policy |= late;
+        claim.set_gone |= late;
     }
 
     fn claim(&mut self, actor: Actor, name: &str, json: Option<Value>) -> Vec<String> {

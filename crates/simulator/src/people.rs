@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::line::Line;
 use crate::model::{Model, Set, place};
@@ -260,7 +260,8 @@ impl People {
         };
         if self.moment(|world| has_it(&world.model.lock())).await {
             self.world.set_trap(true);
-            self.moment(|world| !world.has_trap()).await;
+            // An error means that it was not sprung: then the moment is as good as any.
+            let _ = timeout(MOMENT_MAX, self.world.snapped.notified()).await;
             self.world.set_trap(false);
         }
         self.set_image(name, before.as_str().unwrap_or("i:1")).await;

@@ -98,8 +98,11 @@ pub(crate) struct World {
     skew_ms: Mutex<BTreeMap<Part, i64>>,
     /// Until when the watches of a part are late: of one resource, or all (`""`).
     late: Mutex<BTreeMap<(Part, &'static str), Instant>>,
-    /// The next pod that the StatefulSet controller ends is the last thing that it hears of for a while.
+    /// The next pod that the StatefulSet controller ends is the last thing that it hears of for a while; and: that has
+    /// just been so, and even the answer to its request is lost.
     trap: AtomicBool,
+    sprung: AtomicBool,
+    pub(crate) snapped: Notify,
     echo: Rng,
     /// Until when nearly every change of a part meets a conflict.
     storms: Mutex<BTreeMap<Part, Instant>>,
@@ -133,6 +136,8 @@ impl World {
             skew_ms: Mutex::default(),
             late: Mutex::default(),
             trap: AtomicBool::new(false),
+            sprung: AtomicBool::new(false),
+            snapped: Notify::new(),
             echo: Rng::new(seed, "echo"),
             storms: Mutex::default(),
             cut_off: Mutex::default(),
@@ -220,9 +225,10 @@ impl World {
         self.trap.store(set, Ordering::Relaxed);
     }
 
+    /// Whether the answer to the request that was just done is to be lost.
     #[must_use]
-    pub(crate) fn has_trap(&self) -> bool {
-        self.trap.load(Ordering::Relaxed)
+    pub(crate) fn springs(&self) -> bool {
+        self.sprung.swap(false, Ordering::Relaxed)
     }
 
     /// A write has been done: somebody may hear of it late, most of all the one that did it.
@@ -233,6 +239,10 @@ impl World {
         let trapped = ends_pod && writer == Part::Sets && self.trap.swap(false, Ordering::Relaxed);
         if !trapped && self.echo.below(1000) >= self.profile.echo {
             return;
+        }
+        if trapped {
+            self.sprung.store(self.profile.reply_lost > 0, Ordering::Relaxed);
+            self.snapped.notify_one();
         }
         let is_process = PROCESSES.iter().any(|(part, _)| *part == writer);
         let part = if is_process && (trapped || self.echo.percent(50)) { writer } else { self.echo.pick(PROCESSES).0 };

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use kube::Api;
-use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stead_client::{Class, classify, message};
@@ -403,10 +404,9 @@ impl Work {
     async fn evict_pod(&self, ordinal: u32) -> Result<(), Error> {
         let Some(pod) = self.by_ordinal.get(&ordinal) else { return Ok(()) };
         let name = pod_name(pod);
-        let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-        let how = DeleteParams::default().preconditions(only_this);
-        let how = EvictParams { delete_options: Some(how), ..EvictParams::default() };
-        match self.pods.evict(&name, &how).await {
+        let (body, how) = (eviction(pod), PostParams::default());
+        let evicted: Result<Status, _> = self.pods.create_subresource("eviction", &name, &how, &body).await;
+        match evicted {
             Err(kube::Error::Api(status)) if status.code == 429 => {
                 let causes = status.details.iter().flat_map(|details| &details.causes);
                 let why = causes.map(|cause| cause.message.as_str()).find(|text| !text.is_empty());
@@ -510,6 +510,16 @@ impl Work {
     }
 }
 
+/// An eviction of this very pod. kube's own calls the delete options by another name than the API does, so that they are
+/// dropped, and another pod of that name goes.
+fn eviction(pod: &Pod) -> Value {
+    json!({
+        "apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": {"name": pod.metadata.name, "namespace": pod.metadata.namespace},
+        "deleteOptions": {"preconditions": {"uid": pod.metadata.uid}},
+    })
+}
+
 fn capital(verb: &str) -> &'static str {
     match verb {
         "create" => "Create",
@@ -524,4 +534,21 @@ fn doing(what: &str, name: &str) -> impl FnOnce(kube::Error) -> Error {
 
 fn pod_name(pod: &Pod) -> String {
     pod.metadata.name.clone().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::policy::v1::Eviction;
+
+    use super::*;
+
+    #[test]
+    fn an_eviction_is_of_the_pod_that_was_seen_and_no_other() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "web-1", "namespace": "ns", "uid": "u"}}))
+            .expect("a pod");
+        let eviction: Eviction = serde_json::from_value(eviction(&pod)).expect("an eviction");
+        let only_this = eviction.delete_options.and_then(|options| options.preconditions).expect("preconditions");
+        assert_eq!(only_this.uid.as_deref(), Some("u"));
+        assert_eq!((eviction.metadata.name, eviction.metadata.namespace), (pod.metadata.name, pod.metadata.namespace));
+    }
 }

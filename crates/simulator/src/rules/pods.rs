@@ -169,8 +169,8 @@ fn removed_out_of_order(model: &Model, actor: Actor, name: &str, pod: &Pod) -> O
     if set.has(ordinal) && !set.deleting {
         return None;
     }
-    // A roll-out of a moment ago may take several at once.
-    let at_once = set.views().any(|view| view.has(ordinal) && (view.recreates() || view.max_unavailable() > 1));
+    // A roll-out of a moment ago may take several at once; one that recreates takes those too that nobody wants any more.
+    let at_once = set.views().any(|view| view.recreates() || view.has(ordinal) && view.max_unavailable() > 1);
     let above = model.pods.iter().find(|(other, other_pod)| {
         let above = place(other).is_some_and(|(s, o)| s == set_name && o > ordinal && (!set.has(o) || set.deleting));
         let own = !at_once && other_pod.ended_by == Some(actor);
@@ -226,7 +226,8 @@ fn refused(model: &Model, actor: Actor, set: &Set, (name, ordinal, pod): (&str, 
     let waiting = (ordinal + 1..set.start + set.replicas).find(|above| {
         let name = format!("{}-{above}", set.name());
         let outdated = |pod: &Pod| !set.is_updated(&name, pod) && !pod.terminating && pod.ready_since.is_some_and(long);
-        model.pods.get(&name).is_some_and(outdated)
+        // Of several that were asked to hand over, the first one that has goes first.
+        model.pods.get(&name).is_some_and(|pod| outdated(pod) && !is_asked(pod))
     });
     if let Some(above) = waiting {
         return Some(format!("replaces a pod before {}-{above} above it", set.name()));
@@ -255,9 +256,13 @@ fn too_many(model: &Model, actor: Actor, set: &Set, ordinal: u32) -> Option<Stri
 fn unasked(model: &Model, name: &str, pod: &Pod) -> Option<String> {
     let set = set_of(model, name, pod).filter(|set| pod.ready && !set.deleting)?;
     let wishes = set.annotation("stead.dev/hand-over").is_some() && !set.views().any(Set::recreates);
-    let asked = pod.json["metadata"]["annotations"]["stead.dev/hand-over-requested"].is_string();
-    (wishes && pod.ready_since.is_some_and(long) && !asked)
+    (wishes && pod.ready_since.is_some_and(long) && !is_asked(pod))
         .then(|| "takes a Ready pod down that was not asked to hand over".to_owned())
+}
+
+/// Whether it was asked to hand over.
+fn is_asked(pod: &Pod) -> bool {
+    pod.json["metadata"]["annotations"]["stead.dev/hand-over-requested"].is_string()
 }
 
 /// Evictions leave as many pods as the disruption budget of the pod's set wants.
@@ -285,5 +290,7 @@ fn beyond(model: &Model, name: &str, pod: &Pod, budget: &Value, covers: impl Fn(
     }
     let others: Vec<&String> =
         model.evicted.keys().filter(|other| *other != name && covers(other) && wanted(other)).collect();
-    (others.len() >= allowed).then(|| format!("evicts while {others:?} are not back, {allowed} allowed"))
+    // What is there beyond what is wanted counts as healthy, as long as the budget has not been counted again.
+    let more = model.pods.keys().filter(|other| covers(other) && !wanted(other)).count();
+    (others.len() >= allowed + more).then(|| format!("evicts while {others:?} are not back, {allowed} allowed"))
 }
