@@ -14,6 +14,7 @@ pub mod convert;
 pub mod kinds;
 mod rows;
 pub mod schema;
+pub mod typed;
 
 pub use k8s_openapi as types;
 pub use kinds::{Column, GroupVersion, KINDS, Kind, Scope, Subresource};

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use stead_api::typed;
 use stead_machinery::parts;
 
 /// One line of a watch, with the text of its object.
@@ -57,7 +58,7 @@ pub(crate) fn names(object: &str) -> Result<Names, serde_json::Error> {
 
 /// Decodes an object without its `managedFields`.
 pub(crate) fn object<K: DeserializeOwned>(text: &str) -> Result<K, serde_json::Error> {
-    serde_json::from_str(&unmanaged(text))
+    typed::from_text(&unmanaged(text))
 }
 
 fn unmanaged(object: &str) -> Cow<'_, str> {

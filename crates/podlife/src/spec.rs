@@ -1,6 +1,7 @@
 //! Short questions about a pod's specification, asked in many places.
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+use stead_api::typed;
 use stead_machinery::hand_over::{self, How};
 
 use crate::view::Exit;
@@ -87,7 +88,7 @@ pub fn container(pod: &Pod, name: &str) -> Option<Container> {
 /// The fields that an ephemeral container has, as a container.
 #[must_use]
 pub fn from_ephemeral(one: &EphemeralContainer) -> Container {
-    let same = serde_json::to_value(one).and_then(serde_json::from_value);
+    let same = serde_json::to_string(one).and_then(|text| typed::from_text(&text));
     same.unwrap_or_else(|_| Container { name: one.name.clone(), image: one.image.clone(), ..Container::default() })
 }
 

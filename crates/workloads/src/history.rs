@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::{Value, json};
+use stead_api::typed;
 
 /// The label that carries the hash of a StatefulSet's revision.
 pub const HASH_LABEL: &str = "controller.kubernetes.io/hash";
@@ -113,7 +114,7 @@ pub fn data(template: &PodTemplateSpec) -> Value {
 #[must_use]
 pub fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let template = revision.data.0.get("spec")?.get("template")?;
-    serde_json::from_value(template.clone()).ok()
+    typed::from_value(template).ok()
 }
 
 /// Name of a revision that exists or is about to.

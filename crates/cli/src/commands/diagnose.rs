@@ -3,6 +3,7 @@
 //! Exit code 0: it is as wanted; 2: it is not; 1: that could not be found out. The diagnosis itself is `stead-diagnosis`.
 
 use serde_json::{Value, json};
+use stead_api::typed;
 use stead_diagnosis::{Listed, Report, Snapshot, Target, explain, text};
 
 use crate::builder::{self, Found, Question};
@@ -109,7 +110,7 @@ fn one(snapshot: &mut Snapshot, found: &Found) -> Result<Report> {
 }
 
 fn add<K: serde::de::DeserializeOwned>(listed: &mut Listed<K>, found: &Found) -> Result {
-    let object = serde_json::from_value(found.object.clone())
+    let object = typed::from_value(&found.object)
         .map_err(|error| Failure::Plain(format!("{} cannot be understood: {error}", found.named())))?;
     listed.0.get_or_insert_default().entry(found.name.clone()).or_insert(object);
     Ok(())

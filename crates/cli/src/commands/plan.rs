@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use serde_json::{Value, json};
+use stead_api::typed;
 use stead_diagnosis::Snapshot;
 use stead_diagnosis::outlook::{self, Outlook, outlook};
 use stead_workloads::statefulset::identity;
@@ -293,7 +294,7 @@ async fn judged(session: &Session, found: &Found, live: Option<&Value>, tried: T
         }
     };
     if found.resource.is("apps", "StatefulSet") {
-        let set: StatefulSet = serde_json::from_value(object)
+        let set: StatefulSet = typed::from_value(&object)
             .map_err(|error| Failure::Plain(format!("{} cannot be understood: {error}", outcome.named)))?;
         let server = session.server().await?;
         let namespace = found.namespace.clone().unwrap_or_default();

@@ -5,6 +5,7 @@
 use clap::Args;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use serde_json::{Value, json};
+use stead_api::typed;
 use stead_workloads::statefulset::wishes;
 
 use super::common::{Change, MERGE, Selection, Teller};
@@ -112,7 +113,7 @@ pub(crate) fn removal(object: &Value, name: &str, ordinal: u32) -> Result<Value>
     if object["kind"] != "StatefulSet" {
         return plain(format!("--remove-ordinal: {name} is no StatefulSet, and only their pods have ordinals"));
     }
-    let set: StatefulSet = serde_json::from_value(object.clone())
+    let set: StatefulSet = typed::from_value(object)
         .map_err(|error| Failure::Plain(format!("cannot read StatefulSet {name}: {error}")))?;
     wishes::removal(&set, ordinal).map_or_else(
         || plain(format!("--remove-ordinal: StatefulSet {name} has no pod {name}-{ordinal} that could be removed")),

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
+use stead_api::typed;
 use stead_diagnosis::{text, timeline};
 
 use crate::builder::{self, Question};
@@ -43,7 +44,7 @@ pub(crate) async fn run(session: &Session, flags: Flags) -> Result {
             "Pod" => timeline::of_pod(&snapshot, name),
             kind => {
                 let object = found.iter().find(|found| found.name == name && found.resource.kind == kind);
-                let meta = object.and_then(|found| serde_json::from_value(found.object["metadata"].clone()).ok());
+                let meta = object.and_then(|found| typed::from_value(&found.object["metadata"]).ok());
                 let meta = meta.unwrap_or_else(|| k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
                     name: Some(name.to_owned()),
                     ..Default::default()

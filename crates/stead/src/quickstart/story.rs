@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
+use stead_api::typed;
 use stead_client::Client;
 use stead_informer::{Cache, Caches};
 
@@ -94,11 +95,11 @@ async fn ready(pods: &Cache<Pod>, name: &str, not: &str) -> Result<Pod> {
 
 async fn create(client: &Client, image: &str) -> Result<()> {
     let labels = json!({"app": NAME});
-    let service: Service = serde_json::from_value(json!({
+    let service: Service = typed::from_value(&json!({
         "metadata": {"name": NAME},
         "spec": {"clusterIP": "None", "selector": labels, "ports": [{"name": "http", "port": PORT}]},
     }))?;
-    let set: StatefulSet = serde_json::from_value(json!({
+    let set: StatefulSet = typed::from_value(&json!({
         "metadata": {"name": NAME},
         "spec": {
             "serviceName": NAME, "replicas": REPLICAS, "selector": {"matchLabels": labels},

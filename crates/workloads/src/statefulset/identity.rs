@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use stead_api::typed;
 use stead_machinery::overrides::{self, Overrides};
 
 use super::wishes;
@@ -140,7 +141,7 @@ pub fn overridden<'a>(
     let misfit = |why: String| format!("annotation {}: the patch of {ordinal} does not fit: {why}", wishes::OVERRIDES);
     let plain = serde_json::to_value(template).map_err(|error| misfit(error.to_string()))?;
     let patched = overrides::patched(&plain, patch).map_err(misfit)?;
-    let mut template: PodTemplateSpec = serde_json::from_value(patched).map_err(|error| misfit(error.to_string()))?;
+    let mut template: PodTemplateSpec = typed::from_value(&patched).map_err(|error| misfit(error.to_string()))?;
     let annotations = template.metadata.get_or_insert_default().annotations.get_or_insert_default();
     annotations.insert(wishes::OVERRIDE_HASH.to_owned(), overrides::hash(patch));
     Ok(Cow::Owned(template))
