@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::PostParams;
 use parking_lot::Mutex;
 use stead_client::{Class, classify, message};
 use stead_informer::{Cache, Change, Key, Next, Queue, Severity};
@@ -192,10 +192,8 @@ impl Work {
 
     async fn delete(&self, pod: &Pod) -> Result<(), Error> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-        match self.api().delete(name, &DeleteParams::default().preconditions(only_this)).await {
-            Ok(_) => {
-                self.inner.writes.deleted(&self.key, &self.inner.pods, pod);
+        match self.inner.writes.delete(&self.key, &self.inner.pods, &self.api(), pod, None).await {
+            Ok(()) => {
                 self.event(Severity::Normal, "SuccessfulDelete", format!("Deleted pod: {name}"));
                 Ok(())
             }

@@ -208,10 +208,8 @@ impl Work {
     async fn delete(&self, pod: &Pod) -> Result<(), Error> {
         self.release(pod).await?;
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-        match self.pods().delete(name, &DeleteParams::default().preconditions(only_this)).await {
-            Ok(_) => {
-                self.inner.writes.deleted(&self.key, &self.inner.pods, pod);
+        match self.inner.writes.delete(&self.key, &self.inner.pods, &self.pods(), pod, None).await {
+            Ok(()) => {
                 self.event(Severity::Normal, "SuccessfulDelete", format!("Deleted pod: {name}"));
                 Ok(())
             }

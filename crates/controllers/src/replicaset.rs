@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::PostParams;
 use kube::{Api, Resource};
 use serde::Serialize;
 use stead_client::{Class, classify, message};
@@ -200,10 +200,8 @@ impl<K: Replicated> Work<K> {
 
     async fn delete_one(&self, pod: &Pod) -> Outcome {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-        match self.api().delete(name, &DeleteParams::default().preconditions(only_this)).await {
-            Ok(_) => {
-                self.inner.writes.deleted(&self.key, &self.inner.pods, pod);
+        match self.inner.writes.delete(&self.key, &self.inner.pods, &self.api(), pod, None).await {
+            Ok(()) => {
                 self.event(Severity::Normal, "SuccessfulDelete", format!("Deleted pod: {name}"));
                 Ok(())
             }

@@ -5,11 +5,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use kube::Api;
+use kube::api::{DeleteParams, Preconditions};
 use parking_lot::Mutex;
+use stead_client::{Class, classify};
 use stead_informer::{Cache, Key, Object};
+
+/// How long to wait before the server is asked again that could not be: first, and at most.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 type Wait = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -51,6 +58,41 @@ impl OwnWrites {
         });
     }
 
+    /// Whether `object` was deleted on behalf of `key` is not known, since the answer was lost. The caches have to be as new
+    /// as what the server says of it now.
+    pub fn doubted<K: Object>(&self, key: &Key, cache: &Cache<K>, api: &Api<K>, object: &K) {
+        let (name, uid) = (Key::of(object.meta()), object.meta().uid.clone());
+        let (cache, api) = (cache.clone(), api.clone());
+        self.expect(key, move || {
+            let (name, uid, cache, api) = (name.clone(), uid.clone(), cache.clone(), api.clone());
+            async move { settle(&name, uid.as_deref(), &cache, &api).await }.boxed()
+        });
+    }
+
+    /// Deletes this very object on behalf of `key`, and no other of that name; with a `resource_version` only
+    /// as long as it is as it was then.
+    ///
+    /// # Errors
+    /// The server's: `Conflict` and `NotFound` where it is no longer that object.
+    pub async fn delete<K: Object>(
+        &self,
+        key: &Key,
+        cache: &Cache<K>,
+        api: &Api<K>,
+        object: &K,
+        resource_version: Option<String>,
+    ) -> Result<(), kube::Error> {
+        let only_this = Preconditions { uid: object.meta().uid.clone(), resource_version };
+        let name = object.meta().name.as_deref().unwrap_or_default();
+        let result = api.delete(name, &DeleteParams::default().preconditions(only_this)).await;
+        match &result {
+            Ok(_) => self.deleted(key, cache, object),
+            Err(error) if classify(error) == Class::Retryable => self.doubted(key, cache, api, object),
+            Err(_) => {}
+        }
+        result.map(|_| ())
+    }
+
     /// Waits until everything that was written for `key` is in the caches. Cancel safe.
     pub async fn seen(&self, key: &Key) {
         loop {
@@ -73,5 +115,28 @@ impl OwnWrites {
 
     fn expect(&self, key: &Key, wait: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) {
         self.open.lock().entry(key.clone()).or_default().push(Box::new(wait));
+    }
+}
+
+/// Waits until the cache knows what the server says of an object now.
+async fn settle<K: Object>(name: &Key, uid: Option<&str>, cache: &Cache<K>, api: &Api<K>) {
+    let (mut pause, longest) = ASK_AGAIN;
+    loop {
+        match api.get_metadata_opt(&name.name).await {
+            Ok(Some(live)) if live.metadata.uid.as_deref() == uid => {
+                let revision = live.metadata.resource_version.and_then(|version| version.parse().ok());
+                return cache.reached(revision.unwrap_or_default()).await;
+            }
+            Ok(_) => {
+                let gone = |cache: &Cache<K>| cache.by_key(name).is_none_or(|o| o.meta().uid.as_deref() != uid);
+                return cache.until(gone).await;
+            }
+            Err(error) if classify(&error) == Class::Retryable => tokio::time::sleep(pause).await,
+            Err(error) => {
+                tracing::warn!(%name, %error, "whether it was deleted cannot be asked");
+                return;
+            }
+        }
+        pause = longest.min(pause * 2);
     }
 }

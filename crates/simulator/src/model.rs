@@ -599,7 +599,8 @@ impl Model {
         let set = self.sets.get(name_of_set).cloned();
         let before = before.filter(|before| before.name() == name_of_set);
         let Some(claim) = self.claims.get_mut(name) else { return };
-        for set in [before, set.as_ref()].into_iter().flatten() {
+        // Whoever sees the set as it was acts on that.
+        for set in [before, set.as_ref()].into_iter().flatten().flat_map(Set::views) {
             claim.scaled_policy |= set.policy("whenScaled") == "Delete";
             claim.deleted_policy |= set.policy("whenDeleted") == "Delete";
             claim.out_of_range |= !set.wants(ordinal);

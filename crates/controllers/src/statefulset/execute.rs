@@ -6,11 +6,11 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Status;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use stead_client::{Class, classify, message};
+use stead_client::{Class, classify, is, message};
 use stead_informer::{Key, Severity};
 use stead_machinery::hand_over;
 use stead_workloads::history::template;
@@ -358,8 +358,7 @@ impl Work {
         let name = pod_name(pod);
         // A pod that is taken for broken may have become Ready this moment: then it is another plan's business.
         let as_seen = pod.metadata.resource_version.clone().filter(|_| why == Why::Broken);
-        let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: as_seen };
-        match self.pods.delete(&name, &DeleteParams::default().preconditions(only_this)).await {
+        match self.inner.writes.delete(&self.key, &self.inner.pods, &self.pods, &**pod, as_seen).await {
             Err(error) if matches!(classify(&error), Class::NotFound | Class::Conflict) => {
                 Err(doing("delete Pod", &name)(error))
             }
@@ -369,7 +368,6 @@ impl Work {
                     self.tell_hand_over(pod);
                 }
                 self.tell_why(pod, ordinal, why);
-                self.inner.writes.deleted(&self.key, &self.inner.pods, &**pod);
                 Ok(())
             }
         }
@@ -418,6 +416,9 @@ impl Work {
                 Err(doing("evict Pod", &name)(error))
             }
             result => {
+                if is(&result, Class::Retryable) {
+                    self.inner.writes.doubted(&self.key, &self.inner.pods, &self.pods, &**pod);
+                }
                 self.told("evict", &name, result)?;
                 self.tell_hand_over(pod);
                 self.inner.writes.deleted(&self.key, &self.inner.pods, &**pod);

@@ -169,8 +169,12 @@ fn removed_out_of_order(model: &Model, actor: Actor, name: &str, pod: &Pod) -> O
     if set.has(ordinal) && !set.deleting {
         return None;
     }
-    // A roll-out of a moment ago may take several at once; one that recreates takes those too that nobody wants any more.
-    let at_once = set.views().any(|view| view.recreates() || view.has(ordinal) && view.max_unavailable() > 1);
+    if set.views().any(Set::recreates) {
+        // All go at once, those too that nobody wants any more.
+        return None;
+    }
+    // A roll-out of a moment ago may take several at once.
+    let at_once = set.views().any(|view| view.has(ordinal) && view.max_unavailable() > 1);
     let above = model.pods.iter().find(|(other, other_pod)| {
         let above = place(other).is_some_and(|(s, o)| s == set_name && o > ordinal && (!set.has(o) || set.deleting));
         let own = !at_once && other_pod.ended_by == Some(actor);
@@ -223,13 +227,15 @@ fn refused(model: &Model, actor: Actor, set: &Set, (name, ordinal, pod): (&str, 
         // All go at once.
         return None;
     }
-    let waiting = (ordinal + 1..set.start + set.replicas).find(|above| {
+    let mut waiting = (ordinal + 1..set.start + set.replicas).filter(|above| {
         let name = format!("{}-{above}", set.name());
         let outdated = |pod: &Pod| !set.is_updated(&name, pod) && !pod.terminating && pod.ready_since.is_some_and(long);
         // Of several that were asked to hand over, the first one that has goes first.
         model.pods.get(&name).is_some_and(|pod| outdated(pod) && !is_asked(pod))
     });
-    if let Some(above) = waiting {
+    // Of a parallel set as many as may be down are asked at the same time, and whoever hears it first goes first.
+    let together = if set.ordered { 0 } else { set.max_unavailable() as usize - 1 };
+    if let Some(above) = waiting.nth(together) {
         return Some(format!("replaces a pod before {}-{above} above it", set.name()));
     }
     too_many(model, actor, set, ordinal)
