@@ -29,5 +29,5 @@ pub use filter::{Cause, Refusal};
 pub use place::{ClaimPlan, NO_NODES, Placement, Refused, place};
 pub use pod::PodInfo;
 pub use preempt::Preemption;
-pub use storage::Storage;
+pub use storage::{Storage, reaches};
 pub use view::{NodeInfo, View};

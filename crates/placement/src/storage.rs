@@ -109,7 +109,8 @@ pub(crate) fn annotation<'a>(claim: &'a PersistentVolumeClaim, key: &str) -> Opt
 }
 
 /// Whether the volume can be used on the node.
-pub(crate) fn reaches(volume: &PersistentVolume, node: &Node) -> bool {
+#[must_use]
+pub fn reaches(volume: &PersistentVolume, node: &Node) -> bool {
     let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
     let required = affinity.and_then(|affinity| affinity.required.as_ref());
     required.is_none_or(|required| {

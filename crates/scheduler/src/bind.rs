@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use stead_client::{Class, Client, classify, message};
 use stead_informer::Cache;
-use stead_placement::ClaimPlan;
+use stead_placement::{ClaimPlan, reaches};
 use tokio::sync::Semaphore;
 
 use crate::config::BIND_TIMEOUT;
@@ -42,6 +42,7 @@ pub(crate) struct Binder {
     pub(crate) client: Client,
     pub(crate) claims: Cache<PersistentVolumeClaim>,
     pub(crate) volumes: Cache<PersistentVolume>,
+    pub(crate) nodes: Cache<Node>,
     /// Requests that may be under way at the same time.
     pub(crate) slots: Arc<Semaphore>,
 }
@@ -61,6 +62,7 @@ impl Binder {
                 self.start_claim(assumed, plan).await?;
             }
             self.await_claims(assumed).await?;
+            self.check_volumes(assumed).await?;
         }
         let _slot = self.slots.acquire().await;
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), assumed.pod.namespace());
@@ -80,13 +82,8 @@ impl Binder {
         let live = self.claims.get(namespace, name);
         let live = live.ok_or_else(|| BindError::Moved(format!("persistentvolumeclaim {name:?} not found")))?;
         match plan {
-            ClaimPlan::Provision { .. } if selected(&live) == Some(assumed.node.as_str()) => {}
             ClaimPlan::Provision { .. } => {
-                let patch = json!({
-                    "metadata": {"uid": live.metadata.uid, "annotations": {SELECTED_NODE: assumed.node}}
-                });
-                let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-                let done = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+                let done = self.select(&assumed.node, live).await?;
                 self.claims.reached(revision(&done.metadata)).await;
             }
             ClaimPlan::Bind { volume, .. } => {
@@ -103,6 +100,68 @@ impl Binder {
                 });
                 let api: Api<PersistentVolume> = Api::all(self.client.clone());
                 api.patch(volume, &PatchParams::default(), &Patch::Merge(patch)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the provisioner of a claim the node, unless it has been told another one: there the volume is being made.
+    async fn select(
+        &self,
+        node: &str,
+        mut claim: Arc<PersistentVolumeClaim>,
+    ) -> Result<Arc<PersistentVolumeClaim>, BindError> {
+        let meta = &claim.metadata;
+        let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
+        loop {
+            match selected(&claim) {
+                None => {}
+                Some(chosen) if chosen == node => return Ok(claim),
+                Some(chosen) => {
+                    let text =
+                        format!("the volume of persistentvolumeclaim {name:?} is being made for node {chosen:?}");
+                    return Err(BindError::Moved(text));
+                }
+            }
+            let meta = &claim.metadata;
+            let patch = json!({"metadata": {
+                "uid": meta.uid, "resourceVersion": meta.resource_version, "annotations": {SELECTED_NODE: node}
+            }});
+            match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                Ok(done) => return Ok(Arc::new(done)),
+                // It has changed; whether that matters only it can say.
+                Err(error) if classify(&error) == Class::Conflict => {
+                    let live = api.get(&name).await?;
+                    if live.metadata.uid != meta.uid {
+                        return Err(error.into());
+                    }
+                    claim = Arc::new(live);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The volumes that the claims got are where the pod goes.
+    async fn check_volumes(&self, assumed: &Assumed) -> Result<(), BindError> {
+        for plan in &assumed.claims {
+            let (namespace, name) = split(plan.claim());
+            let claim = self.claims.get(namespace, name);
+            let volume = claim.and_then(|claim| claim.spec.as_ref()?.volume_name.clone()).unwrap_or_default();
+            let known = self.volumes.until(|volumes| volumes.get("", &volume).is_some());
+            if tokio::time::timeout(BIND_TIMEOUT, known).await.is_err() {
+                let text = format!("binding volumes: failed to get pv {volume:?} from cache");
+                return Err(BindError::Failed(text));
+            }
+            let (there, node) = (self.volumes.get("", &volume), self.nodes.get("", &assumed.node));
+            let reaches = there.zip(node).is_some_and(|(volume, node)| reaches(&volume, &node));
+            if !reaches {
+                let node = &assumed.node;
+                let text = format!(
+                    "binding volumes: pv {volume:?} node affinity doesn't match node {node:?}: no matching NodeSelectorTerms"
+                );
+                return Err(BindError::Failed(text));
             }
         }
         Ok(())
@@ -149,7 +208,7 @@ fn is_bound(claims: &Cache<PersistentVolumeClaim>, plan: &ClaimPlan, node: &str)
 }
 
 fn selected(claim: &PersistentVolumeClaim) -> Option<&str> {
-    claim.metadata.annotations.as_ref()?.get(SELECTED_NODE).map(String::as_str)
+    claim.metadata.annotations.as_ref()?.get(SELECTED_NODE).map(String::as_str).filter(|node| !node.is_empty())
 }
 
 fn split(full_name: &str) -> (&str, &str) {

@@ -33,6 +33,7 @@ pub async fn run_with(config: Config, client: Client, caches: Caches, shutdown: 
         client: client.clone(),
         claims: sources.claims.clone(),
         volumes: sources.volumes.clone(),
+        nodes: sources.nodes.clone(),
         slots: Arc::new(Semaphore::new(BINDINGS_MAX)),
     };
     let reporter = Reporter { client, recorder, pods: sources.pods.clone(), scheduler: config.name.clone() };

@@ -400,6 +400,102 @@ async fn a_provisioner_that_gives_up_a_node_gets_another_choice() {
     cluster.event("web-0", "FailedScheduling", "provisioning failed for PVC \"data\"").await;
 }
 
+/// A claim whose volume is made once its pod has a node.
+async fn delayed_claim(cluster: &Cluster) {
+    cluster
+        .create::<StorageClass>(json!({
+            "metadata": {"name": "local"}, "provisioner": "example.com/test", "volumeBindingMode": "WaitForFirstConsumer"
+        }))
+        .await;
+    cluster
+        .create::<PersistentVolumeClaim>(json!({
+            "metadata": {"name": "data", "namespace": "default"},
+            "spec": {"storageClassName": "local", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        }))
+        .await;
+}
+
+fn selected_node(claim: &PersistentVolumeClaim) -> Option<String> {
+    claim.metadata.annotations.as_ref()?.get("volume.kubernetes.io/selected-node").cloned()
+}
+
+#[tokio::test]
+async fn a_claim_whose_volume_is_being_made_for_a_node_keeps_it_however_late_the_scheduler_hears() {
+    let (may_list, patched) = (CancellationToken::new(), CancellationToken::new());
+    let deaf = |client: Client| {
+        let (may_list, patched) = (may_list.clone(), patched.clone());
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let (client, may_list, patched) = (client.clone(), may_list.clone(), patched.clone());
+            let claims = request.uri().path().ends_with("/persistentvolumeclaims");
+            let watch = request.uri().query().is_some_and(|query| query.contains("watch"));
+            let patch = request.method() == http::Method::PATCH && request.uri().path().ends_with("/data");
+            async move {
+                match (claims, watch) {
+                    (true, true) => futures::future::pending::<()>().await,
+                    (true, false) => may_list.cancelled().await,
+                    (false, _) => {}
+                }
+                let answer = client.send(request).await;
+                if patch {
+                    patched.cancel();
+                }
+                answer
+            }
+        });
+        stead_client::in_process(service, "default")
+    };
+    let cluster = Cluster::start_with(deaf).await;
+    delayed_claim(&cluster).await;
+    cluster.node("n1", "4").await;
+    may_list.cancel();
+    let there = |claims: &Cache<PersistentVolumeClaim>| claims.get("default", "data").is_some();
+    cluster.until::<PersistentVolumeClaim>("the claim is known", there).await;
+
+    let chosen = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n2"}}});
+    let claims = cluster.api::<PersistentVolumeClaim>();
+    claims.patch("data", &PatchParams::default(), &Patch::Merge(chosen)).await.unwrap();
+    let volumes = json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]});
+    cluster.pod("web-0", "1", volumes).await;
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, patched.cancelled()).await.expect("the scheduler tries to tell its node");
+    assert_eq!(selected_node(&claims.get("data").await.unwrap()).as_deref(), Some("n2"));
+}
+
+#[tokio::test]
+async fn a_pod_goes_where_its_volume_was_made_and_not_where_it_was_asked_for() {
+    let cluster = Cluster::start().await;
+    cluster.node("n1", "4").await;
+    delayed_claim(&cluster).await;
+    let volumes = json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]});
+    cluster.pod("web-0", "1", volumes).await;
+    let on_n1 = |claims: &Cache<PersistentVolumeClaim>| {
+        claims.get("default", "data").and_then(|claim| selected_node(&claim)).as_deref() == Some("n1")
+    };
+    cluster.until::<PersistentVolumeClaim>("n1 is chosen", on_n1).await;
+    cluster.node("n2", "4").await;
+    let term = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": ["n2"]});
+    cluster
+        .create::<PersistentVolume>(json!({
+            "metadata": {"name": "pv1"},
+            "spec": {
+                "storageClassName": "local", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+                "hostPath": {"path": "/x"}, "claimRef": {"namespace": "default", "name": "data"},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [term]}]}}
+            }
+        }))
+        .await;
+    let claims = cluster.api::<PersistentVolumeClaim>();
+    let patch = json!({
+        "metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}, "spec": {"volumeName": "pv1"}
+    });
+    claims.patch("data", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    let bound = json!({"status": {"phase": "Bound"}});
+    claims.patch_status("data", &PatchParams::default(), &Patch::Merge(bound)).await.unwrap();
+    cluster.bound("web-0", "n2").await;
+    let text = "binding volumes: pv \"pv1\" node affinity doesn't match node \"n1\": no matching NodeSelectorTerms";
+    cluster.event("web-0", "FailedScheduling", text).await;
+}
+
 #[tokio::test]
 async fn a_more_important_pod_evicts_a_less_important_one_and_takes_its_place() {
     let cluster = Cluster::start().await;
