@@ -14,7 +14,7 @@ use crate::cluster::{READY, READY_WITHIN};
 #[derive(Debug)]
 pub struct Wires {
     mark: String,
-    /// Third number of the addresses `10.199.N.x`.
+    /// Third number of the addresses `10.119.N.x`.
     number: u8,
     machines: Vec<String>,
 }
@@ -50,7 +50,7 @@ impl Wires {
     /// The address of a machine; this one is number 1.
     #[must_use]
     pub fn address(&self, machine: u8) -> String {
-        format!("10.199.{}.{machine}", self.number)
+        format!("10.119.{}.{machine}", self.number)
     }
 
     /// One more machine, with the next address, and its number.
