@@ -1,11 +1,12 @@
 //! Grants evictions to disruption budgets, and takes back marks of disruptions that did not come. The decisions are
 //! [`stead_workloads::disruption`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Api;
@@ -14,7 +15,7 @@ use serde_json::json;
 use stead_api::kinds;
 use stead_client::{Class, classify};
 use stead_informer::{Cache, Key, Next, Object, Queue, Severity};
-use stead_workloads::disruption::{Mark, Observed, Plan, Scale, covers, mark, plan};
+use stead_workloads::disruption::{Mark, Observed, Plan, Scale, covers, covers_labels, mark, plan};
 use stead_workloads::owner::controller_of;
 use stead_workloads::statefulset::wishes;
 
@@ -46,7 +47,7 @@ impl Controller for Budgets {
             let covering = budgets.iter().filter(|budget| pods.clone().any(|pod| covers(budget, pod)));
             covering.map(|budget| Key::of(&budget.metadata)).collect()
         });
-        Self {
+        let controllers = Self {
             sets: cx.caches.of(),
             replica_sets: cx.caches.of(),
             deployments: cx.caches.of(),
@@ -55,7 +56,9 @@ impl Controller for Budgets {
             cx,
             budgets,
             pods,
-        }
+        };
+        controllers.wake_with_scales(queue);
+        controllers
     }
 
     async fn synced(&self) {
@@ -91,6 +94,24 @@ impl Controller for Budgets {
 }
 
 impl Budgets {
+    /// Budgets count from what the owners of pods want, which may change while no pod does.
+    fn wake_with_scales(&self, queue: &Queue<Key>) {
+        let budgets = &self.budgets;
+        wake_with_scale(&self.sets, budgets, queue, |set| {
+            Some((wishes::running(set), labels(Some(&set.spec.template))))
+        });
+        wake_with_scale(&self.replica_sets, budgets, queue, |set| {
+            Some((set.spec.replicas?, labels(set.spec.template.as_ref())))
+        });
+        wake_with_scale(&self.deployments, budgets, queue, |deployment| {
+            Some((deployment.spec.replicas?, labels(Some(&deployment.spec.template))))
+        });
+        wake_with_scale(&self.controllers, budgets, queue, |controller| {
+            let spec = controller.spec.as_ref()?;
+            Some((spec.replicas?, labels(spec.template.as_ref())))
+        });
+    }
+
     fn tell(&self, budget: &PodDisruptionBudget, pods: &[Arc<Pod>], plan: &Plan) {
         for happening in &plan.happenings {
             let severity = if happening.warning { Severity::Warning } else { Severity::Normal };
@@ -133,6 +154,32 @@ impl Budgets {
             }
         })
     }
+}
+
+/// How many pods an owner wants, and their labels.
+type Wanted = (i32, BTreeMap<String, String>);
+
+fn wake_with_scale<K: Object>(
+    owners: &Cache<K>,
+    budgets: &Cache<PodDisruptionBudget>,
+    queue: &Queue<Key>,
+    wanted: impl Fn(&K) -> Option<Wanted> + Send + 'static,
+) {
+    let budgets = budgets.clone();
+    sources::wake(owners, queue, move |change| {
+        let (Some(old), Some(new)) = (&change.old, &change.new) else { return Vec::new() };
+        let (before, Some((replicas, labels))) = (wanted(old), wanted(new)) else { return Vec::new() };
+        if before.is_some_and(|(before, _)| before == replicas) {
+            return Vec::new();
+        }
+        let budgets = budgets.list_ns(&change.key.namespace);
+        let covering = budgets.iter().filter(|budget| covers_labels(budget, &labels));
+        covering.map(|budget| Key::of(&budget.metadata)).collect()
+    });
+}
+
+fn labels(template: Option<&PodTemplateSpec>) -> BTreeMap<String, String> {
+    template.and_then(|template| template.metadata.as_ref()?.labels.clone()).unwrap_or_default()
 }
 
 fn found<K: Object>(cache: &Cache<K>, namespace: &str, owner: &OwnerReference) -> Option<Arc<K>> {

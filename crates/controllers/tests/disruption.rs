@@ -4,7 +4,7 @@ mod common;
 
 use common::{Cluster, web};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -68,6 +68,36 @@ async fn a_budget_without_pods_allows_nothing_and_says_so() {
     let cluster = three(json!({"minAvailable": 1, "selector": {"matchLabels": {"app": "nobody"}}})).await;
     counted(&cluster, [0, 0, 1, 0]).await;
     assert!(cluster.events("web", 4).await.contains(&"Normal NoPods No matching pods found".to_owned()));
+}
+
+#[tokio::test]
+async fn a_budget_is_counted_again_when_its_pods_owner_wants_another_number_and_no_pod_changes() {
+    let cluster = Cluster::start_with(&CONTROLLERS).await;
+    cluster.hold_nodes();
+    let labels = json!({"app": "web"});
+    let containers = json!([{"name": "c", "image": "i"}]);
+    // Nobody looks after it here.
+    let owner = cluster
+        .create::<ReplicationController>(json!({
+            "metadata": {"name": "web"},
+            "spec": {
+                "replicas": 1, "selector": labels,
+                "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}},
+            },
+        }))
+        .await;
+    let reference = json!({
+        "apiVersion": "v1", "kind": "ReplicationController", "name": "web", "uid": owner.metadata.uid, "controller": true,
+    });
+    let meta = json!({"name": "one", "labels": labels, "ownerReferences": [reference]});
+    cluster.create::<Pod>(json!({"metadata": meta, "spec": {"containers": containers}})).await;
+    let spec = json!({"maxUnavailable": 1, "selector": {"matchLabels": labels}});
+    cluster.create::<PodDisruptionBudget>(json!({"metadata": {"name": "web"}, "spec": spec})).await;
+    counted(&cluster, [0, 0, 0, 1]).await;
+    let more = json!({"spec": {"replicas": 5}});
+    let api = cluster.api::<ReplicationController>();
+    api.patch("web", &PatchParams::default(), &Patch::Merge(more)).await.expect("patched");
+    counted(&cluster, [0, 0, 4, 5]).await;
 }
 
 #[tokio::test]

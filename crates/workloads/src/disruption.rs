@@ -73,9 +73,14 @@ struct Wanted {
 /// Whether the budget selects the pod. A budget without a selector selects none, an empty one all.
 #[must_use]
 pub fn covers(budget: &PodDisruptionBudget, pod: &Pod) -> bool {
+    covers_labels(budget, pod.metadata.labels.as_ref().unwrap_or(&BTreeMap::new()))
+}
+
+/// Whether the budget selects pods with these labels.
+#[must_use]
+pub fn covers_labels(budget: &PodDisruptionBudget, labels: &BTreeMap<String, String>) -> bool {
     let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    let none = BTreeMap::new();
-    selector.is_some_and(|selector| selects(selector, pod.metadata.labels.as_ref().unwrap_or(&none)))
+    selector.is_some_and(|selector| selects(selector, labels))
 }
 
 #[must_use]
