@@ -29,9 +29,11 @@ impl Inner {
         let class = self.classes.get("", &class_name);
         let local = class.as_ref().is_some_and(|class| class.provisioner == LOCAL) && named.is_empty();
         let users = self.pods.by_index(index::CLAIM_NAME, &key.to_string());
-        let users = users.iter().map(|pod| claim::User {
-            name: pod.metadata.name.clone().unwrap_or_default(),
-            placed: pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()) && !is_last_will(pod, &claim),
+        let users = users.iter().map(|pod| {
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+            let node = node.filter(|_| !is_last_will(pod, &claim));
+            let on_known_node = node.as_ref().is_some_and(|node| self.nodes.get("", node).is_some());
+            claim::User { name: pod.metadata.name.clone().unwrap_or_default(), node, on_known_node }
         });
         let disabled = self.cx.config.disabled.iter().any(|name| name == LOCAL_STORAGE);
         Some(claim::Snapshot {

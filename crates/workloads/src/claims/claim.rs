@@ -16,8 +16,10 @@ use crate::provision::{self, Place};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: String,
-    /// It has a node: its containers may run.
-    pub placed: bool,
+    /// The node on which its containers may run.
+    pub node: Option<String>,
+    /// That node is there.
+    pub on_known_node: bool,
 }
 
 /// All that the decision about one claim may look at.
@@ -93,7 +95,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
 
 /// Whether nothing keeps a claim that is to be deleted: no pod with a node mounts it.
 fn may_go(snapshot: &Snapshot) -> bool {
-    has_finalizer(&snapshot.claim.metadata, CLAIM_FINALIZER) && !snapshot.users.iter().any(|user| user.placed)
+    has_finalizer(&snapshot.claim.metadata, CLAIM_FINALIZER) && !snapshot.users.iter().any(|user| user.node.is_some())
 }
 
 /// A claim that was bound once keeps its volume or is lost.
@@ -172,7 +174,14 @@ fn is_delayed(snapshot: &Snapshot) -> bool {
 }
 
 fn waits_for_pod(snapshot: &Snapshot) -> Plan {
-    let waiting: Vec<&str> = snapshot.users.iter().filter(|user| !user.placed).map(|user| user.name.as_str()).collect();
+    // A pod that came past the scheduler, or whose claim was made anew meanwhile: upstream waits for ever.
+    if let Some(node) = snapshot.users.iter().find_map(|user| user.node.as_ref().filter(|_| user.on_known_node)) {
+        let mut chosen = snapshot.claim.as_ref().clone();
+        annotate(&mut chosen.metadata, SELECTED_NODE, node);
+        return Plan::act(Act::Update(chosen));
+    }
+    let waiting = snapshot.users.iter().filter(|user| user.node.is_none());
+    let waiting: Vec<&str> = waiting.map(|user| user.name.as_str()).collect();
     let event = match waiting.as_slice() {
         [] => Event::normal("WaitForFirstConsumer", "waiting for first consumer to be created before binding"),
         [one] => Event::normal("WaitForPodScheduled", format!("waiting for pod {one} to be scheduled")),

@@ -25,6 +25,12 @@ fn world() -> World {
     world
 }
 
+/// A pod that mounts a claim, on a node or on none.
+fn user(node: Option<&str>) -> User {
+    let on_known_node = node == Some("peer");
+    User { name: "p".to_owned(), node: node.map(str::to_owned), on_known_node }
+}
+
 /// The one place that knows the types.
 #[track_caller]
 fn check(mut world: World, table: &str) {
@@ -52,8 +58,9 @@ fn happen(world: &mut World, event: &str) {
         ["default", class] => world.default_class = Some((*class).to_owned()),
         ["delete", own] => world.delete_claim(own),
         ["delete-volume", own] => world.delete_volume(own),
-        ["pod", of] => drop(world.users.insert((*of).to_owned(), vec![User { name: "p".to_owned(), placed: false }])),
-        ["placed", of] => drop(world.users.insert((*of).to_owned(), vec![User { name: "p".to_owned(), placed: true }])),
+        ["pod", of] => drop(world.users.insert((*of).to_owned(), vec![user(None)])),
+        ["lost", of] => drop(world.users.insert((*of).to_owned(), vec![user(Some("gone"))])),
+        ["placed", of] => drop(world.users.insert((*of).to_owned(), vec![user(Some("peer"))])),
         ["pod-gone", of] => drop(world.users.remove(*of)),
         ["no-volume", own] => drop(world.volumes.remove(*own)),
         ["name", own, volume] => {
@@ -120,6 +127,14 @@ fn by_class() {
         choose a peer                      | a:Bound>pvc-c1            | pvc-c1:Bound>a                       | ProvisioningSucceeded
         placed a, delete a                 | a:Bound>pvc-c1            | pvc-c1:Bound>a                       |
         pod-gone a                         |                           | pvc-c1:Released>a                    |
+    "#,
+    );
+    // A pod that came past the scheduler, and one on a node that is gone.
+    check(
+        world(),
+        r#"
+        claim a 1Gi standard, lost a       | a:Pending                 |                                      | WaitForFirstConsumer
+        placed a                           | a:Bound>pvc-c1            | pvc-c1:Bound>a                       |
     "#,
     );
     check(
