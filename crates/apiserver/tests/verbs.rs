@@ -505,3 +505,20 @@ async fn an_eviction_asks_the_disruption_budget() {
     let status = w.get(&format!("{budget}/p")).await["status"].clone();
     assert_eq!((&status["disruptionsAllowed"], status["disruptedPods"]["a"].is_string()), (&json!(0), true));
 }
+
+#[tokio::test]
+async fn an_eviction_takes_the_pod_as_it_was_seen_or_none() {
+    let w = World::new().await;
+    w.ok(&format!("POST {PODS}"), &pod("a")).await;
+    let seen = w.get(&format!("{PODS}/a")).await["metadata"]["resourceVersion"].clone();
+    w.merge(&format!("{PODS}/a"), r#"{"metadata":{"labels":{"more":"yes"}}}"#).await;
+    let evict = async |version: &Value| {
+        let options = json!({"preconditions": {"resourceVersion": version}});
+        let body =
+            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}, "deleteOptions": options});
+        w.ask(&format!("POST {PODS}/a/eviction"), &body.to_string()).await.code
+    };
+    assert_eq!(evict(&seen).await, 409);
+    let now = w.get(&format!("{PODS}/a")).await["metadata"]["resourceVersion"].clone();
+    assert_eq!(evict(&now).await, 201);
+}

@@ -79,7 +79,8 @@ impl Controller for Budgets {
         let mut pods = self.pods.list_ns(&key.namespace);
         pods.retain(|pod| covers(&budget, pod));
         let scale = |owner: &OwnerReference| self.scale(&key.namespace, owner);
-        let plan = plan(&Observed { budget: &budget, pods: &pods, scale: &scale, now });
+        let sets = self.sets_of(&budget, &key.namespace);
+        let plan = plan(&Observed { budget: &budget, pods: &pods, scale: &scale, sets: &sets, now });
         self.tell(&budget, &pods, &plan);
         if budget.status.as_ref() != Some(&plan.status) {
             let api: Api<PodDisruptionBudget> = Api::namespaced(self.cx.client.clone(), &key.namespace);
@@ -126,6 +127,15 @@ impl Budgets {
         }
     }
 
+    /// The StatefulSets whose pods the budget selects, and how many they want.
+    fn sets_of(&self, budget: &PodDisruptionBudget, namespace: &str) -> Vec<(String, i32)> {
+        let mut sets = self.sets.list_ns(namespace);
+        sets.retain(|set| {
+            set.metadata.deletion_timestamp.is_none() && covers_labels(budget, &labels(Some(&set.spec.template)))
+        });
+        sets.iter().map(|set| sized(&set.metadata, Some(wishes::running(set)))).collect()
+    }
+
     /// How many pods an owner of pods wants, or the owner of that owner.
     fn scale(&self, namespace: &str, owner: &OwnerReference) -> Scale {
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
@@ -167,11 +177,12 @@ fn wake_with_scale<K: Object>(
 ) {
     let budgets = budgets.clone();
     sources::wake(owners, queue, move |change| {
-        let (Some(old), Some(new)) = (&change.old, &change.new) else { return Vec::new() };
-        let (before, Some((replicas, labels))) = (wanted(old), wanted(new)) else { return Vec::new() };
-        if before.is_some_and(|(before, _)| before == replicas) {
+        let wanted = |owner: &Option<Arc<K>>| owner.as_ref().and_then(|owner| wanted(owner));
+        let (before, now) = (wanted(&change.old), wanted(&change.new));
+        if before.as_ref().map(|(replicas, _)| replicas) == now.as_ref().map(|(replicas, _)| replicas) {
             return Vec::new();
         }
+        let Some((_, labels)) = now.or(before) else { return Vec::new() };
         let budgets = budgets.list_ns(&change.key.namespace);
         let covering = budgets.iter().filter(|budget| covers_labels(budget, &labels));
         covering.map(|budget| Key::of(&budget.metadata)).collect()

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::model::{Model, Set, place};
+use crate::model::{Model, Pod, Set, place};
 
 /// The first thing that is not as it should be.
 ///
@@ -25,7 +25,8 @@ pub(crate) fn settled(model: &Model) -> Result<(), String> {
             return Err(format!("pod {name} is left over"));
         }
     }
-    for (name, claim) in &model.claims {
+    // One that is being deleted waits for a pod that has it.
+    for (name, claim) in model.claims.iter().filter(|(_, claim)| !claim.deleting) {
         let owners = claim.json["metadata"]["ownerReferences"].as_array().into_iter().flatten();
         for owner in owners {
             let uid = owner["uid"].as_str().unwrap_or("");
@@ -45,6 +46,9 @@ fn pods(model: &Model, set: &Set) -> Result<(), String> {
         if pod.owner.as_ref() != Some(&set.uid) {
             return Err(format!("pod {name} is another owner's"));
         }
+        if torn(model, pod) {
+            continue;
+        }
         if !pod.ready || pod.terminating {
             return Err(format!("pod {name} is not Ready"));
         }
@@ -54,6 +58,17 @@ fn pods(model: &Model, set: &Set) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether the volumes of a pod are on several nodes, as those of a set may be that had one more template once, then not,
+/// then again: it fits nowhere, until people give a volume up.
+fn torn(model: &Model, pod: &Pod) -> bool {
+    let claims = pod.json["spec"]["volumes"].as_array().into_iter().flatten();
+    let claims = claims.filter_map(|volume| model.claims.get(volume["persistentVolumeClaim"]["claimName"].as_str()?));
+    let volumes = claims.filter_map(|claim| model.volumes.get(claim.json["spec"]["volumeName"].as_str()?));
+    let mut places: Vec<String> = volumes.map(|volume| volume["spec"]["nodeAffinity"].to_string()).collect();
+    places.dedup();
+    places.len() > 1
 }
 
 fn claims(model: &Model, set: &Set) -> Result<(), String> {

@@ -36,6 +36,9 @@ pub struct Observed<'a> {
     pub pods: &'a [Arc<Pod>],
     /// The scale behind a pod's controller, and why there is none.
     pub scale: &'a dyn Fn(&OwnerReference) -> Scale,
+    /// UID and wanted pods of each StatefulSet whose pods the budget selects. One may have none at the moment, because its
+    /// only pod was evicted: that is a loss, which upstream does not count.
+    pub sets: &'a [(String, i32)],
     pub now: Timestamp,
 }
 
@@ -146,7 +149,8 @@ fn wanted(observed: &Observed<'_>) -> Result<Wanted, String> {
 
 /// The sum of what all controllers of the pods want, and whether some pods have none.
 fn scale(observed: &Observed<'_>) -> Result<(i32, bool), String> {
-    let mut scales = BTreeMap::new();
+    let sets = if observed.pods.is_empty() { &[] } else { observed.sets };
+    let mut scales: BTreeMap<String, i32> = sets.iter().cloned().collect();
     let mut asked: Vec<&str> = Vec::new();
     let mut unmanaged = false;
     for pod in observed.pods {
@@ -350,7 +354,7 @@ mod tests {
         let budget = budget(spec, json!({}));
         let pods = pods(letters);
         let scale = |_: &OwnerReference| Ok(Some(("w".to_owned(), replicas)));
-        let plan = plan(&Observed { budget: &budget, pods: &pods, scale: &scale, now: at(100) });
+        let plan = plan(&Observed { budget: &budget, pods: &pods, scale: &scale, sets: &[], now: at(100) });
         let s = &plan.status;
         let n = |number: Option<i32>| number.expect("a number");
         let text = format!(
@@ -390,6 +394,21 @@ mod tests {
     }
 
     #[test]
+    fn a_set_whose_only_pod_is_gone_still_wants_it() {
+        let budget = budget(json!({"maxUnavailable": 1}), json!({}));
+        let scale = |_: &OwnerReference| Ok(Some(("w".to_owned(), 3)));
+        let sets = [("w".to_owned(), 3), ("db".to_owned(), 1)];
+        let look = |letters: &str| {
+            let pods = pods(letters);
+            let status =
+                plan(&Observed { budget: &budget, pods: &pods, scale: &scale, sets: &sets, now: at(100) }).status;
+            (status.disruptions_allowed, status.current_healthy, status.expected_pods)
+        };
+        assert_eq!(look("rrr"), (Some(0), Some(3), Some(4)));
+        assert_eq!(look(""), (Some(0), Some(0), Some(0)), "without any pod as upstream");
+    }
+
+    #[test]
     fn events_are_upstreams() {
         let (_, plan) = look(json!({"minAvailable": 1}), "", 0);
         assert_eq!(plan.happenings, [told(false, "NoPods", "No matching pods found")]);
@@ -409,7 +428,7 @@ mod tests {
         );
         let pods = pods("r");
         let scale = |_: &OwnerReference| Err("jobs.batch does not implement the scale subresource".to_owned());
-        let plan = plan(&Observed { budget: &budget, pods: &pods, scale: &scale, now: at(100) });
+        let plan = plan(&Observed { budget: &budget, pods: &pods, scale: &scale, sets: &[], now: at(100) });
         assert_eq!(plan.status.disruptions_allowed, Some(0));
         let condition = &plan.status.conditions.as_ref().expect("a condition")[0];
         assert_eq!((condition.reason.as_str(), condition.observed_generation), ("SyncFailed", Some(2)));
@@ -424,7 +443,7 @@ mod tests {
         let budget = budget(json!({"minAvailable": 1}), status);
         let pods = pods("rr");
         let scale = |_: &OwnerReference| Ok(Some(("w".to_owned(), 2)));
-        let look = |now| plan(&Observed { budget: &budget, pods: &pods, scale: &scale, now: at(now) });
+        let look = |now| plan(&Observed { budget: &budget, pods: &pods, scale: &scale, sets: &[], now: at(now) });
         let soon = look(119);
         assert_eq!((soon.status.current_healthy, soon.wake_at), (Some(1), Some(at(120))));
         assert_eq!(soon.status.disrupted_pods.as_ref().map(BTreeMap::len), Some(1));

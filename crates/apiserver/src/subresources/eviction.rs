@@ -36,20 +36,21 @@ pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> 
     delete::preconditions(target, &delete_options, &pod)?;
     budget::spend(server, target, &pod, delete_options.dry_run, &call.user).await?;
     if !delete_options.dry_run && pod["metadata"]["deletionTimestamp"].is_null() {
-        mark(server, target, call).await?;
+        mark(server, target, call, &mut delete_options).await?;
     }
     delete::remove(server, target, &delete_options, &call.user).await?;
     Ok(success(StatusCode::CREATED, form))
 }
 
-/// Says in the pod's conditions why it goes.
-async fn mark(server: &ApiServer, target: &Target, call: &Call) -> Result<(), ApiError> {
+/// Says in the pod's conditions why it goes. Who named the version to be evicted means the marked one then.
+async fn mark(server: &ApiServer, target: &Target, call: &Call, options: &mut DeleteOptions) -> Result<(), ApiError> {
     let condition = json!({
         "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
         "message": "Eviction API: evicting", "lastTransitionTime": seconds(crate::source::now()),
     });
     let change = Change { target, sub: Some(Subresource::Status), user: &call.user, dry_run: false };
     let marked = |pod: &Value| {
+        delete::preconditions(target, options, pod)?;
         let mut pod = pod.clone();
         let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.retain(|condition| condition["type"] != "DisruptionTarget");
@@ -57,5 +58,7 @@ async fn mark(server: &ApiServer, target: &Target, call: &Call) -> Result<(), Ap
         pod["status"]["conditions"] = conditions.into();
         Ok(pod)
     };
-    change.run(server, &mut |pod| marked(pod)).await.map(|_| ())
+    let changed = change.run(server, &mut |pod| marked(pod)).await?;
+    options.resource_version = options.resource_version.take().map(|_| changed.entry.modified.to_string());
+    Ok(())
 }

@@ -356,8 +356,8 @@ impl Work {
     async fn delete_pod(&self, ordinal: u32, why: Why) -> Result<(), Error> {
         let Some(pod) = self.by_ordinal.get(&ordinal) else { return Ok(()) };
         let name = pod_name(pod);
-        // A pod that is taken for broken may have become Ready this moment: then it is another plan's business.
-        let as_seen = pod.metadata.resource_version.clone().filter(|_| why == Why::Broken);
+        // It may have become Ready this moment, or an orphan: then it is another plan's business.
+        let as_seen = pod.metadata.resource_version.clone();
         match self.inner.writes.delete(&self.key, &self.inner.pods, &self.pods, &**pod, as_seen).await {
             Err(error) if matches!(classify(&error), Class::NotFound | Class::Conflict) => {
                 Err(doing("delete Pod", &name)(error))
@@ -511,13 +511,13 @@ impl Work {
     }
 }
 
-/// An eviction of this very pod. kube's own calls the delete options by another name than the API does, so that they are
+/// An eviction of this very pod, as it was seen. kube's own calls the delete options by another name than the API does, so that they are
 /// dropped, and another pod of that name goes.
 fn eviction(pod: &Pod) -> Value {
     json!({
         "apiVersion": "policy/v1", "kind": "Eviction",
         "metadata": {"name": pod.metadata.name, "namespace": pod.metadata.namespace},
-        "deleteOptions": {"preconditions": {"uid": pod.metadata.uid}},
+        "deleteOptions": {"preconditions": {"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version}},
     })
 }
 
@@ -545,11 +545,13 @@ mod tests {
 
     #[test]
     fn an_eviction_is_of_the_pod_that_was_seen_and_no_other() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "web-1", "namespace": "ns", "uid": "u"}}))
-            .expect("a pod");
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {"name": "web-1", "namespace": "ns", "uid": "u", "resourceVersion": "7"}}),
+        )
+        .expect("a pod");
         let eviction: Eviction = serde_json::from_value(eviction(&pod)).expect("an eviction");
         let only_this = eviction.delete_options.and_then(|options| options.preconditions).expect("preconditions");
-        assert_eq!(only_this.uid.as_deref(), Some("u"));
+        assert_eq!((only_this.uid.as_deref(), only_this.resource_version.as_deref()), (Some("u"), Some("7")));
         assert_eq!((eviction.metadata.name, eviction.metadata.namespace), (pod.metadata.name, pod.metadata.namespace));
     }
 }
