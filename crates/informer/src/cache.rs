@@ -199,7 +199,9 @@ impl<K: Object> Cache<K> {
         }
     }
 
-    /// Takes over one object. An event that was seen already changes nothing.
+    /// Takes over one object. An event that was seen already changes nothing. Another object of the same name, of whose
+    /// predecessor's end nobody was told because the watch was down, is told as an end and a beginning: whoever keeps
+    /// books by UID has to close one.
     fn put(&self, key: Key, mut object: K) {
         // Left out by the decoder, unless the server wrote their name in a way of its own.
         object.meta_mut().managed_fields = None;
@@ -210,8 +212,11 @@ impl<K: Object> Cache<K> {
         if same {
             return;
         }
-        let old = store.insert(&key, &new);
+        let mut old = store.insert(&key, &new);
         drop(store);
+        if old.as_ref().is_some_and(|old| old.meta().uid != new.meta().uid) {
+            listeners.tell(&Change { key: key.clone(), old: old.take(), new: None });
+        }
         listeners.tell(&Change { key, old, new: Some(new) });
     }
 
@@ -279,4 +284,37 @@ impl<K> Listeners<K> {
 
 fn same_version(a: &ObjectMeta, b: &ObjectMeta) -> bool {
     a.uid == b.uid && a.resource_version.is_some() && a.resource_version == b.resource_version
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex as Lock;
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    #[test]
+    fn an_object_that_took_the_place_of_another_is_told_as_an_end_and_a_beginning() {
+        let cache = Cache::<ConfigMap>::new("configmaps".to_owned());
+        let told: Arc<Lock<Vec<String>>> = Arc::default();
+        let log = told.clone();
+        cache.on_change(move |change| {
+            let uid = |object: &Option<Arc<ConfigMap>>| object.as_ref().and_then(|o| o.metadata.uid.clone());
+            let line = format!("{:?}>{:?}", uid(&change.old), uid(&change.new));
+            log.lock().expect("alone").push(line.replace("Some(\"", "").replace("\")", ""));
+        });
+        let key = Key::new("ns", "a");
+        for (uid, version) in [("1", "1"), ("1", "2"), ("2", "3")] {
+            let metadata = ObjectMeta {
+                name: Some("a".to_owned()),
+                namespace: Some("ns".to_owned()),
+                uid: Some(uid.to_owned()),
+                resource_version: Some(version.to_owned()),
+                ..ObjectMeta::default()
+            };
+            cache.put(key.clone(), ConfigMap { metadata, ..ConfigMap::default() });
+        }
+        assert_eq!(*told.lock().expect("alone"), ["None>1", "1>1", "1>None", "None>2"]);
+    }
 }
