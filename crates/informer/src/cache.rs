@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
 
 use crate::changes::Pending;
@@ -41,7 +43,39 @@ pub(crate) struct Inner<K> {
     /// Held while a change is applied and told, so that a new listener misses nothing and sees nothing twice.
     listeners: Mutex<Listeners<K>>,
     /// The revision up to which the copy is complete; 0 until the first list.
-    revision: watch::Sender<u64>,
+    revision: Reached,
+}
+
+/// A number that only grows, and who waits for it. Waiters are woken in the order in which they came, which tokio's own
+/// channel for this does by chance: a simulated cluster has to go the same way each time.
+#[derive(Default)]
+struct Reached {
+    at: AtomicU64,
+    told: Notify,
+}
+
+impl Reached {
+    fn get(&self) -> u64 {
+        self.at.load(Ordering::Acquire)
+    }
+
+    /// Whether that is further than before.
+    fn raise(&self, to: u64) -> bool {
+        self.at.fetch_max(to, Ordering::AcqRel) < to
+    }
+
+    /// Waits until `holds`; it is asked once now and whenever somebody tells of a change.
+    async fn until(&self, mut holds: impl FnMut() -> bool) {
+        loop {
+            let mut told = pin!(self.told.notified());
+            // From here on no change is missed.
+            told.as_mut().enable();
+            if holds() {
+                return;
+            }
+            told.await;
+        }
+    }
 }
 
 struct Listeners<K> {
@@ -69,7 +103,7 @@ impl<K: Object> Cache<K> {
             what,
             store: RwLock::new(Store::default()),
             listeners: Mutex::new(listeners),
-            revision: watch::Sender::new(0),
+            revision: Reached::default(),
         };
         Self { inner: Arc::new(inner), alive: None }
     }
@@ -138,7 +172,7 @@ impl<K: Object> Cache<K> {
     /// The revision up to which this copy is complete; 0 before the first list.
     #[must_use]
     pub fn revision(&self) -> u64 {
-        *self.inner.revision.borrow()
+        self.inner.revision.get()
     }
 
     #[must_use]
@@ -153,20 +187,12 @@ impl<K: Object> Cache<K> {
 
     /// Waits until everything up to `revision` has been seen, one's own writes for example.
     pub async fn reached(&self, revision: u64) {
-        let mut seen = self.inner.revision.subscribe();
-        // An error is impossible while `self` holds the sender.
-        let _ = seen.wait_for(|at| *at >= revision).await;
+        self.inner.revision.until(|| self.inner.revision.get() >= revision).await;
     }
 
     /// Waits until `holds` of this cache; it is asked once now and after each change.
     pub async fn until(&self, mut holds: impl FnMut(&Self) -> bool) {
-        let mut seen = self.inner.revision.subscribe();
-        loop {
-            seen.mark_unchanged();
-            if holds(self) || seen.changed().await.is_err() {
-                return;
-            }
-        }
+        self.inner.revision.until(|| holds(self)).await;
     }
 
     /// Calls `handler` for every object that is there and for every change to come, in order, from the watching task.
@@ -259,15 +285,14 @@ impl<K: Object> Mirror for Cache<K> {
     }
 
     fn advance(&self, revision: u64) {
-        self.inner.revision.send_if_modified(|at| {
-            let forward = revision > *at;
-            *at = revision.max(*at);
-            forward
-        });
+        if self.inner.revision.raise(revision) {
+            self.inner.revision.told.notify_waiters();
+        }
     }
 
     fn listed(&self, revision: u64) {
-        self.inner.revision.send_modify(|at| *at = revision.max(*at).max(1));
+        self.inner.revision.raise(revision.max(1));
+        self.inner.revision.told.notify_waiters();
     }
 }
 

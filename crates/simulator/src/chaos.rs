@@ -15,7 +15,7 @@ use crate::run::open;
 use crate::world::{Part, World};
 
 /// How far a clock jumps at most.
-const JUMP_MAX_MS: u64 = 120_000;
+pub(crate) const JUMP_MAX_MS: u64 = 120_000;
 const DISK_FULL_MAX_MS: u64 = 6000;
 const RIVAL_MAX_MS: u64 = 40_000;
 /// How long a node is cut off at most: longer than it takes until its pods are evicted.

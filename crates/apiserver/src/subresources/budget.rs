@@ -18,6 +18,15 @@ use crate::verbs::write::seconds;
 /// Pods that a budget remembers as being disrupted, at most (upstream's limit).
 const DISRUPTED_PODS_MAX: usize = 2000;
 
+/// Why a pod may be evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// No budget has anything against it, or one gave a disruption for it.
+    Given,
+    /// It does not work, so it is no loss: as long as that is so.
+    NoLoss,
+}
+
 /// Takes one disruption for the pod.
 ///
 /// # Errors
@@ -28,9 +37,12 @@ pub(super) async fn spend(
     pod: &Value,
     dry_run: bool,
     user: &Identity,
-) -> Result<(), ApiError> {
-    if free_to_go(pod) {
-        return Ok(());
+) -> Result<Leave, ApiError> {
+    match pod["status"]["phase"].as_str() {
+        _ if pod["metadata"]["deletionTimestamp"].is_string() => return Ok(Leave::Given),
+        Some("Succeeded" | "Failed") => return Ok(Leave::Given),
+        Some("Pending") => return Ok(Leave::NoLoss),
+        _ => {}
     }
     let labels = &pod["metadata"]["labels"];
     let budgets = server.lookup().list("policy", "poddisruptionbudgets", Some(&target.namespace));
@@ -38,13 +50,13 @@ pub(super) async fn spend(
         Selector::from_object(&budget["spec"]["selector"]).is_ok_and(|selector| selector.matches_labels(labels))
     };
     let mut covering = budgets.iter().filter(|budget| covers(budget));
-    let Some(budget) = covering.next() else { return Ok(()) };
+    let Some(budget) = covering.next() else { return Ok(Leave::Given) };
     if covering.next().is_some() {
         let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
         return Err(ApiError::internal(why));
     }
     if unhealthy_may_go(pod, budget) {
-        return Ok(());
+        return Ok(Leave::NoLoss);
     }
     let name = budget["metadata"]["name"].as_str().unwrap_or("").to_owned();
     let kind = kinds::by_resource("policy", "v1", "poddisruptionbudgets")
@@ -52,13 +64,7 @@ pub(super) async fn spend(
     let of_budget = Target { kind, namespace: target.namespace.clone(), name };
     let change = Change { target: &of_budget, sub: Some(Subresource::Status), user, dry_run };
     change.run(server, &mut |budget| taken(budget, &target.name)).await?;
-    Ok(())
-}
-
-/// Pods that are done, or go already, disrupt nothing.
-fn free_to_go(pod: &Value) -> bool {
-    pod["metadata"]["deletionTimestamp"].is_string()
-        || matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"))
+    Ok(Leave::Given)
 }
 
 /// A pod that is not ready may go without a disruption, when the budget says so or enough others are healthy.

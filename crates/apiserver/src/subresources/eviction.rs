@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use stead_api::Subresource;
 use stead_machinery::ApiError;
 use stead_machinery::decode::Target as Schema;
+use stead_machinery::status::Reason;
 
-use super::{budget, present, success};
+use super::budget::{self, Leave};
+use super::{present, success};
 use crate::chain::Call;
 use crate::decode;
 use crate::negotiate;
@@ -17,6 +19,9 @@ use crate::server::ApiServer;
 use crate::verbs::update::Change;
 use crate::verbs::write::seconds;
 use crate::verbs::{Target, delete};
+
+/// How often an eviction is tried while the pod changes.
+const TRIES_MAX: usize = 20;
 
 pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> Result<Answer, ApiError> {
     let form = negotiate::resource(call.headers(), &call.query, false, false)?;
@@ -32,14 +37,44 @@ pub(super) async fn create(server: &ApiServer, target: &Target, call: &Call) -> 
     let body: Value = if eviction["deleteOptions"].is_object() { eviction["deleteOptions"].clone() } else { json!({}) };
     let mut delete_options = DeleteOptions::read(&Query::default(), Some(&body))?;
     delete_options.dry_run |= options.dry_run;
-    let pod = present(server, target).await?;
-    delete::preconditions(target, &delete_options, &pod)?;
-    budget::spend(server, target, &pod, delete_options.dry_run, &call.user).await?;
-    if !delete_options.dry_run && pod["metadata"]["deletionTimestamp"].is_null() {
-        mark(server, target, call, &mut delete_options).await?;
+    for _ in 0..TRIES_MAX {
+        match evict(server, target, call, delete_options.clone()).await? {
+            Evicted::Done => return Ok(success(StatusCode::CREATED, form)),
+            Evicted::Changed => {}
+        }
     }
-    delete::remove(server, target, &delete_options, &call.user).await?;
-    Ok(success(StatusCode::CREATED, form))
+    Err(ApiError::conflict(target.kind, &target.name, "the pod keeps changing while it is evicted; try again"))
+}
+
+enum Evicted {
+    Done,
+    /// The pod changed while nothing but that it did not work spoke for its eviction.
+    Changed,
+}
+
+async fn evict(
+    server: &ApiServer,
+    target: &Target,
+    call: &Call,
+    mut options: DeleteOptions,
+) -> Result<Evicted, ApiError> {
+    let pod = present(server, target).await?;
+    delete::preconditions(target, &options, &pod)?;
+    let leave = budget::spend(server, target, &pod, options.dry_run, &call.user).await?;
+    let as_seen = leave == Leave::NoLoss && options.resource_version.is_none();
+    if as_seen {
+        options.resource_version = pod["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    }
+    let going = async {
+        if !options.dry_run && pod["metadata"]["deletionTimestamp"].is_null() {
+            mark(server, target, call, &mut options).await?;
+        }
+        delete::remove(server, target, &options, &call.user).await
+    };
+    match going.await {
+        Err(error) if as_seen && error.reason == Reason::Conflict => Ok(Evicted::Changed),
+        done => done.map(|_| Evicted::Done),
+    }
 }
 
 /// Says in the pod's conditions why it goes. Who named the version to be evicted means the marked one then.

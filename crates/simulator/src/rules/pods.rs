@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{BEHIND_MAX, long, still_owned};
+use crate::chaos::JUMP_MAX_MS;
 use crate::model::{Down, Model, Pod, Set, place};
 use crate::people::SHARED;
 use crate::world::{Actor, Part};
@@ -12,7 +13,9 @@ use crate::world::{Actor, Part};
 /// Whether everybody must have known for long that the pod counts as available: only then is it a loss.
 fn is_available(set: &Set, pod: &Pod) -> bool {
     let seconds = set.json["spec"]["minReadySeconds"].as_u64().unwrap_or(0);
-    let wait = Duration::from_secs(seconds) + if seconds > 0 { BEHIND_MAX } else { Duration::ZERO };
+    // Whoever tells the time, and whoever counts from it, may each have a clock that is wrong.
+    let wrong = BEHIND_MAX + Duration::from_millis(2 * JUMP_MAX_MS);
+    let wait = Duration::from_secs(seconds) + if seconds > 0 { wrong } else { Duration::ZERO };
     pod.ready_since.is_some_and(|since| since.elapsed() > wait)
 }
 
