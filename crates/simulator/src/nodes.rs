@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use crate::line::Line;
+use crate::model::{Model, Pod};
 use crate::plant::Plant;
 use crate::rng::Rng;
 use crate::world::{Part, World};
@@ -175,7 +176,7 @@ impl Node {
             let early = self.world.plant == Some(Plant::StartsTooEarly);
             let known = self.pods.contains_key(*uid) || !early && self.pods.values().any(|other| other.name == **name);
             let ended = matches!(pod.phase.as_str(), "Failed" | "Succeeded");
-            if known || ended && !pod.terminating {
+            if known || ended && !pod.terminating || !pod.terminating && !has_its_volumes(&model, pod) {
                 continue;
             }
             let (flap, fail) = (self.world.profile.flap, self.world.profile.fail);
@@ -358,6 +359,13 @@ impl Node {
         }
         good
     }
+}
+
+/// Whether the claims of a pod are bound: a node waits for that.
+fn has_its_volumes(model: &Model, pod: &Pod) -> bool {
+    let claims = pod.json["spec"]["volumes"].as_array().into_iter().flatten();
+    let mut names = claims.filter_map(|volume| volume["persistentVolumeClaim"]["claimName"].as_str());
+    names.all(|name| model.claims.get(name).is_some_and(|claim| claim.json["status"]["phase"] == "Bound"))
 }
 
 fn node(name: &str) -> Value {

@@ -82,7 +82,7 @@ fn claims(model: &Model, set: &Set) -> Result<(), String> {
             // Sizes are 1Gi and 2Gi here.
             let size = |claim: &Value| claim["spec"]["resources"]["requests"]["storage"].as_str().map(str::to_owned);
             let grown = set.template(template).is_none_or(|template| size(&claim.json) >= size(template));
-            if set.annotation("stead.dev/grow-claims") == Some("true") && !grown {
+            if set.annotation("stead.dev/grow-claims") == Some("true") && !grown && !claim.deleting {
                 return Err(format!("claim {name} is not of the size of its template"));
             }
         }

@@ -232,9 +232,10 @@ fn refused(model: &Model, actor: Actor, set: &Set, (name, ordinal, pod): (&str, 
     }
     let mut waiting = (ordinal + 1..set.start + set.replicas).filter(|above| {
         let name = format!("{}-{above}", set.name());
+        let own = |pod: &Pod| set.has(*above) && pod.owner.as_ref() == Some(&set.uid);
         let outdated = |pod: &Pod| !set.is_updated(&name, pod) && !pod.terminating && pod.ready_since.is_some_and(long);
         // Of several that were asked to hand over, the first one that has goes first.
-        model.pods.get(&name).is_some_and(|pod| outdated(pod) && !is_asked(pod))
+        model.pods.get(&name).is_some_and(|pod| own(pod) && outdated(pod) && !is_asked(pod))
     });
     // Of a parallel set as many as may be down are asked at the same time, and whoever hears it first goes first.
     let together = if set.ordered { 0 } else { set.max_unavailable() as usize - 1 };
@@ -300,6 +301,7 @@ fn beyond(model: &Model, name: &str, pod: &Pod, budget: &Value, covers: impl Fn(
     let others: Vec<&String> =
         model.evicted.keys().filter(|other| *other != name && covers(other) && wanted(other)).collect();
     // What is there beyond what is wanted counts as healthy, as long as the budget has not been counted again.
-    let more = model.pods.keys().filter(|other| covers(other) && !wanted(other)).count();
+    let beyond = |name: &str, other: &Pod| covers(name) && (other.owner.is_none() || !wanted(name));
+    let more = model.pods.iter().filter(|(name, other)| beyond(name, other)).count();
     (others.len() >= allowed + more).then(|| format!("evicts while {others:?} are not back, {allowed} allowed"))
 }

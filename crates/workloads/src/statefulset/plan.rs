@@ -330,7 +330,8 @@ fn roll_out(set: &Snapshot, plan: &mut Plan) {
     // What has been asked to hand over goes first: it has begun to.
     let asked = |pod: Pod| set.hands_over && pod.hand_over != HandOver::No;
     outdated.sort_by_key(|slot| slot.pod.map(|pod| (!asked(pod), pod.last)));
-    let sick = |slot: &&Slot| slot.pod.is_none_or(|pod| !pod.is_healthy());
+    // One that is Ready and not available yet serves: it is waited for, as upstream does.
+    let sick = |slot: &&Slot| slot.pod.is_none_or(|pod| !pod.health.is_ready());
     let mut budget = (max_unavailable as usize).saturating_sub(set.unavailable());
     let mut budgets = set.budgets.clone();
     for free in [true, false] {

@@ -1057,6 +1057,16 @@ mod parallel {
     }
 
     #[test]
+    fn what_is_ready_and_not_available_yet_is_waited_for() {
+        tell(
+            "scale 3             |          | create 0 new, create 1 new, create 2 new
+             warm 0, warm 1, warm 2, image 1 | r0 r0 r0 | wait available 0
+             ready 0, ready 1    | R0 R0 r0 | wait available 2
+             ready 2             | R0 R0 R0 | delete 2 (outdated)",
+        );
+    }
+
+    #[test]
     fn pods_with_other_volumes_go_within_the_budget_and_for_free_when_they_are_unavailable_anyway() {
         tell(
             "scale 3                 |          | create 0 new, create 1 new, create 2 new
