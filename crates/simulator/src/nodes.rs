@@ -277,9 +277,8 @@ impl Node {
             let version = {
                 let model = self.world.model.lock();
                 let there = model.pods.get(&pod.name).filter(|there| there.uid == *uid);
-                let asks = |there: &&crate::model::Pod| {
-                    there.json["metadata"]["annotations"]["stead.dev/hand-over-requested"] == **request
-                };
+                let asks =
+                    |there: &&Pod| there.json["metadata"]["annotations"]["stead.dev/hand-over-requested"] == **request;
                 there.filter(asks).map(|there| there.json["metadata"]["resourceVersion"].clone())
             };
             let Some(version) = version else {

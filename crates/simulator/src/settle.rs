@@ -47,7 +47,8 @@ fn pods(model: &Model, set: &Set) -> Result<(), String> {
             return Err(format!("pod {name} is another owner's"));
         }
         if torn(model, pod) {
-            continue;
+            // In order, those above it wait for it.
+            break;
         }
         if !pod.ready || pod.terminating {
             return Err(format!("pod {name} is not Ready"));

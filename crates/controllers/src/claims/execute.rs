@@ -33,6 +33,8 @@ impl Inner {
                 claim::Act::Status(claim) => self.put_claim_status(key, &claim).await.map(drop),
                 claim::Act::UpdateVolume(volume) => self.put_volume(key, &volume).await.map(drop),
                 claim::Act::Bind(volume) => self.bind(key, &volume, &snapshot.claim).await,
+                // Done before anything else, see `Inner::claim`.
+                claim::Act::AskPods => Ok(()),
                 claim::Act::Provision { volume, claim } => self.provision(key, &volume, &claim).await,
             };
             if result.is_err() {
@@ -159,5 +161,6 @@ fn act_name(act: &claim::Act) -> &'static str {
         claim::Act::Bind(_) => "bind",
         claim::Act::Provision { .. } => "provision",
         claim::Act::UpdateVolume(_) => "update the volume",
+        claim::Act::AskPods => "ask which pods use the claim",
     }
 }

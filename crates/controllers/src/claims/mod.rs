@@ -117,7 +117,11 @@ impl Inner {
     async fn claim(&self, key: &Key) -> Result<Next, Error> {
         let Some(mut snapshot) = self.observe_claim(key) else { return Ok(Next::Done) };
         self.complete(&mut snapshot).await?;
-        let plan = claim::plan(&snapshot);
+        let mut plan = claim::plan(&snapshot, false);
+        if plan.acts.contains(&claim::Act::AskPods) {
+            snapshot.users = self.ask_users(key, &snapshot.claim).await?;
+            plan = claim::plan(&snapshot, true);
+        }
         self.execute_claim(key, &snapshot, plan).await?;
         Ok(Next::Done)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::Api;
+use kube::api::ListParams;
 use stead_informer::{Key, index};
 use stead_workloads::claims::{annotation, claim, class_of_claim, volume, volume_name};
 use stead_workloads::provision::{LOCAL, Place};
@@ -29,22 +30,33 @@ impl Inner {
         let class = self.classes.get("", &class_name);
         let local = class.as_ref().is_some_and(|class| class.provisioner == LOCAL) && named.is_empty();
         let users = self.pods.by_index(index::CLAIM_NAME, &key.to_string());
-        let users = users.iter().map(|pod| {
-            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-            let node = node.filter(|_| !is_last_will(pod, &claim));
-            let on_known_node = node.as_ref().is_some_and(|node| self.nodes.get("", node).is_some());
-            claim::User { name: pod.metadata.name.clone().unwrap_or_default(), node, on_known_node }
-        });
         let disabled = self.cx.config.disabled.iter().any(|name| name == LOCAL_STORAGE);
         Some(claim::Snapshot {
             volumes,
             class,
             default_class: self.default_class(),
-            users: users.collect(),
+            users: users.iter().map(|pod| self.user(pod, &claim)).collect(),
             places: if local { self.places() } else { Vec::new() },
             storage_dir: (!disabled).then(|| self.cx.config.storage_dir.clone()),
             claim,
         })
+    }
+
+    fn user(&self, pod: &Pod, claim: &PersistentVolumeClaim) -> claim::User {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        let node = node.filter(|_| !is_last_will(pod, claim));
+        let on_known_node = node.as_ref().is_some_and(|node| self.nodes.get("", node).is_some());
+        claim::User { name: pod.metadata.name.clone().unwrap_or_default(), node, on_known_node }
+    }
+
+    /// Asks the server, past the cache, which pods mount a claim.
+    pub(super) async fn ask_users(&self, key: &Key, claim: &PersistentVolumeClaim) -> Result<Vec<claim::User>, Error> {
+        let api: Api<Pod> = Api::namespaced(self.cx.client.clone(), &key.namespace);
+        let pods = api.list(&ListParams::default()).await;
+        let pods = pods.map_err(Error::doing(format!("look up the pods that use claim {key}")))?;
+        let full = key.to_string();
+        let using = pods.items.iter().filter(|pod| index::by_claim(pod).contains(&full));
+        Ok(using.map(|pod| self.user(pod, claim)).collect())
     }
 
     /// The newest class that is marked as default, then the first by name.

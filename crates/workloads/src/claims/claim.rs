@@ -54,6 +54,8 @@ pub enum Act {
     Provision { volume: PersistentVolume, claim: PersistentVolumeClaim },
     /// Write metadata and spec of a volume.
     UpdateVolume(PersistentVolume),
+    /// Ask the server, past the cache, which pods mount the claim, and decide again with what it says.
+    AskPods,
 }
 
 /// What to do, in order, and what to tell about the claim.
@@ -75,11 +77,15 @@ impl Plan {
     }
 }
 
-/// Decides about one claim.
+/// Decides about one claim. `asked`: the users are those that the server knows of, and not only the cache. Without that no
+/// claim is let go: a pod that has just got its node may have it (as `kubernetes.io/pvc-protection` upstream).
 #[must_use]
-pub fn plan(snapshot: &Snapshot) -> Plan {
+pub fn plan(snapshot: &Snapshot, asked: bool) -> Plan {
     let claim = &*snapshot.claim;
     if claim.metadata.deletion_timestamp.is_some() && may_go(snapshot) {
+        if !asked {
+            return Plan::act(Act::AskPods);
+        }
         let update = without_finalizer(&claim.metadata, CLAIM_FINALIZER)
             .map(|metadata| Act::Update(PersistentVolumeClaim { metadata, ..claim.clone() }));
         return update.map(Plan::act).unwrap_or_default();

@@ -95,7 +95,7 @@ impl World {
     }
 
     pub(super) fn claim_plan(&self, own: &str) -> Plan {
-        self.snapshot(own).map(|snapshot| plan(&snapshot)).unwrap_or_default()
+        self.snapshot(own).map(|snapshot| plan(&snapshot, true)).unwrap_or_default()
     }
 
     pub(super) fn volume_plan(&self, own: &str) -> volume::Plan {
@@ -112,6 +112,7 @@ impl World {
             let goes_on = match act {
                 Act::Update(claim) | Act::Status(claim) => self.write_claim(claim, life),
                 Act::UpdateVolume(volume) => self.write_volume(volume, life),
+                Act::AskPods => unreachable!("everything has been asked"),
                 Act::Bind(volume) => self.bind(&volume, own, None, life),
                 Act::Provision { volume, claim } => {
                     self.births += 1;
