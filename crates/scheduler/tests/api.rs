@@ -311,31 +311,16 @@ async fn a_claim_that_is_only_on_its_way_is_not_told_to_be_missing() {
 async fn a_waiting_claim_is_provisioned_where_the_pod_goes_before_the_pod_is_bound() {
     let cluster = Cluster::start().await;
     cluster.node("n1", "4").await;
-    cluster
-        .create::<StorageClass>(json!({
-            "metadata": {"name": "local"}, "provisioner": "example.com/test", "volumeBindingMode": "WaitForFirstConsumer"
-        }))
-        .await;
     let volumes = json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]});
     cluster.pod("web-0", "1", volumes.clone()).await;
     let text = "0/1 nodes are available: persistentvolumeclaim \"data\" not found. no new claims to deallocate, \
                 preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
     cluster.event("web-0", "FailedScheduling", text).await;
 
-    let modes = json!(["ReadWriteOnce"]);
-    let size = json!({"storage": "1Gi"});
-    cluster
-        .create::<PersistentVolumeClaim>(json!({
-            "metadata": {"name": "data", "namespace": "default"},
-            "spec": {"storageClassName": "local", "accessModes": modes, "resources": {"requests": size}}
-        }))
-        .await;
-    let selected = |claim: &PersistentVolumeClaim| {
-        claim.metadata.annotations.as_ref()?.get("volume.kubernetes.io/selected-node").cloned()
-    };
+    delayed_claim(&cluster).await;
     cluster
         .until::<PersistentVolumeClaim>("the provisioner is told the node", |claims| {
-            claims.get("default", "data").and_then(|claim| selected(&claim)).as_deref() == Some("n1")
+            claims.get("default", "data").and_then(|claim| selected_node(&claim)).as_deref() == Some("n1")
         })
         .await;
     // A second pod with the same claim does not ask for anything else, and waits as well.
@@ -344,25 +329,7 @@ async fn a_waiting_claim_is_provisioned_where_the_pod_goes_before_the_pod_is_bou
     cluster.bound("other", "n1").await;
     assert_eq!(node_of(&cluster.api::<Pod>().get("web-0").await.unwrap()), "", "not before its claim is bound");
 
-    // What a provisioner and the volume controller do.
-    let term = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"]});
-    cluster
-        .create::<PersistentVolume>(json!({
-            "metadata": {"name": "pv1"},
-            "spec": {
-                "storageClassName": "local", "capacity": size, "accessModes": modes, "hostPath": {"path": "/x"},
-                "claimRef": {"namespace": "default", "name": "data"},
-                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [term]}]}}
-            }
-        }))
-        .await;
-    let claims = cluster.api::<PersistentVolumeClaim>();
-    let patch = json!({
-        "metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}, "spec": {"volumeName": "pv1"}
-    });
-    claims.patch("data", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    let bound = json!({"status": {"phase": "Bound"}});
-    claims.patch_status("data", &PatchParams::default(), &Patch::Merge(bound)).await.unwrap();
+    make_volume(&cluster, "n1").await;
     cluster.bound("web-0", "n1").await;
     cluster.bound("web-1", "n1").await;
 }
@@ -371,17 +338,7 @@ async fn a_waiting_claim_is_provisioned_where_the_pod_goes_before_the_pod_is_bou
 async fn a_provisioner_that_gives_up_a_node_gets_another_choice() {
     let cluster = Cluster::start().await;
     cluster.node("n1", "4").await;
-    cluster
-        .create::<StorageClass>(json!({
-            "metadata": {"name": "local"}, "provisioner": "example.com/test", "volumeBindingMode": "WaitForFirstConsumer"
-        }))
-        .await;
-    cluster
-        .create::<PersistentVolumeClaim>(json!({
-            "metadata": {"name": "data", "namespace": "default"},
-            "spec": {"storageClassName": "local", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-        }))
-        .await;
+    delayed_claim(&cluster).await;
     let volumes = json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]});
     cluster.pod("web-0", "1", volumes).await;
     let selected = |claims: &Cache<PersistentVolumeClaim>| {
@@ -413,6 +370,28 @@ async fn delayed_claim(cluster: &Cluster) {
             "spec": {"storageClassName": "local", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
         }))
         .await;
+}
+
+/// What a provisioner and the volume controller do: the claim `data` gets a volume on that node.
+async fn make_volume(cluster: &Cluster, node: &str) {
+    let term = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [node]});
+    cluster
+        .create::<PersistentVolume>(json!({
+            "metadata": {"name": "pv1"},
+            "spec": {
+                "storageClassName": "local", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+                "hostPath": {"path": "/x"}, "claimRef": {"namespace": "default", "name": "data"},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [term]}]}}
+            }
+        }))
+        .await;
+    let claims = cluster.api::<PersistentVolumeClaim>();
+    let patch = json!({
+        "metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}, "spec": {"volumeName": "pv1"}
+    });
+    claims.patch("data", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    let bound = json!({"status": {"phase": "Bound"}});
+    claims.patch_status("data", &PatchParams::default(), &Patch::Merge(bound)).await.unwrap();
 }
 
 fn selected_node(claim: &PersistentVolumeClaim) -> Option<String> {
@@ -473,24 +452,7 @@ async fn a_pod_goes_where_its_volume_was_made_and_not_where_it_was_asked_for() {
     };
     cluster.until::<PersistentVolumeClaim>("n1 is chosen", on_n1).await;
     cluster.node("n2", "4").await;
-    let term = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": ["n2"]});
-    cluster
-        .create::<PersistentVolume>(json!({
-            "metadata": {"name": "pv1"},
-            "spec": {
-                "storageClassName": "local", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
-                "hostPath": {"path": "/x"}, "claimRef": {"namespace": "default", "name": "data"},
-                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [term]}]}}
-            }
-        }))
-        .await;
-    let claims = cluster.api::<PersistentVolumeClaim>();
-    let patch = json!({
-        "metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}, "spec": {"volumeName": "pv1"}
-    });
-    claims.patch("data", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    let bound = json!({"status": {"phase": "Bound"}});
-    claims.patch_status("data", &PatchParams::default(), &Patch::Merge(bound)).await.unwrap();
+    make_volume(&cluster, "n2").await;
     cluster.bound("web-0", "n2").await;
     let text = "binding volumes: pv \"pv1\" node affinity doesn't match node \"n1\": no matching NodeSelectorTerms";
     cluster.event("web-0", "FailedScheduling", text).await;

@@ -281,3 +281,23 @@ fn a_volume_is_given_up_only_on_the_servers_word() {
         assert!(matches!(asked.acts.as_slice(), [volume::Act::Status(v)] if super::volume_phase(v) == "Released"));
     }
 }
+
+#[test]
+fn a_claim_is_let_go_only_on_the_servers_word() {
+    use super::claim;
+    let mut world = world();
+    world.claim("a", "1Gi", "now");
+    world.settle();
+    let mut deleted = world.claims["a"].clone();
+    deleted.metadata.deletion_timestamp = serde_json::from_value(json!("2026-11-20T14:00:00Z")).expect("a time");
+    let mut snapshot = claim::Snapshot { claim: std::sync::Arc::new(deleted), ..claim::Snapshot::default() };
+    assert_eq!(claim::plan(&snapshot, false).acts, [Act::AskPods]);
+    let let_go = claim::plan(&snapshot, true).acts;
+    let gone =
+        |act: &Act| matches!(act, Act::Update(claim) if !super::has_finalizer(&claim.metadata, super::CLAIM_FINALIZER));
+    assert!(matches!(let_go.as_slice(), [act] if gone(act)), "{let_go:?}");
+    // The server knows of a pod that the cache had not seen.
+    snapshot.users.push(user(Some("peer")));
+    let kept = claim::plan(&snapshot, true).acts;
+    assert!(!kept.iter().any(gone), "{kept:?}");
+}
