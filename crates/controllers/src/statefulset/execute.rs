@@ -511,13 +511,14 @@ impl Work {
     }
 }
 
-/// An eviction of this very pod, as it was seen. kube's own calls the delete options by another name than the API does, so that they are
-/// dropped, and another pod of that name goes.
+/// An eviction of this very pod. Of any version: its budget judges the state, and a disruption that was given must not be
+/// lost because the pod changed meanwhile. kube's own calls the delete options by another name than the API does, so that
+/// they are dropped, and another pod of that name goes.
 fn eviction(pod: &Pod) -> Value {
     json!({
         "apiVersion": "policy/v1", "kind": "Eviction",
         "metadata": {"name": pod.metadata.name, "namespace": pod.metadata.namespace},
-        "deleteOptions": {"preconditions": {"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version}},
+        "deleteOptions": {"preconditions": {"uid": pod.metadata.uid}},
     })
 }
 
@@ -551,7 +552,7 @@ mod tests {
         .expect("a pod");
         let eviction: Eviction = serde_json::from_value(eviction(&pod)).expect("an eviction");
         let only_this = eviction.delete_options.and_then(|options| options.preconditions).expect("preconditions");
-        assert_eq!((only_this.uid.as_deref(), only_this.resource_version.as_deref()), (Some("u"), Some("7")));
+        assert_eq!((only_this.uid.as_deref(), only_this.resource_version), (Some("u"), None));
         assert_eq!((eviction.metadata.name, eviction.metadata.namespace), (pod.metadata.name, pod.metadata.namespace));
     }
 }
