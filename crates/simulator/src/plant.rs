@@ -83,19 +83,26 @@ const fn bug(plant: Plant, told: &'static [&'static str], seeds: &'static [u64])
 
 /// The bugs whose finding a test asserts.
 pub const BUGS: &[Bug] = &[
-    bug(Plant::TerminatingIsMissing, &["above it is still there"], &[18]),
-    bug(Plant::PartitionIgnored, &["below the partition"], &[11]),
-    bug(Plant::BudgetOffByOne, &["are not available"], &[18]),
+    bug(Plant::TerminatingIsMissing, &["above it is still there"], &[1]),
+    bug(Plant::PartitionIgnored, &["below the partition"], &[187]),
+    bug(Plant::BudgetOffByOne, &["are not available"], &[1]),
     bug(Plant::OrderIgnored, &["although one below it is not Ready"], &[0]),
+    bug(Plant::MinReadyIgnored, &["are not available"], &[2]),
     bug(Plant::OnDeleteIgnored, &["updated on deletion only"], &[32]),
-    bug(Plant::RetentionIgnored, &["deletes a claim that its policy retains"], &[9]),
-    bug(Plant::EventLost, &["after the last fault", "the cache of"], &[10]),
-    bug(Plant::NamesakeTaken, &["touches a pod of another owner"], &[70]),
-    bug(Plant::OwnerNotAskedAgain, &["without having asked for its set", "for a set that is gone"], &[16]),
-    bug(Plant::VolumePlaceIgnored, &["where its volume"], &[3]),
-    bug(Plant::StartsTooEarly, &["run at once"], &[18]),
+    bug(Plant::PauseIgnored, &["of a paused set"], &[47]),
+    bug(Plant::RetentionIgnored, &["deletes a claim that its policy retains"], &[1]),
+    bug(Plant::OwnerNotAskedAgain, &["without having asked for its set", "for a set that is gone"], &[18]),
+    bug(Plant::EventLost, &["after the last fault", "the cache of"], &[2]),
+    bug(Plant::NamesakeTaken, &["touches a pod of another owner"], &[31]),
+    bug(Plant::NoPrecondition, &["touches a pod of another owner"], &[3]),
+    bug(Plant::OwnerByName, &["is another owner's", "is left over"], &[1]),
+    bug(Plant::OwnerNotLookedUp, &["collects what still has its owner"], &[12]),
+    bug(Plant::SilenceIsDeath, &["that still runs on"], &[9]),
+    bug(Plant::VolumePlaceIgnored, &["where its volume"], &[4]),
+    bug(Plant::StartsTooEarly, &["run at once"], &[7]),
+    bug(Plant::ConflictIgnored, &["without having been removed", "and now has"], &[17]),
     bug(Plant::WriteForgotten, &["which was never written", "after the last fault"], &[0]),
-    bug(Plant::EvictionUncounted, &["evicts while"], &[9]),
+    bug(Plant::EvictionUncounted, &["evicts while"], &[42]),
 ];
 
 /// How one process sees and does what is not so.
