@@ -13,9 +13,19 @@ pub(crate) fn settled(model: &Model) -> Result<(), String> {
         if set.deleting {
             return Err(format!("set {} is still being deleted", set.name()));
         }
+        // Those above a pod that fits nowhere wait for it.
+        let own = |pod: &&Pod| pod.owner.as_ref() == Some(&set.uid);
+        if model.pods.values().filter(own).any(|pod| torn(model, pod)) {
+            continue;
+        }
         pods(model, set)?;
         claims(model, set)?;
         status(model, set)?;
+    }
+    for (name, budget) in &model.budgets {
+        if budget["status"]["disruptedPods"].is_object() {
+            return Err(format!("budget {name} still waits for a pod that was evicted"));
+        }
     }
     for (name, pod) in &model.pods {
         let Some(owner) = pod.owner.as_ref().filter(|_| pod.owner_kind == "StatefulSet") else { continue };
@@ -45,10 +55,6 @@ fn pods(model: &Model, set: &Set) -> Result<(), String> {
         let pod = model.pods.get(&name).ok_or_else(|| format!("pod {name} is missing"))?;
         if pod.owner.as_ref() != Some(&set.uid) {
             return Err(format!("pod {name} is another owner's"));
-        }
-        if torn(model, pod) {
-            // In order, those above it wait for it.
-            break;
         }
         if !pod.ready || pod.terminating {
             return Err(format!("pod {name} is not Ready"));

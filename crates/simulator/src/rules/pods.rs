@@ -286,7 +286,8 @@ fn over_budget(model: &Model, name: &str, before: Option<&Pod>) -> Option<String
 
 /// And as many as a budget over several sets wants.
 fn over_shared_budget(model: &Model, name: &str, before: Option<&Pod>) -> Option<String> {
-    let pod = before.filter(|pod| pod.owner.is_some())?;
+    let is_strange = |pod: &Pod| pod.json["metadata"]["labels"]["app"] == "other";
+    let pod = before.filter(|pod| pod.owner.is_some() && !is_strange(pod))?;
     beyond(model, name, pod, model.budgets.get(SHARED)?, |_| true)
 }
 
@@ -294,8 +295,12 @@ fn over_shared_budget(model: &Model, name: &str, before: Option<&Pod>) -> Option
 fn beyond(model: &Model, name: &str, pod: &Pod, budget: &Value, covers: impl Fn(&str) -> bool) -> Option<String> {
     let allowed = budget["spec"]["maxUnavailable"].as_u64()? as usize;
     // A place that was given up meanwhile is nobody's loss.
-    let wanted = |other: &str| place(other).is_some_and(|(set, o)| model.sets.get(set).is_some_and(|set| set.has(o)));
-    if !pod.ready || !wanted(name) {
+    let wants = |set: &Set, ordinal| set.has(ordinal) && !set.deleting;
+    let wanted =
+        |other: &str| place(other).is_some_and(|(set, o)| model.sets.get(set).is_some_and(|set| wants(set, o)));
+    // A budget may have been counted while a set was another one, or not there.
+    let steady = model.sets.values().all(|set| long(set.range_since));
+    if !pod.ready || !wanted(name) || !steady {
         return None;
     }
     let others: Vec<&String> =
