@@ -785,3 +785,70 @@ fn autoscalers(scaler: &Value) {
         ],
     );
 }
+
+#[test]
+fn quotas() {
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
+        "spec": {"hard": {"pods": "5", "count/widgets.example.com": "2", "requests.hugepages-2Mi": "1Gi"}}});
+    let scoped =
+        |scopes: Value, resource: &str| json!({"spec": {"scopes": scopes, "hard": {"requests.hugepages-2Mi": null, resource: "1"}}});
+    let selecting = |term: Value| json!({"spec": {"hard": {"requests.hugepages-2Mi": null}, "scopeSelector": {"matchExpressions": [term]}}});
+    check_creates(
+        &quota,
+        &[
+            (
+                json!({"spec": {"hard": {"widgets": "1"}}}),
+                "[spec.hard[widgets]: Invalid value: \"widgets\": must be a standard resource type or fully qualified, spec.hard[widgets]: Invalid value: \"widgets\": must be a standard resource for quota]",
+            ),
+            (
+                json!({"spec": {"hard": {"storage": "1"}}}),
+                "spec.hard[storage]: Invalid value: \"storage\": must be a standard resource for quota",
+            ),
+            (scoped(json!(["NotBestEffort", "Terminating"]), "limits.cpu"), "accepted"),
+            (
+                scoped(json!(["Rare"]), "limits.cpu"),
+                "spec.scopes: Invalid value: [\"Rare\"]: unsupported scope",
+            ),
+            (
+                scoped(json!(["BestEffort"]), "limits.cpu"),
+                "spec.scopes: Invalid value: [\"BestEffort\"]: unsupported scope applied to resource",
+            ),
+            (
+                scoped(json!(["Terminating"]), "services"),
+                "spec.scopes: Invalid value: [\"Terminating\"]: unsupported scope applied to resource",
+            ),
+            (
+                scoped(json!(["Terminating", "NotTerminating"]), "cpu"),
+                "spec.scopes: Invalid value: [\"Terminating\",\"NotTerminating\"]: conflicting scopes",
+            ),
+            (selecting(json!({"scopeName": "PriorityClass", "operator": "In", "values": ["high"]})), "accepted"),
+            (
+                selecting(json!({"scopeName": "PriorityClass", "operator": "In"})),
+                "spec.scopeSelector.matchExpressions.values: Required value: must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+            ),
+            (
+                selecting(json!({"scopeName": "PriorityClass", "operator": "Exists", "values": ["high"]})),
+                "spec.scopeSelector.matchExpressions.values: Invalid value: [\"high\"]: must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
+            ),
+            (
+                selecting(json!({"scopeName": "BestEffort", "operator": "DoesNotExist"})),
+                "spec.scopeSelector.matchExpressions.operator: Invalid value: \"DoesNotExist\": must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity",
+            ),
+            (
+                selecting(json!({"scopeName": "Rare", "operator": "Sometimes"})),
+                "[spec.scopeSelector.matchExpressions.scopeName: Invalid value: \"Rare\": unsupported scope, spec.scopeSelector.matchExpressions.operator: Invalid value: \"Sometimes\": not a valid selector operator]",
+            ),
+        ],
+    );
+    let old = try_create(&World::new(), &merged(&quota, &scoped(json!(["NotBestEffort"]), "cpu"))).unwrap();
+    check_updates(
+        &old,
+        &[
+            (json!({"spec": {"hard": {"cpu": "2"}}}), "accepted"),
+            (
+                json!({"spec": {"scopes": ["Terminating"]}}),
+                "spec.scopes: Invalid value: [\"Terminating\"]: field is immutable",
+            ),
+        ],
+    );
+}

@@ -1,4 +1,4 @@
-//! ConfigMap, Secret, Namespace, Node, LimitRange, ResourceQuota, Lease, PriorityClass.
+//! ConfigMap, Secret, Namespace, Node, LimitRange, Lease, PriorityClass.
 
 use serde_json::Value;
 use stead_machinery::Path;
@@ -183,34 +183,6 @@ fn ordered(item: &Value, path: &Path, judge: &mut Judge<'_>) {
                     let why = format!("{word_low} value {a} is greater than {word_high} value {b}");
                     judge.errors.invalid(&path.child(field_low).key(name), &a.to_string(), &why);
                 }
-            }
-        }
-    }
-}
-
-pub(super) fn quota(object: &Value, judge: &mut Judge<'_>) {
-    let path = Path::new("spec").child("hard");
-    for (name, value) in object.entries("spec.hard") {
-        let at = path.key(name);
-        invalid_all(&at, name, names::qualified_name(name), judge.errors);
-        if let Some(amount) = quantity(value) {
-            if amount.sign() < 0 {
-                judge.errors.invalid(&at, &amount.to_string(), "must be greater than or equal to 0");
-            }
-            let counted = matches!(
-                name.as_str(),
-                "pods"
-                    | "services"
-                    | "replicationcontrollers"
-                    | "resourcequotas"
-                    | "secrets"
-                    | "configmaps"
-                    | "persistentvolumeclaims"
-                    | "services.nodeports"
-                    | "services.loadbalancers"
-            );
-            if counted && amount.milli_value() % 1000 != 0 {
-                judge.errors.invalid(&at, &amount.to_string(), "must be an integer");
             }
         }
     }

@@ -14,6 +14,7 @@ mod meta;
 mod network;
 mod placement;
 mod pod;
+mod quota;
 mod rbac;
 mod scaling;
 mod selector;
@@ -84,7 +85,7 @@ fn body(kind: &Kind, object: &Value, old: Option<&Value>, judge: &mut Judge<'_>)
         ("", "Node") => core::node(object, old, judge),
         ("", "Endpoints") => network::endpoints(object, judge),
         ("", "LimitRange") => core::limit_range(object, judge),
-        ("", "ResourceQuota") => core::quota(object, judge),
+        ("", "ResourceQuota") => quota::quota(object, old, judge),
         ("", "ReplicationController") => apps::replication_controller(object, judge),
         ("apps", "StatefulSet") => stateful_set::stateful_set(object, old, judge),
         ("apps", "Deployment") => apps::deployment(object, old, judge),

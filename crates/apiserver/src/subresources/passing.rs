@@ -1,13 +1,18 @@
 //! A request that is passed on over a connection, and the answer that is passed back; after 101 both sides talk directly.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::future::{Either, select};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, split};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::ApiBody;
@@ -15,6 +20,8 @@ use crate::chain::Streamed;
 use crate::response::Answer;
 use crate::server::AsyncReadWrite;
 
+/// How long the far side may go on talking that takes nothing any more.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(10);
 /// Headers that speak of one connection and are not passed on.
 const HOP_HEADERS: &[&str] = &[
     "connection",
@@ -109,16 +116,35 @@ impl Sent {
         if let Some(near) = upgrade {
             tokio::spawn(async move {
                 let (Ok(near), Ok(far)) = tokio::join!(near, far) else { return };
-                let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
                 tokio::select! {
-                    // An error means that one side hung up, which ends the other.
-                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    () = join(TokioIo::new(near), TokioIo::new(far)) => {}
                     () = closing.cancelled() => {}
                 }
             });
         }
         Response::from_parts(parts, ApiBody::Empty)
     }
+}
+
+/// Copies both ways until both have ended. When nothing more can be brought to the far side, what it has said before still
+/// comes to the near one: a command that ends at once hangs up on input that nobody wants any more.
+async fn join<N, F>(near: N, far: F)
+where
+    N: AsyncRead + AsyncWrite,
+    F: AsyncRead + AsyncWrite,
+{
+    let ((from_near, to_near), (from_far, to_far)) = (split(near), split(far));
+    match select(pin!(one_way(from_near, to_far)), pin!(one_way(from_far, to_near))).await {
+        Either::Left((Ok(()), back)) => drop(back.await),
+        Either::Left((Err(_), back)) => drop(tokio::time::timeout(LAST_WORDS_WITHIN, back).await),
+        Either::Right((Ok(()), there)) => drop(there.await),
+        Either::Right((Err(_), _)) => {}
+    }
+}
+
+async fn one_way<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut from: R, mut to: W) -> std::io::Result<()> {
+    tokio::io::copy(&mut from, &mut to).await?;
+    to.shutdown().await
 }
 
 /// The text of a body, up to `most` bytes.

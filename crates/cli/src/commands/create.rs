@@ -140,6 +140,9 @@ enum What {
         common: Common,
         #[arg(long, default_value = "")]
         hard: String,
+        /// What pods must be for the quota to count them: BestEffort, Terminating and the like.
+        #[arg(long, default_value = "")]
+        scopes: String,
     },
     /// A PodDisruptionBudget.
     #[command(alias = "pdb")]
@@ -483,7 +486,7 @@ impl What {
                 json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata, "status": {}, "spec": {"schedule": schedule,
                     "jobTemplate": {"metadata": metadata, "spec": {"template": template}}}})
             }
-            Self::Quota { hard, .. } => {
+            Self::Quota { hard, scopes, .. } => {
                 let mut amounts = Map::new();
                 for part in hard.split(',').filter(|part| !part.is_empty()) {
                     let Some((key, amount)) = part.split_once('=') else {
@@ -491,7 +494,13 @@ impl What {
                     };
                     amounts.insert(key.to_owned(), amount.into());
                 }
-                let spec = if amounts.is_empty() { json!({}) } else { json!({"hard": amounts}) };
+                let mut spec = Map::new();
+                if !amounts.is_empty() {
+                    spec.insert("hard".to_owned(), amounts.into());
+                }
+                if !scopes.is_empty() {
+                    spec.insert("scopes".to_owned(), scopes.split(',').collect::<Vec<_>>().into());
+                }
                 json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": spec, "status": {}})
             }
             Self::Poddisruptionbudget { selector, min_available, max_unavailable, .. } => {

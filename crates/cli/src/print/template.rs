@@ -185,7 +185,9 @@ impl Parser<'_> {
                 }
                 Piece::Action(action) => action,
             };
-            let (word, rest) = action.split_once(char::is_whitespace).unwrap_or((action, ""));
+            // What follows a keyword need not be a space: `{{range.items}}`, `{{if(eq .a 1)}}`.
+            let ends = action.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(action.len());
+            let (word, rest) = action.split_at(ends);
             match word {
                 "end" | "else" => {
                     self.depth -= 1;
@@ -679,6 +681,7 @@ mod tests {
         for (template, wanted) in [
             ("{{.kind}}", "List"),
             ("{{range .items}}{{.metadata.name}} {{end}}", "a b "),
+            ("{{range.items}}{{if(eq .n 1)}}{{.metadata.name}}{{end}}{{end}}", "a"),
             (r#"{{range $i, $e := .items}}{{$i}}={{$e.metadata.name}}{{"\n"}}{{end}}"#, "0=a\n1=b\n"),
             ("{{.nothere}}", "<no value>"),
             (r#"{{index (index .items 0).metadata.labels "x.y/z"}}"#, "1"),

@@ -34,6 +34,9 @@ pub(super) struct Outcome {
 impl StatefulSets {
     /// With `OrderedReady` one thing after the other; with `Parallel` each kind of step for many pods at once.
     pub(super) async fn execute(&self, seen: &Seen, actions: &[Action]) -> Outcome {
+        if actions.is_empty() {
+            return Outcome { done: Vec::new(), refused: BTreeMap::new(), result: Ok(()) };
+        }
         match Work::new(self, seen) {
             Ok(work) => {
                 let work = Arc::new(work);

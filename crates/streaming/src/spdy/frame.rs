@@ -64,6 +64,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// Reads on without looking at it, until the peer has said that nothing more comes.
+    pub(crate) async fn discard(mut self) {
+        let mut sink = [0; 4096];
+        while self.io.read(&mut sink).await.is_ok_and(|size| size > 0) {}
+    }
+
     fn control(&mut self, first: u32, flags: u8, body: &[u8]) -> Result<Option<Frame>, StreamError> {
         let version = (first >> 16) & 0x7fff;
         if version != u32::from(VERSION) {

@@ -1,6 +1,7 @@
 //! One SPDY connection: streams that the peer opens, each an ordinary pair of byte streams.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
@@ -13,6 +14,8 @@ use crate::{FRAME_DATA_BYTES_MAX, FRAMES_QUEUED_MAX, STREAM_BUFFER_BYTES, Stream
 const STREAMS_QUEUED_MAX: usize = 64;
 /// Streams that may be open at once on one connection.
 const STREAMS_OPEN_MAX: usize = 2048;
+/// How long the peer of a connection that has ended here may take to close it.
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 /// RST_STREAM status REFUSED_STREAM.
 const REFUSED_STREAM: u32 = 3;
 
@@ -105,6 +108,10 @@ async fn read_frames<R: AsyncRead + Unpin>(
     for (_, mut into) in connection.open.drain() {
         let _ = into.shutdown().await;
     }
+    // The last holder of frames but for the streams: when they have been sent the writer says that no more come.
+    drop(connection);
+    // A socket that is closed while bytes of the peer lie unread is reset, and the peer loses what was sent to it last.
+    let _ = tokio::time::timeout(CLOSED_WITHIN, reader.discard()).await;
 }
 
 impl Connection {
@@ -219,5 +226,28 @@ mod tests {
         stream.io.read_to_end(&mut got).await.unwrap();
         assert!(got.is_empty());
         assert!(session.accept().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_still_talks_gets_all_that_was_said_before_the_end() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut session = Session::server(listener.accept().await.unwrap().0).unwrap();
+        let (reading, writing) = split(client);
+        let (mut reader, mut writer) = (FrameReader::new(reading), FrameWriter::new(writing).unwrap());
+        writer.write(&Frame::SynStream { id: 1, headers: headers("data"), fin: false }).await.unwrap();
+        let mut stream = session.accept().await.unwrap();
+        stream.io.write_all(b"pong").await.unwrap();
+        drop((stream, session));
+        for _ in 0..64 {
+            let frame = Frame::Data { id: 1, data: vec![0; 32 << 10].into(), fin: false };
+            writer.write(&frame).await.expect("the connection is still read");
+        }
+        let mut seen = Vec::new();
+        while let Some(frame) = reader.next().await.expect("no reset") {
+            seen.push(frame);
+        }
+        assert_eq!(seen[1], Frame::Data { id: 1, data: "pong".into(), fin: false });
+        assert_eq!(seen[2], Frame::Data { id: 1, data: "".into(), fin: true });
     }
 }
