@@ -790,8 +790,7 @@ fn autoscalers(scaler: &Value) {
 fn quotas() {
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
         "spec": {"hard": {"pods": "5", "count/widgets.example.com": "2", "requests.hugepages-2Mi": "1Gi"}}});
-    let scoped =
-        |scopes: Value, resource: &str| json!({"spec": {"scopes": scopes, "hard": {"requests.hugepages-2Mi": null, resource: "1"}}});
+    let scoped = |scopes: Value, resource: &str| json!({"spec": {"scopes": scopes, "hard": {"requests.hugepages-2Mi": null, resource: "1"}}});
     let selecting = |term: Value| json!({"spec": {"hard": {"requests.hugepages-2Mi": null}, "scopeSelector": {"matchExpressions": [term]}}});
     check_creates(
         &quota,
@@ -805,10 +804,7 @@ fn quotas() {
                 "spec.hard[storage]: Invalid value: \"storage\": must be a standard resource for quota",
             ),
             (scoped(json!(["NotBestEffort", "Terminating"]), "limits.cpu"), "accepted"),
-            (
-                scoped(json!(["Rare"]), "limits.cpu"),
-                "spec.scopes: Invalid value: [\"Rare\"]: unsupported scope",
-            ),
+            (scoped(json!(["Rare"]), "limits.cpu"), "spec.scopes: Invalid value: [\"Rare\"]: unsupported scope"),
             (
                 scoped(json!(["BestEffort"]), "limits.cpu"),
                 "spec.scopes: Invalid value: [\"BestEffort\"]: unsupported scope applied to resource",

@@ -22,6 +22,7 @@ pub mod selector;
 pub mod status;
 pub mod table;
 pub mod time;
+pub mod written;
 
 pub use field::{FieldError, FieldErrors, Path};
 pub use status::ApiError;

@@ -10,8 +10,10 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use stead_api::typed;
+use stead_machinery::written::is_written_as;
 
 /// The label that carries the hash of a StatefulSet's revision.
 pub const HASH_LABEL: &str = "controller.kubernetes.io/hash";
@@ -26,7 +28,7 @@ pub struct Draft<'a> {
     pub labels: Option<&'a BTreeMap<String, String>>,
     /// The label that the hash goes into.
     pub hash_label: &'static str,
-    pub data: &'a Value,
+    pub template: &'a PodTemplateSpec,
     /// How many names collided so far; goes into the hash.
     pub collisions: i32,
 }
@@ -35,7 +37,8 @@ impl Draft<'_> {
     /// The revision with that number, ready to be created.
     #[must_use]
     pub fn revision(&self, number: i64) -> ControllerRevision {
-        let hash = hash(self.data, self.collisions);
+        let data = data(self.template);
+        let hash = hash(&data, self.collisions);
         let mut labels = self.labels.cloned().unwrap_or_default();
         labels.insert(self.hash_label.to_owned(), hash.clone());
         ControllerRevision {
@@ -47,7 +50,7 @@ impl Draft<'_> {
                 owner_references: Some(vec![self.reference.clone()]),
                 ..ObjectMeta::default()
             },
-            data: RawExtension(self.data.clone()),
+            data: RawExtension(data),
             revision: Some(number),
         }
     }
@@ -75,12 +78,13 @@ impl Update {
     }
 }
 
-/// Finds the revision with the data of `draft` among those that exist.
+/// Finds the revision with the template of `draft` among those that exist.
 #[must_use]
 pub fn decide(draft: &Draft<'_>, revisions: &[Arc<ControllerRevision>]) -> Update {
     let sorted = sorted(revisions.iter().map(|revision| &**revision));
     let next = sorted.last().map_or(1, |newest| number(newest) + 1);
-    match sorted.iter().rposition(|revision| same_data(&revision.data.0, draft.data)) {
+    let wanted = Data::of(draft.template);
+    match sorted.iter().rposition(|revision| is_written_as(&wanted, &revision.data.0)) {
         Some(at) if at + 1 == sorted.len() => Update::Newest(name_of(sorted[at]).to_owned()),
         Some(at) => Update::Bump { name: name_of(sorted[at]).to_owned(), number: next },
         None => Update::Create(Box::new(draft.revision(next))),
@@ -94,7 +98,7 @@ pub fn superfluous(
     revisions: &[Arc<ControllerRevision>],
     is_live: impl Fn(&ControllerRevision) -> bool,
 ) -> Vec<String> {
-    let Ok(limit) = usize::try_from(limit) else { return Vec::new() };
+    let Some(limit) = usize::try_from(limit).ok().filter(|limit| revisions.len() > *limit) else { return Vec::new() };
     let idle = sorted(revisions.iter().map(|revision| &**revision).filter(|revision| !is_live(revision)));
     let excess = idle.len().saturating_sub(limit);
     idle[..excess].iter().map(|revision| name_of(revision).to_owned()).collect()
@@ -103,11 +107,32 @@ pub fn superfluous(
 /// The data of a revision: a pod template as a strategic merge patch.
 #[must_use]
 pub fn data(template: &PodTemplateSpec) -> Value {
-    let mut template = serde_json::to_value(template).unwrap_or_default();
-    if let Some(fields) = template.as_object_mut() {
-        fields.insert("$patch".to_owned(), "replace".into());
+    serde_json::to_value(Data::of(template)).unwrap_or_default()
+}
+
+/// [`data`] before it is written.
+#[derive(Serialize)]
+struct Data<'a> {
+    spec: DataSpec<'a>,
+}
+
+#[derive(Serialize)]
+struct DataSpec<'a> {
+    template: Replacing<'a>,
+}
+
+#[derive(Serialize)]
+struct Replacing<'a> {
+    #[serde(flatten)]
+    template: &'a PodTemplateSpec,
+    #[serde(rename = "$patch")]
+    patch: &'static str,
+}
+
+impl<'a> Data<'a> {
+    fn of(template: &'a PodTemplateSpec) -> Self {
+        Self { spec: DataSpec { template: Replacing { template, patch: "replace" } } }
     }
-    json!({"spec": {"template": template}})
 }
 
 /// The pod template of a revision; `None` when its data has no readable one.
@@ -247,6 +272,8 @@ pub fn same_data(a: &Value, b: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -121,10 +121,9 @@ fn selector(object: &Value, judge: &mut Judge<'_>) {
         }
         let values = path.child("values");
         match (operator, term.items("values").is_empty()) {
-            ("In" | "NotIn", true) => judge.errors.required(
-                &values,
-                "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
-            ),
+            ("In" | "NotIn", true) => judge
+                .errors
+                .required(&values, "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"),
             ("Exists" | "DoesNotExist", false) => judge.errors.invalid(
                 &values,
                 term.at("values"),

@@ -177,10 +177,16 @@ pub fn new_pod(set: &DaemonSet, node: &str, hash: &str) -> Pod {
 /// Decides on the revision of the present template.
 #[must_use]
 pub fn revision(set: &DaemonSet, revisions: &[Arc<ControllerRevision>], collisions: i32) -> Update {
-    let (data, reference) = (history::data(&set.spec.template), set_ref(set));
+    let reference = set_ref(set);
     let labels = set.spec.template.metadata.as_ref().and_then(|meta| meta.labels.as_ref());
-    let draft =
-        Draft { owner: &set.metadata, reference: &reference, labels, hash_label: HASH_LABEL, data: &data, collisions };
+    let draft = Draft {
+        owner: &set.metadata,
+        reference: &reference,
+        labels,
+        hash_label: HASH_LABEL,
+        template: &set.spec.template,
+        collisions,
+    };
     history::decide(&draft, revisions)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Source: `pkg/controller/statefulset/stateful_set_control.go`, `getStatefulSetRevisions` and `truncateHistory`.
 
+use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -25,10 +26,16 @@ pub struct Decision {
 /// Decides on the revisions of `set`. `revisions`: those that it controls, in any order.
 #[must_use]
 pub fn decide(set: &StatefulSet, revisions: &[Arc<ControllerRevision>], collisions: i32) -> Decision {
-    let (data, reference) = (history::data(&set.spec.template), set_ref(set));
+    let reference = set_ref(set);
     let labels = set.spec.template.metadata.as_ref().and_then(|meta| meta.labels.as_ref());
-    let draft =
-        Draft { owner: &set.metadata, reference: &reference, labels, hash_label: HASH_LABEL, data: &data, collisions };
+    let draft = Draft {
+        owner: &set.metadata,
+        reference: &reference,
+        labels,
+        hash_label: HASH_LABEL,
+        template: &set.spec.template,
+        collisions,
+    };
     let update = history::decide(&draft, revisions);
     let recorded = set.status.as_ref().and_then(|status| status.current_revision.as_deref());
     let exists = |name: &&str| revisions.iter().any(|revision| history::name_of(revision) == *name);
@@ -45,7 +52,7 @@ pub fn superfluous(
     decision: &Decision,
 ) -> Vec<String> {
     let limit = set.spec.revision_history_limit.unwrap_or(HISTORY_DEFAULT);
-    let of_pods: HashSet<&str> = pods.iter().filter_map(|pod| revision_of(pod)).collect();
+    let of_pods = LazyCell::new(|| pods.iter().filter_map(|pod| revision_of(pod)).collect::<HashSet<&str>>());
     history::superfluous(limit, revisions, |revision| {
         let name = history::name_of(revision);
         [decision.current.as_str(), decision.update.name()].contains(&name) || of_pods.contains(&*revision_label(name))
