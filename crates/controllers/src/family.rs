@@ -10,7 +10,7 @@ use kube::{Api, Resource};
 use serde_json::Value;
 use stead_client::{Class, Client, classify};
 use stead_informer::{Cache, Key, Object, index};
-use stead_workloads::owner::{Claim, adopt_patch, judge, release_patch};
+use stead_workloads::owner::{Claim, adopt_patch, judge_orphan, judge_own, release_patch};
 
 use crate::{Error, OwnWrites};
 
@@ -55,8 +55,11 @@ where
     let orphans = cache.by_index(index::CONTROLLER_UID, &index::orphans_of(&head.key.namespace));
     let mut family = Family { members: Vec::with_capacity(owned.len()), changed: false };
     let mut asked = false;
-    for object in owned.into_iter().chain(orphans) {
-        let patch = match judge(head.meta, object.meta(), fits(&object)) {
+    // The index has looked at who the owner is.
+    let owned = owned.into_iter().map(|object| (judge_own(head.meta, fits(&object)), object));
+    let orphans = orphans.into_iter().map(|object| (judge_orphan(head.meta, object.meta(), fits(&object)), object));
+    for (claim, object) in owned.chain(orphans) {
+        let patch = match claim {
             Claim::Ignore => continue,
             Claim::Keep => {
                 family.members.push(object);

@@ -19,18 +19,21 @@ pub enum Claim {
     Ignore,
 }
 
-/// Judges one object. `matches`: its labels and name fit the controller.
+/// Judges an object that `controller` owns by reference. `matches`: its labels and name fit the controller.
 #[must_use]
-pub fn judge(controller: &ObjectMeta, object: &ObjectMeta, matches: bool) -> Claim {
-    let deleting = controller.deletion_timestamp.is_some();
-    match controller_of(object) {
-        Some(owner) if Some(&owner.uid) != controller.uid.as_ref() => Claim::Ignore,
-        Some(_) if matches => Claim::Keep,
-        Some(_) if deleting => Claim::Ignore,
-        Some(_) => Claim::Release,
-        None if deleting || !matches || object.deletion_timestamp.is_some() => Claim::Ignore,
-        None => Claim::Adopt,
+pub fn judge_own(controller: &ObjectMeta, matches: bool) -> Claim {
+    match (matches, controller.deletion_timestamp.is_some()) {
+        (true, _) => Claim::Keep,
+        (false, true) => Claim::Ignore,
+        (false, false) => Claim::Release,
     }
+}
+
+/// Judges an object that no controller owns.
+#[must_use]
+pub fn judge_orphan(controller: &ObjectMeta, object: &ObjectMeta, matches: bool) -> Claim {
+    let either_goes = controller.deletion_timestamp.is_some() || object.deletion_timestamp.is_some();
+    if matches && !either_goes { Claim::Adopt } else { Claim::Ignore }
 }
 
 /// The owner reference that has `controller: true`.
@@ -87,31 +90,29 @@ mod tests {
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-    fn object(owner: Option<&str>, deleting: bool) -> ObjectMeta {
-        let reference = |uid: &str| OwnerReference { uid: uid.into(), controller: Some(true), ..Default::default() };
-        ObjectMeta {
-            uid: Some("me".into()),
-            owner_references: owner.map(|uid| vec![reference(uid)]),
-            deletion_timestamp: deleting.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
-            ..Default::default()
-        }
+    fn object(deleting: bool) -> ObjectMeta {
+        ObjectMeta { deletion_timestamp: deleting.then_some(Time(jiff::Timestamp::UNIX_EPOCH)), ..Default::default() }
     }
 
     #[test]
     fn takes_orphans_keeps_its_own_and_lets_go_what_no_longer_matches() {
-        for (set_deleting, owner, pod_deleting, matches, expected) in [
-            (false, Some("me"), false, true, Claim::Keep),
-            (false, Some("me"), true, true, Claim::Keep),
-            (false, Some("me"), false, false, Claim::Release),
-            (true, Some("me"), false, false, Claim::Ignore),
-            (false, Some("other"), false, true, Claim::Ignore),
-            (false, None, false, true, Claim::Adopt),
-            (false, None, true, true, Claim::Ignore),
-            (false, None, false, false, Claim::Ignore),
-            (true, None, false, true, Claim::Ignore),
+        for (set_deleting, matches, expected) in [
+            (false, true, Claim::Keep),
+            (true, true, Claim::Keep),
+            (false, false, Claim::Release),
+            (true, false, Claim::Ignore),
         ] {
-            let judged = judge(&object(None, set_deleting), &object(owner, pod_deleting), matches);
-            assert_eq!(judged, expected, "set deleting {set_deleting}, owner {owner:?}, matches {matches}");
+            let judged = judge_own(&object(set_deleting), matches);
+            assert_eq!(judged, expected, "set deleting {set_deleting}, matches {matches}");
+        }
+        for (set_deleting, pod_deleting, matches, expected) in [
+            (false, false, true, Claim::Adopt),
+            (false, true, true, Claim::Ignore),
+            (false, false, false, Claim::Ignore),
+            (true, false, true, Claim::Ignore),
+        ] {
+            let judged = judge_orphan(&object(set_deleting), &object(pod_deleting), matches);
+            assert_eq!(judged, expected, "set deleting {set_deleting}, pod deleting {pod_deleting}, matches {matches}");
         }
     }
 

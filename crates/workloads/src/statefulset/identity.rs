@@ -123,8 +123,8 @@ fn leads_with_zero(pod_name: &str) -> bool {
 /// Whether a pod mounts the claims of its ordinal.
 #[must_use]
 pub fn storage_matches(set: &StatefulSet, pod: &Pod, ordinal: u32) -> bool {
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     claim_templates(set).iter().all(|template| {
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
         let volume = volumes.iter().find(|volume| volume.name == name(&template.metadata));
         let claim = volume.and_then(|volume| volume.persistent_volume_claim.as_ref());
         claim.is_some_and(|claim| claim.claim_name == claim_name(set, template, ordinal))
