@@ -167,11 +167,11 @@ impl<'v> Serializer for Against<'v> {
     }
 
     fn serialize_f32(self, number: f32) -> Verdict {
-        self.number(|value| *value == Value::from(number))
+        self.number(|value| *value == number)
     }
 
     fn serialize_f64(self, number: f64) -> Verdict {
-        self.number(|value| *value == Value::from(number))
+        self.number(|value| *value == number)
     }
 
     fn serialize_char(self, letter: char) -> Verdict {
