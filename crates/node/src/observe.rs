@@ -45,6 +45,7 @@ async fn one(node: &Node, pod: &Pod, container: &runtime::Container, before: Opt
     };
     let state = match (&container.state, before.and_then(Container::exit)) {
         (runtime::ContainerState::Created, _) => State::Created,
+        (runtime::ContainerState::Starting, _) => State::Starting,
         (runtime::ContainerState::Running { started_at_unix_nanos, .. }, _) => {
             State::Running { started: time(*started_at_unix_nanos) }
         }

@@ -172,7 +172,7 @@ fn started(container: &Container) -> Option<Timestamp> {
         ContainerState::Running { started_at_unix_nanos, .. } => {
             Some(Timestamp::from_nanosecond(started_at_unix_nanos.into()).unwrap_or_default())
         }
-        ContainerState::Created | ContainerState::Exited(_) => None,
+        ContainerState::Created | ContainerState::Starting | ContainerState::Exited(_) => None,
     }
 }
 

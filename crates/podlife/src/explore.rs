@@ -8,7 +8,7 @@ use crate::memory::Work;
 use crate::plan::{PodPlan, is_initialized};
 use crate::scenario::{World, pod};
 use crate::spec::{self, RestartPolicy, Role};
-use crate::{Action, Addresses, Memory, State, plan, status};
+use crate::{Action, Addresses, Container, Memory, State, plan, status};
 
 /// Steps in which a quiet pod has to settle.
 const QUIET_STEPS_MAX: usize = 200;
@@ -34,7 +34,18 @@ enum Event {
     Delete,
     Gone,
     Forgets,
+    /// The node is killed while it starts a container, and forgets.
+    Killed(Left),
+    /// A start that was under way then has succeeded.
+    Runs(String),
     Time,
+}
+
+/// How far the start was of which a killed node knows nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Created,
+    Starting,
 }
 
 impl Node {
@@ -90,6 +101,12 @@ impl Node {
         if self.pending.is_empty() {
             events.push(Event::Forgets);
         }
+        let starts = |action: &Action| matches!(action, Action::StartContainer { .. });
+        if snapshot.sandbox().is_some() && self.pending.len() == 1 && starts(&self.pending[0]) {
+            events.extend([Left::Created, Left::Starting].map(Event::Killed));
+        }
+        let starting = snapshot.containers.iter().filter(|one| one.state == State::Starting);
+        events.extend(starting.map(|one| Event::Runs(one.name.clone())));
         events.push(Event::Time);
         events
     }
@@ -107,13 +124,22 @@ impl Node {
             }
             Event::Exit(name, code) => self.exit(name, *code),
             Event::SandboxDies => {
-                self.world.sandboxes.iter_mut().for_each(|sandbox| sandbox.ready = false);
-                let running: Vec<String> = self.world.snapshot().running().map(|one| one.name.clone()).collect();
-                running.iter().for_each(|name| self.exit(name, 137));
+                self.world.sandboxes_die();
             }
             Event::Delete => self.world.delete(30),
             Event::Gone => self.world.gone = true,
             Event::Forgets => self.world.memory = Memory::default(),
+            Event::Killed(left) => {
+                let action = self.pending.remove(0);
+                self.world.execute(&action);
+                let made = self.world.containers.last_mut().expect("what was started comes last");
+                made.state = match left {
+                    Left::Created => State::Created,
+                    Left::Starting => State::Starting,
+                };
+                self.world.memory = Memory::default();
+            }
+            Event::Runs(name) => self.world.runs(name),
             Event::Time => self.world.now = self.world.wake_at.unwrap_or(self.world.now).max(self.world.now),
         }
     }
@@ -176,6 +202,7 @@ impl Node {
             .map(|one| {
                 let state = match &one.state {
                     State::Created => -2,
+                    State::Starting => -3,
                     State::Running { .. } => -1,
                     State::Exited(exit) => exit.code,
                 };
@@ -215,6 +242,11 @@ impl Node {
             }
             if let Some(at) = self.world.wake_at.filter(|at| *at > self.world.now) {
                 self.world.now = at;
+                continue;
+            }
+            let starting = self.world.containers.iter().find(|one| one.state == State::Starting);
+            if let Some(name) = starting.map(|one| one.name.clone()) {
+                self.world.runs(&name);
                 continue;
             }
             // Init containers and jobs end well; all others run on.
@@ -259,7 +291,9 @@ fn check_plan(world: &World, plan: &PodPlan, path: &[String]) {
         match action {
             Action::StartContainer { name, attempt, .. } => {
                 assert!(plan.end.is_none(), "{name} is started while the pod ends: {path:?}");
-                assert!(snapshot.running().all(|one| one.name != *name), "{name} is started twice: {path:?}");
+                let lives = |one: &Container| matches!(one.state, State::Running { .. } | State::Starting);
+                let twice = snapshot.containers.iter().any(|one| one.name == *name && lives(one));
+                assert!(!twice, "{name} is started twice: {path:?}");
                 let newest = snapshot.newest(name).map(|one| one.attempt);
                 assert!(
                     newest.is_none_or(|newest| newest < *attempt),
@@ -288,7 +322,7 @@ fn check_order(world: &World, name: &str, path: &[String]) {
         let done = snapshot.current(&init.name).is_some_and(|one| match &one.state {
             State::Exited(exit) => exit.code == 0 && !spec::is_sidecar(init),
             State::Running { .. } => spec::is_sidecar(init),
-            State::Created => false,
+            State::Created | State::Starting => false,
         });
         assert!(done, "{name} is started before {}: {path:?}", init.name);
     }

@@ -183,7 +183,7 @@ impl<'a> Planner<'a, '_> {
             self.stop_running(end);
             return;
         }
-        if self.stop_running(end) || self.busy() {
+        if self.stop_running(end) || self.busy() || self.waits_for_start(end) {
             return;
         }
         if let Some(action) = self.last_steps()
@@ -191,6 +191,17 @@ impl<'a> Planner<'a, '_> {
         {
             self.act(action);
         }
+    }
+
+    /// Whether a start that nobody can cancel may still succeed: what it starts has its grace as well, as far as there is
+    /// any left.
+    fn waits_for_start(&mut self, end: &End) -> bool {
+        let until = later(end.since, end.grace);
+        let waits = self.s.containers.iter().any(|one| one.state == State::Starting) && self.s.now < until;
+        if waits {
+            self.wake(until);
+        }
+        waits
     }
 
     /// Whether the last try to take something down has failed just now.
@@ -328,12 +339,16 @@ impl<'a> Planner<'a, '_> {
         if self.is_starting(&container.name) {
             return self.wait_for_failure(container);
         }
+        let newest = self.s.newest(&container.name);
+        if newest.is_some_and(|newest| matches!(newest.state, State::Created | State::Starting)) {
+            // The one is removed first: there are never two of one attempt. The other will run, or tell that it could not.
+            return;
+        }
         let Some(current) = self.s.current(&container.name) else {
             return self.start(container, None);
         };
         match &current.state {
-            // Left by a process that was killed between create and start.
-            State::Created => self.start(container, None),
+            State::Created | State::Starting => {}
             State::Running { .. } => self.tend_running(container, role, current),
             State::Exited(exit) if spec::restarts(self.s.pod, container, role, exit) => {
                 self.restart(container, exit.finished, exit.start_error.as_deref());
@@ -439,13 +454,14 @@ impl<'a> Planner<'a, '_> {
     /// The number of the next attempt: one more than any that was seen here or reported to the API.
     fn attempt(&self, name: &str) -> u32 {
         let seen = self.s.newest(name).map(|container| match container.state {
-            State::Created => container.attempt,
+            State::Created | State::Starting => container.attempt,
             State::Running { .. } | State::Exited(_) => container.attempt + 1,
         });
         seen.max(reported_attempt(self.s.pod, name)).unwrap_or(0)
     }
 
-    /// Removes ended attempts and dead sandboxes that nobody can ask for any more.
+    /// Removes ended attempts and dead sandboxes that nobody can ask for any more, and what a process left that was
+    /// killed between create and start.
     fn prune(&mut self) {
         let mut sandboxes: Vec<_> = self.s.sandboxes.iter().collect();
         sandboxes.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.attempt));
@@ -460,12 +476,17 @@ impl<'a> Planner<'a, '_> {
         }
         for attempts in ended.values_mut() {
             attempts.sort_by_key(|container| std::cmp::Reverse(container.attempt));
-            for old in attempts.iter().skip(ATTEMPTS_KEPT).filter(|old| old.running_since().is_none()) {
-                let work = Work::Remove { id: old.id.clone() };
-                if !self.s.memory.working.contains(&work) {
-                    self.act(Action::RemoveContainer { id: old.id.clone() });
-                }
-            }
+            let ended = |old: &&&Container| matches!(old.state, State::Exited(_));
+            attempts.iter().skip(ATTEMPTS_KEPT).filter(ended).for_each(|old| self.remove(&old.id));
+        }
+        let left = |one: &&Container| one.state == State::Created && !self.is_starting(&one.name);
+        let left: Vec<_> = self.s.containers.iter().filter(left).collect();
+        left.iter().for_each(|one| self.remove(&one.id));
+    }
+
+    fn remove(&mut self, id: &str) {
+        if !self.s.memory.working.contains(&Work::Remove { id: id.to_owned() }) {
+            self.act(Action::RemoveContainer { id: id.to_owned() });
         }
     }
 
@@ -530,12 +551,19 @@ pub fn is_complete(s: &Snapshot) -> bool {
     init_failed || (!mains.is_empty() && mains.iter().all(|container| ended_for_good(container, Role::Main)))
 }
 
+/// The number after the last attempt that was reported to the API.
+///
+/// One that was reported as waiting is counted as one that ran only if its end was reported too: a node that was killed
+/// before it started it does not count a restart.
 fn reported_attempt(pod: &Pod, name: &str) -> Option<u32> {
     let status = pod.status.as_ref()?;
     let lists = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
     let one = lists.into_iter().flatten().flatten().find(|one| one.name == name)?;
-    one.container_id.as_deref().filter(|id| !id.is_empty())?;
-    u32::try_from(one.restart_count).ok().map(|count| count + 1)
+    let id = one.container_id.as_deref().filter(|id| !id.is_empty())?;
+    let waits = one.state.as_ref().is_none_or(|state| state.running.is_none() && state.terminated.is_none());
+    let last = one.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let never_ran = waits && last.and_then(|last| last.container_id.as_deref()) != Some(id);
+    u32::try_from(one.restart_count).ok().map(|count| count + u32::from(!never_ran))
 }
 
 fn spec_grace(pod: &Pod) -> i64 {

@@ -168,8 +168,11 @@ impl World {
             }
             Action::AnswerHandOver { code, .. } => self.answer(*code),
             Action::StopSandboxes => {
-                assert!(self.snapshot().running().next().is_none(), "a sandbox was stopped under a running container");
-                self.sandboxes.iter_mut().for_each(|sandbox| sandbox.ready = false);
+                let until = self.memory.ending.as_ref().map(|end| later(end.since, end.grace));
+                let in_grace = until.is_none_or(|until| self.now < until);
+                let running = self.snapshot().running().next().is_some();
+                assert!(!(running && in_grace), "a sandbox was stopped under a running container");
+                self.sandboxes_die();
                 self.memory.end(&Work::StopSandboxes);
                 self.did.push("stop sandbox".to_owned());
             }
@@ -239,12 +242,11 @@ impl World {
             ["ask", "operator", request] => self.ask(request, "wait"),
             ["unask"] => self.pod.metadata.annotations = None,
             ["image", name, image] => self.set_image(name, image),
-            ["sandbox", "dies"] => {
-                self.sandboxes.iter_mut().for_each(|sandbox| sandbox.ready = false);
-                let running: Vec<String> = self.snapshot().running().map(|container| container.name.clone()).collect();
-                running.iter().for_each(|name| self.exit(name, 137, false));
-            }
+            ["sandbox", "dies"] => self.sandboxes_die(),
             ["node", "restarts"] => self.memory = Memory::default(),
+            ["killed", "after", "create", name] => self.killed(name, State::Created),
+            ["killed", "in", "start", name] => self.killed(name, State::Starting),
+            ["runs", name] => self.runs(name),
             _ => panic!("no such event: {line}"),
         }
     }
@@ -287,6 +289,41 @@ impl World {
         });
         let id = container.id.clone();
         self.memory.end(&Work::Stop { id, until: now });
+    }
+
+    /// The node was killed while it started the newest attempt, which had been reported as it was then.
+    fn killed(&mut self, name: &str, left: State) {
+        let newest = self.containers.iter_mut().filter(|one| one.name == name).max_by_key(|one| one.attempt);
+        newest.expect("a container that is started").state = left;
+        self.memory.working.push(Work::Start { name: name.to_owned() });
+        self.pod.status = Some(status(&self.snapshot(), &plan(&self.snapshot()), &addresses()));
+        self.memory = Memory::default();
+    }
+
+    /// A start that nobody waits for any more has succeeded.
+    pub(crate) fn runs(&mut self, name: &str) {
+        let now = self.now;
+        let starting = self.containers.iter_mut().find(|one| one.name == name && one.state == State::Starting);
+        starting.expect("a start under way").state = State::Running { started: now };
+    }
+
+    /// What runs, or is being started, dies with its sandbox.
+    pub(crate) fn sandboxes_die(&mut self) {
+        self.sandboxes.iter_mut().for_each(|sandbox| sandbox.ready = false);
+        let running: Vec<String> = self.snapshot().running().map(|container| container.name.clone()).collect();
+        running.iter().for_each(|name| self.exit(name, 137, false));
+        let now = self.now;
+        for one in self.containers.iter_mut().filter(|one| one.state == State::Starting) {
+            one.state = State::Exited(Exit {
+                started: now,
+                finished: now,
+                code: 137,
+                signal: Some(9),
+                oom_killed: false,
+                start_error: None,
+                message: None,
+            });
+        }
     }
 
     fn probe(&mut self, kind: &str, name: &str, answer: &[&str]) {

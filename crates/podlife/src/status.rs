@@ -148,7 +148,7 @@ impl Teller<'_, '_> {
         let (state, last_state) = match (waiting, &newest.state) {
             (Some(waiting), State::Exited(_)) => (waiting_state(waiting), Some(current)),
             (Some(waiting), _) => (waiting_state(waiting), before),
-            (None, State::Created) => (self.default_waiting(role), before),
+            (None, State::Created | State::Starting) => (self.default_waiting(role), before),
             (None, State::Running { .. } | State::Exited(_)) => (current, before),
         };
         let probes = &self.s.memory.probes;
@@ -257,7 +257,7 @@ fn waiting_state(waiting: &Waiting) -> ContainerState {
 
 fn state(state: &State, container_id: &str) -> ContainerState {
     match state {
-        State::Created => ContainerState::default(),
+        State::Created | State::Starting => ContainerState::default(),
         State::Running { started } => ContainerState {
             running: Some(ContainerStateRunning { started_at: Some(Time(whole_seconds(*started))) }),
             ..ContainerState::default()

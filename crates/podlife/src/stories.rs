@@ -46,6 +46,30 @@ fn a_crashing_container_is_restarted_at_once_and_then_backs_off_from_10_s() {
 }
 
 #[test]
+fn a_start_that_the_node_did_not_live_to_see_is_no_restart_and_never_makes_two() {
+    check(
+        "main:a
+         killed after create a
+         exit a 1
+         killed after create a
+         killed in start a
+         +10s
+         runs a
+         exit a 1",
+        expect![[r#"
+            bind                  | mount, sandbox, start a | Running Ready a:up
+            killed after create a | mount, start a          | Running Ready a:up
+            exit a 1              | start a#1               | Running Ready a:up
+            killed after create a | mount, start a#1        | Running Ready a:up
+            killed in start a     | mount                   | Running NotReady a:ContainerCreating
+            +10s                  | -                       | Running NotReady a:ContainerCreating
+            runs a                | -                       | Running Ready a:up
+            exit a 1              | start a#2               | Running Ready a:up
+        "#]],
+    );
+}
+
+#[test]
 fn a_pod_that_is_asked_hands_over_once_and_answers_until_it_is_heard() {
     check(
         "main:a main:b

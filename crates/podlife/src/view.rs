@@ -47,8 +47,13 @@ pub struct Container {
 /// Where a container is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
+    /// Made, and not started.
     Created,
-    Running { started: Timestamp },
+    /// The engine starts it at the request of a node process that is gone.
+    Starting,
+    Running {
+        started: Timestamp,
+    },
     Exited(Exit),
 }
 
@@ -71,7 +76,7 @@ impl Container {
     pub fn running_since(&self) -> Option<Timestamp> {
         match &self.state {
             State::Running { started } => Some(*started),
-            State::Created | State::Exited(_) => None,
+            State::Created | State::Starting | State::Exited(_) => None,
         }
     }
 
@@ -79,7 +84,7 @@ impl Container {
     pub fn exit(&self) -> Option<&Exit> {
         match &self.state {
             State::Exited(exit) => Some(exit),
-            State::Created | State::Running { .. } => None,
+            State::Created | State::Starting | State::Running { .. } => None,
         }
     }
 }

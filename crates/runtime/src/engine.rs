@@ -238,7 +238,12 @@ pub enum Seccomp {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContainerState {
     Created,
-    Running { started_at_unix_nanos: i64, pid: i32 },
+    /// It is being started, at the request of a process that is gone.
+    Starting,
+    Running {
+        started_at_unix_nanos: i64,
+        pid: i32,
+    },
     Exited(Exit),
 }
 

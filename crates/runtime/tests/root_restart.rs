@@ -72,6 +72,35 @@ async fn containers_outlive_the_engine() {
 }
 
 #[tokio::test]
+async fn a_start_that_outlives_its_server_is_known_to_the_next_one() {
+    let mut world = World::new().await;
+    let sandbox = world.sandbox().await;
+    for number in 0..5 {
+        let name = format!("late-{number}");
+        let id = world.engine().create_container(&sandbox, script(&name, "exec sleep 1000")).await.unwrap();
+        let (engine, started) = (world.engine(), id.clone());
+        let start = tokio::spawn(async move { engine.start_container(&started).await });
+        // The shim makes it when it is asked to start.
+        while !world.dir.path().join("logs").join(&name).join("0.log").exists() {
+            tokio::task::yield_now().await;
+        }
+        start.abort();
+        let _ = start.await;
+        world.engine = None;
+        world.open().await;
+        let mut events = world.engine().events();
+        let mut state = world.container(&id).await.state;
+        while state == ContainerState::Starting {
+            let expected = EngineEvent::ContainerStarted { sandbox: sandbox.clone(), container: id.clone() };
+            while tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap() != expected {}
+            state = world.container(&id).await.state;
+        }
+        assert!(matches!(state, ContainerState::Running { .. }), "{name}: {state:?}");
+    }
+    world.engine().remove_sandbox(&sandbox).await.unwrap();
+}
+
+#[tokio::test]
 async fn containers_outlive_a_killed_server() {
     let mut world = World::new().await;
     world.engine = None;

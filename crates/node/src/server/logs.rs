@@ -95,7 +95,7 @@ impl Node {
             return before.ok_or(Refusal(StatusCode::BAD_REQUEST, text));
         }
         match newest {
-            Some(newest) if newest.state != ContainerState::Created => Ok(newest),
+            Some(newest) if !matches!(newest.state, ContainerState::Created | ContainerState::Starting) => Ok(newest),
             _ => {
                 let reason = waiting_reason(pod, container).unwrap_or_else(|| "ContainerCreating".to_owned());
                 let text = format!("container \"{container}\" in pod \"{name}\" is waiting to start: {reason}");

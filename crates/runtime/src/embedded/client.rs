@@ -18,6 +18,12 @@ use crate::shim::protocol::{Answer, Ended, Frame, FrameReader, Message, Op, Requ
 /// What a shim tells by itself.
 #[derive(Debug)]
 pub(crate) enum Notice {
+    /// A container runs that somebody before this connection has asked for.
+    Started {
+        container: String,
+        pid: i32,
+        started: i64,
+    },
     Exited {
         container: String,
         ended: Ended,
@@ -141,6 +147,7 @@ impl Shared {
                     let _ = waiting.send((answer, fds));
                 }
             }
+            Message::Started { container, pid, started } => on_notice(Notice::Started { container, pid, started }),
             Message::Exited { container, ended } => on_notice(Notice::Exited { container, ended }),
             Message::ExecExited { exec, code } => {
                 if let Some(waiting) = lock(&self.execs).remove(&exec) {

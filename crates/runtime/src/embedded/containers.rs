@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use super::client::lock;
 use super::spec::{self, Device, Plan};
 use super::{
-    ContainerEntry, ContainerRecord, Inner, SandboxEntry, blocking, capabilities, context, copy, new_id, rootfs, user,
+    ContainerEntry, ContainerRecord, Inner, SandboxEntry, advance, blocking, capabilities, context, copy, new_id,
+    rootfs, user,
 };
 use crate::engine::{
     ContainerConfig, ContainerId, ContainerState, EngineError, EngineEvent, Exit, Propagation, Security,
@@ -21,7 +22,7 @@ use crate::engine::{
 use crate::image::{ImageRecord, ImageStore};
 use crate::mounts::{self, Overlay};
 use crate::shim::process::unix_nanos;
-use crate::shim::protocol::{Answer, Op, Payload, StartContainer};
+use crate::shim::protocol::{Answer, Op, Payload, Phase, StartContainer};
 
 const SIGKILL: i32 = 9;
 /// How long a killed process may take to end before the caller is told that it does not.
@@ -175,13 +176,7 @@ impl Inner {
             return Err(EngineError::Failed(format!("the shim has not started container {id}")));
         };
         // It may have ended already: the notice of that came first then.
-        let newly = entry.state.send_if_modified(|state| {
-            let created = *state == ContainerState::Created;
-            if created {
-                *state = ContainerState::Running { started_at_unix_nanos: started, pid };
-            }
-            created
-        });
+        let newly = entry.state.send_if_modified(|state| advance(state, &Phase::Running { pid, started }));
         if newly {
             self.emit(EngineEvent::ContainerStarted { sandbox: record.sandbox.clone(), container: id.to_owned() });
         }
@@ -214,8 +209,14 @@ impl Inner {
     pub(super) async fn remove_container(self: &Arc<Self>, id: &str) -> Result<(), EngineError> {
         let Ok(entry) = self.container(id) else { return Ok(()) };
         let _changing = entry.changing.lock().await;
-        if matches!(*entry.state.borrow(), ContainerState::Running { .. }) {
-            return Err(EngineError::WrongState(format!("container {id} runs; stop it first")));
+        match *entry.state.borrow() {
+            ContainerState::Running { .. } => {
+                return Err(EngineError::WrongState(format!("container {id} runs; stop it first")));
+            }
+            ContainerState::Starting => {
+                return Err(EngineError::WrongState(format!("container {id} is being started")));
+            }
+            ContainerState::Created | ContainerState::Exited(_) => {}
         }
         if let Ok(shim) = self.shim_of(&entry) {
             let _ = shim.call(Op::Forget { container: id.to_owned() }, vec![]).await;

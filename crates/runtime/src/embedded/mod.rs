@@ -449,9 +449,26 @@ impl ContainerEntry {
 
 fn state_of(phase: &Phase) -> ContainerState {
     match phase {
+        Phase::Starting => ContainerState::Starting,
         Phase::Running { pid, started } => ContainerState::Running { started_at_unix_nanos: *started, pid: *pid },
         Phase::Exited(ended) => ContainerState::Exited(exit_of(ended)),
     }
+}
+
+/// Takes a state over, unless the container is further on in its life already; whether it did.
+fn advance(state: &mut ContainerState, phase: &Phase) -> bool {
+    let age = |state: &ContainerState| match state {
+        ContainerState::Created => 0,
+        ContainerState::Starting => 1,
+        ContainerState::Running { .. } => 2,
+        ContainerState::Exited(_) => 3,
+    };
+    let told = state_of(phase);
+    let newer = age(&told) > age(state);
+    if newer {
+        *state = told;
+    }
+    newer
 }
 
 fn exit_of(ended: &Ended) -> Exit {

@@ -10,7 +10,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::client::{Notice, ShimClient, lock};
-use super::{ContainerEntry, ContainerRecord, Inner, SandboxEntry, SandboxRecord, blocking, context, new_id, state_of};
+use super::{
+    ContainerEntry, ContainerRecord, Inner, SandboxEntry, SandboxRecord, advance, blocking, context, new_id, state_of,
+};
 use crate::engine::{ContainerState, EngineError, EngineEvent, SandboxConfig, SandboxId};
 use crate::mounts;
 use crate::shim::process::{read_state, unix_nanos, write_state};
@@ -100,14 +102,8 @@ impl Inner {
         };
         for (container, phase) in containers {
             if let Ok(entry) = self.container(&container) {
-                // The end of the container may have been told since the list was made, and an end is for good.
-                entry.state.send_if_modified(|state| {
-                    let open = !matches!(state, ContainerState::Exited(_));
-                    if open {
-                        *state = state_of(&phase);
-                    }
-                    open
-                });
+                // What comes next in its life may have been told since the list was made.
+                entry.state.send_if_modified(|state| advance(state, &phase));
             }
         }
         Ok((shim, pause_pid))
@@ -247,8 +243,10 @@ impl Inner {
 
     /// Records how a container ended whose shim is dead; `true` when that was not known yet.
     fn settle(&self, entry: &ContainerEntry) -> bool {
-        let ContainerState::Running { started_at_unix_nanos: started, .. } = *entry.state.borrow() else {
-            return false;
+        let started = match *entry.state.borrow() {
+            ContainerState::Running { started_at_unix_nanos, .. } => started_at_unix_nanos,
+            ContainerState::Starting => 0,
+            ContainerState::Created | ContainerState::Exited(_) => return false,
         };
         let dir = self.container_dir(&entry.record.id);
         let phase = match read_state(&dir) {
@@ -277,6 +275,13 @@ impl Inner {
 fn on_notice(inner: &Weak<Inner>, sandbox: &str, notice: Notice) {
     let Some(inner) = inner.upgrade() else { return };
     match notice {
+        Notice::Started { container, pid, started } => {
+            if let Ok(entry) = inner.container(&container)
+                && entry.state.send_if_modified(|state| advance(state, &Phase::Running { pid, started }))
+            {
+                inner.emit(EngineEvent::ContainerStarted { sandbox: sandbox.to_owned(), container });
+            }
+        }
         Notice::Exited { container, ended } => {
             if let Ok(entry) = inner.container(&container) {
                 entry.state.send_replace(state_of(&Phase::Exited(ended)));

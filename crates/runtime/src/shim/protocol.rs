@@ -116,7 +116,12 @@ pub(crate) struct Request {
 /// Where a container's main process is; also the content of `state.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Phase {
-    Running { pid: i32, started: i64 },
+    /// It was asked for, and neither runs nor has failed yet. Never in the file.
+    Starting,
+    Running {
+        pid: i32,
+        started: i64,
+    },
     Exited(Ended),
 }
 
@@ -155,9 +160,24 @@ pub(crate) enum Answer {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Message {
-    Answer { id: u64, answer: Answer },
-    Exited { container: String, ended: Ended },
-    ExecExited { exec: String, code: i32 },
+    Answer {
+        id: u64,
+        answer: Answer,
+    },
+    /// To those who did not ask for it: whoever did may have gone meanwhile.
+    Started {
+        container: String,
+        pid: i32,
+        started: i64,
+    },
+    Exited {
+        container: String,
+        ended: Ended,
+    },
+    ExecExited {
+        exec: String,
+        code: i32,
+    },
 }
 
 /// What a shim is started with: `shim.json` in its directory.

@@ -295,7 +295,8 @@ impl Server {
     }
 
     fn list(&self) -> Answer {
-        let phases = self.containers.iter().filter_map(|(id, container)| Some((id.clone(), container.phase.clone()?)));
+        let phase = |container: &Container| container.phase.clone().unwrap_or(Phase::Starting);
+        let phases = self.containers.iter().map(|(id, container)| (id.clone(), phase(container)));
         Answer::List { containers: phases.collect(), pause_pid: self.pause }
     }
 
@@ -423,6 +424,13 @@ impl Server {
         container.phase = Some(Phase::Running { pid, started });
         container.save();
         self.answer(pending.connection, pending.request, Answer::Started { pid, started }, vec![]);
+        for other in self.connections.keys().copied().filter(|one| *one != pending.connection).collect::<Vec<_>>() {
+            self.send(other, &Message::Started { container: id.to_owned(), pid, started }, vec![]);
+        }
+        if self.shutdown.is_some() {
+            // It was not there yet when everything was killed.
+            send_signal(pid, Signal::SIGKILL as i32);
+        }
         if let Some(status) = self.unclaimed.remove(&pid) {
             self.container_ended(id, status);
         }
