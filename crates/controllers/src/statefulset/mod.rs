@@ -5,7 +5,7 @@ mod companion;
 mod execute;
 mod observe;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use stead_informer::{Cache, Change, Key, Next, Queue, Severity};
 use stead_workloads::history::name_of;
 use stead_workloads::owner::{controller_of, selects};
 use stead_workloads::statefulset::{
-    self as decisions, Action, Plan, Policy, Progress, Snapshot, Strategy, Wait, Why, claims, identity, plan, wishes,
+    self as decisions, Action, Memory, Plan, Policy, Progress, Snapshot, Strategy, Wait, Why, claims, identity, plan, wishes,
 };
 
 use self::execute::Outcome;
@@ -49,6 +49,8 @@ struct Inner {
     writes: OwnWrites,
     /// Sets that wait for a disruption budget, once that has been told.
     held: Mutex<HashSet<Key>>,
+    /// What the last look found of the pods of each set.
+    memories: Mutex<HashMap<Key, Memory>>,
 }
 
 impl Controller for StatefulSets {
@@ -91,6 +93,7 @@ impl Controller for StatefulSets {
         let Some(set) = self.inner.sets.by_key(key) else {
             self.inner.cx.config.metrics.no_stateful_set(key);
             self.inner.held.lock().remove(key);
+            self.inner.memories.lock().remove(key);
             return Ok(Next::Done);
         };
         let Some(seen) = self.observe(key, set).await? else { return Ok(Next::Done) };
@@ -131,8 +134,8 @@ impl StatefulSets {
         let (claims, revisions) = (cx.caches.of::<PersistentVolumeClaim>(), cx.caches.of::<ControllerRevision>());
         family::prepare(&pods);
         family::prepare(&revisions);
-        let (writes, held) = (OwnWrites::default(), Mutex::default());
-        let inner = Inner { cx, sets, pods, claims, revisions, budgets, writes, held };
+        let (writes, held, memories) = (OwnWrites::default(), Mutex::default(), Mutex::default());
+        let inner = Inner { cx, sets, pods, claims, revisions, budgets, writes, held, memories };
         Self { inner: Arc::new(inner) }
     }
 

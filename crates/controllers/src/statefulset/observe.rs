@@ -47,8 +47,8 @@ impl StatefulSets {
         let alive = || still_alive::<StatefulSet>(client, key, &set.metadata);
         let fits = |revision: &ControllerRevision| selected(&set, revision.metadata.labels.as_ref());
         let revisions = gather((client, &inner.revisions, &inner.writes), head, fits, alive).await?;
-        let fits =
-            |pod: &Pod| selected(&set, pod.metadata.labels.as_ref()) && identity::ordinal_of(&set, pod).is_some();
+        let mut memory = inner.memories.lock().remove(key).unwrap_or_default();
+        let fits = |pod: &Pod| memory.knows(&set, pod) || is_ours(&set, pod);
         let Family { members: pods, changed } = gather((client, &inner.pods, &inner.writes), head, fits, alive).await?;
         if changed || revisions.changed {
             return Ok(None);
@@ -68,7 +68,8 @@ impl StatefulSets {
             waits_for_others: wishes::depends_on(&set).any(|other| !inner.is_ready(&key.namespace, other)),
             now,
         }
-        .look();
+        .look_again(&mut memory);
+        inner.memories.lock().insert(key.clone(), memory);
         let key = key.clone();
         Ok(Some(Seen {
             key,
@@ -118,6 +119,10 @@ async fn settle(
     };
     let (_, decision, collisions) = store.settle(before, decide).await?;
     Ok((decision, collisions))
+}
+
+fn is_ours(set: &StatefulSet, pod: &Pod) -> bool {
+    selected(set, pod.metadata.labels.as_ref()) && identity::ordinal_of(set, pod).is_some()
 }
 
 fn selected(set: &StatefulSet, labels: Option<&std::collections::BTreeMap<String, String>>) -> bool {

@@ -76,7 +76,7 @@ pub fn by_ordinal<P: Deref<Target = Pod>>(set: &StatefulSet, pods: impl IntoIter
     let mut all = BTreeMap::new();
     for pod in pods {
         let Some(ordinal) = ordinal_of(set, &pod) else { continue };
-        if is_named(set, &pod, ordinal) || !all.contains_key(&ordinal) {
+        if is_named(&pod) || !all.contains_key(&ordinal) {
             all.insert(ordinal, pod);
         }
     }
@@ -107,17 +107,16 @@ pub fn revision_of(pod: &Pod) -> Option<&str> {
 /// Whether the labels of a pod name it right.
 #[must_use]
 pub fn matches(set: &StatefulSet, pod: &Pod, ordinal: u32) -> bool {
-    is_named(set, pod, ordinal) && label(pod, POD_NAME_LABEL) == Some(name(&pod.metadata))
+    ordinal_of(set, pod) == Some(ordinal)
+        && is_named(pod)
+        && label(pod, POD_NAME_LABEL) == Some(name(&pod.metadata))
 }
 
-/// Whether the name of a pod is that of `ordinal`, without zeros that lead. Asked of every pod at every look.
-fn is_named(set: &StatefulSet, pod: &Pod, ordinal: u32) -> bool {
-    ordinal_of(set, pod) == Some(ordinal) && !leads_with_zero(name(&pod.metadata))
-}
-
-fn leads_with_zero(pod_name: &str) -> bool {
-    let digits = pod_name.rsplit_once('-').map_or(pod_name, |(_, digits)| digits);
-    digits.len() > 1 && digits.starts_with('0')
+/// Whether the name of a pod of a set is that of its ordinal, without zeros that lead.
+pub(super) fn is_named(pod: &Pod) -> bool {
+    let name = name(&pod.metadata);
+    let digits = name.rsplit_once('-').map_or(name, |(_, digits)| digits);
+    digits.len() <= 1 || !digits.starts_with('0')
 }
 
 /// Whether a pod mounts the claims of its ordinal.

@@ -17,6 +17,7 @@ pub mod claims;
 pub mod companion;
 mod forecast;
 pub mod identity;
+mod memory;
 mod plan;
 mod progress;
 pub mod revisions;
@@ -32,6 +33,7 @@ mod stories;
 mod world;
 
 pub use forecast::{End, Forecast, Step, forecast, forecast_by};
+pub use memory::Memory;
 pub use plan::{Action, Plan, Wait, Why, plan};
 pub use progress::Progress;
 pub use snapshot::{

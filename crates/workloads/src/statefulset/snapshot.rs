@@ -1,5 +1,6 @@
 //! Everything the plan of a StatefulSet may look at, and nothing else.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,8 +11,10 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use stead_machinery::hand_over;
+use stead_machinery::overrides::Overrides;
 use stead_machinery::selector::Selector;
 
+use super::memory::{Memory, Seat};
 use super::{Progress, claims, identity, wishes};
 use crate::disruption::covers;
 use crate::pod::{Health, Record, available_at, health, record};
@@ -275,18 +278,19 @@ impl Observed<'_> {
     /// The snapshot of these objects, and how the roll-out gets on where the set gives it a deadline.
     #[must_use]
     pub fn look(&self) -> (Snapshot, Option<Progress>) {
+        self.look_again(&mut Memory::default())
+    }
+
+    /// The same, without reading again what has not changed since the look before; `memory` is that of this set.
+    #[must_use]
+    pub fn look_again(&self, memory: &mut Memory) -> (Snapshot, Option<Progress>) {
         let set = self.set;
         let stopped = wishes::stopped(set);
         let wanted = |ordinal| Slot { stopped: stopped.contains(ordinal), ..self.slot(ordinal) };
         let mut replicas: Vec<Slot> = identity::ordinals(set).into_iter().map(wanted).collect();
-        let (current, update) = (identity::revision_label(self.current), identity::revision_label(self.update));
-        let (last, overrides) = (wishes::updates_last(set), wishes::overrides(set));
+        let seats = self.seats(memory);
         let mut condemned = Vec::new();
-        for (ordinal, object) in self.by_ordinal() {
-            let mut pod = self.pod(object, ordinal, (&current, &update));
-            pod.last = last.as_ref().is_some_and(|selector| selects(selector, object));
-            pod.guard = self.guard(object);
-            pod.misfit |= overrides.as_ref().is_ok_and(|all| !identity::override_matches(set, all, object, ordinal));
+        for (ordinal, pod) in seats.iter().map(|(ordinal, (seat, _))| (*ordinal, seat.pod)) {
             match replicas.binary_search_by_key(&ordinal, |slot| slot.ordinal) {
                 Ok(at) => replicas[at].pod = Some(pod),
                 Err(_) => condemned.push(Slot { pod: Some(pod), ..self.slot(ordinal) }),
@@ -296,7 +300,7 @@ impl Observed<'_> {
         if deletion == Deletion::InOrder {
             condemned.extend(replicas.drain(..).filter(|slot| slot.pod.is_some()));
         } else {
-            self.look_at_claims(&mut replicas, &mut condemned);
+            self.look_at_claims(&seats, &mut replicas, &mut condemned);
         }
         condemned.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.ordinal));
         let mut snapshot = Snapshot {
@@ -321,51 +325,51 @@ impl Observed<'_> {
         (snapshot, progress)
     }
 
-    fn by_ordinal(&self) -> BTreeMap<u32, &PodObject> {
-        identity::by_ordinal(self.set, self.pods.iter().map(|pod| &**pod))
+    /// The pods by ordinal. Where both `web-12` and `web-012` are there, the first one is it, as in
+    /// [`identity::by_ordinal`].
+    fn seats(&self, memory: &mut Memory) -> BTreeMap<u32, (Seat, &Arc<PodObject>)> {
+        // Budgets change beside the set.
+        let mut none = Memory::default();
+        let memory = if self.budgets.is_empty() { memory } else { &mut none };
+        memory.turn_to(self.set, [self.current, self.update]);
+        let finder = Finder::of(self);
+        let mut seats = BTreeMap::new();
+        for object in self.pods {
+            let Some(seat) = self.seat(object, &finder, memory) else { continue };
+            if seat.named || !seats.contains_key(&seat.ordinal) {
+                seats.insert(seat.ordinal, (seat, object));
+            }
+        }
+        memory.close(self.pods.len());
+        seats
     }
 
-    fn guard(&self, object: &PodObject) -> Guard {
-        let mut covering = (0..).zip(self.budgets).filter(|(_, budget)| covers(budget, object));
-        match (covering.next(), covering.next()) {
-            (None, _) => Guard::Free,
-            (Some((at, _)), None) => Guard::Budget(at),
-            (Some(_), Some(_)) => Guard::Many,
+    fn seat(&self, object: &Arc<PodObject>, finder: &Finder<'_>, memory: &mut Memory) -> Option<Seat> {
+        if let Some(seat) = memory.recall(object, self.now) {
+            debug_assert_eq!(Some(seat), finder.find(object), "a memory is wrong");
+            return Some(seat);
         }
+        let seat = finder.find(object)?;
+        if let Some(since) = finder.holds_since(object, &seat.pod) {
+            memory.note(object, seat, since);
+        }
+        Some(seat)
     }
 
     fn slot(&self, ordinal: u32) -> Slot {
         Slot { ordinal, pod: None, claims: Claims::default(), stopped: false }
     }
 
-    fn pod(&self, object: &PodObject, ordinal: u32, (current, update): (&str, &str)) -> Pod {
-        let min_ready = self.set.spec.min_ready_seconds.unwrap_or(0);
-        let health = health(object, min_ready, self.now);
-        let hash = identity::revision_of(object);
-        Pod {
-            health,
-            record: record(object),
-            terminating: object.metadata.deletion_timestamp.is_some(),
-            revision: match hash {
-                Some(hash) if hash == update => Revision::UPDATE,
-                Some(hash) if hash == current => Revision::CURRENT,
-                _ => Revision::OTHER,
-            },
-            damaged: !identity::matches(self.set, object, ordinal),
-            misfit: !identity::storage_matches(self.set, object, ordinal),
-            last: false,
-            guard: Guard::Free,
-            hand_over: HandOver::of(object, wishes::hand_over_seconds(self.set), self.now),
-            available_at: available_at(object, min_ready).filter(|_| health == Health::Ready),
-        }
-    }
-
-    fn look_at_claims(&self, replicas: &mut [Slot], condemned: &mut [Slot]) {
+    fn look_at_claims(
+        &self,
+        seats: &BTreeMap<u32, (Seat, &Arc<PodObject>)>,
+        replicas: &mut [Slot],
+        condemned: &mut [Slot],
+    ) {
         if identity::claim_templates(self.set).is_empty() {
             return;
         }
-        let pods = self.by_ordinal();
-        let uid = |ordinal: u32| pods.get(&ordinal).and_then(|pod| pod.metadata.uid.as_deref());
+        let uid = |ordinal: u32| seats.get(&ordinal).and_then(|(_, pod)| pod.metadata.uid.as_deref());
         for (scaled_down, slots) in [(false, replicas), (true, condemned)] {
             for slot in slots {
                 let owners = claims::Owners {
@@ -378,6 +382,81 @@ impl Observed<'_> {
             }
         }
     }
+}
+
+/// What all pods of a set are looked at for.
+struct Finder<'a> {
+    seen: &'a Observed<'a>,
+    current: Cow<'a, str>,
+    update: Cow<'a, str>,
+    last: Option<Selector>,
+    /// `None` where nobody understands them.
+    overrides: Option<Overrides>,
+}
+
+impl<'a> Finder<'a> {
+    fn of(seen: &'a Observed<'a>) -> Self {
+        Self {
+            seen,
+            current: identity::revision_label(seen.current),
+            update: identity::revision_label(seen.update),
+            last: wishes::updates_last(seen.set),
+            overrides: wishes::overrides(seen.set).ok(),
+        }
+    }
+
+    fn find(&self, object: &PodObject) -> Option<Seat> {
+        let ordinal = identity::ordinal_of(self.seen.set, object)?;
+        Some(Seat { ordinal, named: identity::is_named(object), pod: self.pod(object, ordinal) })
+    }
+
+    fn pod(&self, object: &PodObject, ordinal: u32) -> Pod {
+        let Observed { set, now, .. } = *self.seen;
+        let min_ready = min_ready_seconds(set);
+        let health = health(object, min_ready, now);
+        let overridden = |all: &Overrides| identity::override_matches(set, all, object, ordinal);
+        let fits = identity::storage_matches(set, object, ordinal) && self.overrides.as_ref().is_none_or(overridden);
+        Pod {
+            health,
+            record: record(object),
+            terminating: object.metadata.deletion_timestamp.is_some(),
+            revision: self.revision(object),
+            damaged: !identity::matches(set, object, ordinal),
+            misfit: !fits,
+            last: self.last.as_ref().is_some_and(|selector| selects(selector, object)),
+            guard: self.guard(object),
+            hand_over: HandOver::of(object, wishes::hand_over_seconds(set), now),
+            available_at: available_at(object, min_ready).filter(|_| health == Health::Ready),
+        }
+    }
+
+    fn revision(&self, object: &PodObject) -> Revision {
+        match identity::revision_of(object) {
+            Some(hash) if hash == self.update => Revision::UPDATE,
+            Some(hash) if hash == self.current => Revision::CURRENT,
+            _ => Revision::OTHER,
+        }
+    }
+
+    fn guard(&self, object: &PodObject) -> Guard {
+        let mut covering = (0..).zip(self.seen.budgets).filter(|(_, budget)| covers(budget, object));
+        match (covering.next(), covering.next()) {
+            (None, _) => Guard::Free,
+            (Some((at, _)), None) => Guard::Budget(at),
+            (Some(_), Some(_)) => Guard::Many,
+        }
+    }
+
+    /// From when on the same would be found of `object` at any time; `None` for what changes by itself.
+    fn holds_since(&self, object: &PodObject, found: &Pod) -> Option<Timestamp> {
+        let ready = available_at(object, min_ready_seconds(self.seen.set)).filter(|_| found.health.is_ready());
+        let settled = found.health != Health::Ready && found.hand_over == HandOver::No;
+        settled.then(|| ready.unwrap_or(Timestamp::MIN))
+    }
+}
+
+fn min_ready_seconds(set: &StatefulSet) -> i32 {
+    set.spec.min_ready_seconds.unwrap_or(0)
 }
 
 fn selects(selector: &Selector, pod: &PodObject) -> bool {
@@ -450,6 +529,72 @@ mod tests {
             now: Timestamp::from_second(seconds).expect("a time"),
         };
         observed.look().0
+    }
+
+    #[test]
+    fn a_memory_changes_nothing_of_what_is_seen() {
+        let set = |generation: i64, annotations: &Value| -> StatefulSet {
+            serde_json::from_value(json!({
+                "metadata": {"name": "web", "uid": "u", "generation": generation, "annotations": annotations},
+                "spec": {
+                    "replicas": 3, "minReadySeconds": 10 * generation, "selector": {"matchLabels": {"app": "web"}},
+                    "template": {},
+                },
+            }))
+            .expect("a set")
+        };
+        let pod = |name: &str, phase: &str, ready: i64, annotations: &Value| -> Arc<PodObject> {
+            let since = Timestamp::from_second(ready).expect("a time");
+            let labels = json!({"app": "web", "controller-revision-hash": "a"});
+            let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": since}]);
+            let pod = json!({
+                "metadata": {"name": name, "labels": labels, "annotations": annotations},
+                "status": {"phase": phase, "conditions": ready},
+            });
+            Arc::new(serde_json::from_value(pod).expect("a pod"))
+        };
+        let none = json!({});
+        let asked = json!({hand_over::REQUESTED: "1970-01-01T00:00:30Z"});
+        let (first, overridden) = (set(1, &none), set(1, &json!({wishes::OVERRIDES: r#"{"0": {}}"#})));
+        let (running, late) = (pod("web-0", "Running", 0, &none), pod("web-01", "Running", 25, &none));
+        let (pending, failed) = (pod("web-1", "Pending", 0, &none), pod("web-1", "Failed", 0, &none));
+        let asked = pod("web-2", "Running", 0, &asked);
+        let guard: PodDisruptionBudget =
+            serde_json::from_value(json!({"spec": {"selector": {"matchLabels": {"app": "web"}}}})).expect("a budget");
+        let guard = Arc::new(guard);
+        let mut memory = Memory::default();
+        for (set, pods, revisions, budgets, seconds, known) in [
+            (&first, vec![&running, &late], ["a", "b"], vec![], 30, "web-0"),
+            (&first, vec![&running, &late, &pending], ["a", "b"], vec![], 34, "web-0 web-1"),
+            (&first, vec![&running, &late, &failed], ["a", "b"], vec![], 35, "web-0 web-01 web-1"),
+            (&first, vec![&running, &late, &failed], ["a", "b"], vec![], 5, "web-0 web-01 web-1"),
+            (&first, vec![&running, &asked], ["a", "b"], vec![], 40, "web-0"),
+            (&first, vec![&running, &asked], ["a", "a"], vec![], 900, "web-0"),
+            (&first, vec![&running, &asked], ["a", "a"], vec![guard], 901, "web-0"),
+            (&overridden, vec![&running, &failed], ["a", "a"], vec![], 902, "web-0 web-1"),
+            (&set(500, &none), vec![&running, &failed], ["a", "a"], vec![], 903, "web-1"),
+        ] {
+            let pods: Vec<_> = pods.into_iter().cloned().collect();
+            let observed = Observed {
+                set,
+                pods: &pods,
+                claim: &|_| None,
+                current: revisions[0],
+                update: revisions[1],
+                waits_for_others: false,
+                budgets: &budgets,
+                now: Timestamp::from_second(seconds).expect("a time"),
+            };
+            assert_eq!(observed.look_again(&mut memory).0, observed.look().0, "at {seconds}");
+            let mut names: Vec<_> = [&running, &late, &pending, &failed, &asked]
+                .into_iter()
+                .filter(|pod| memory.knows(set, pod))
+                .filter_map(|pod| pod.metadata.name.as_deref())
+                .collect();
+            names.sort_unstable();
+            assert_eq!(names.join(" "), known, "at {seconds}");
+        }
+        assert!(!memory.knows(&first, &running), "of another generation");
     }
 
     fn pod_of(snapshot: &Snapshot) -> Pod {
