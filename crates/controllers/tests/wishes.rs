@@ -76,7 +76,10 @@ async fn healing_can_be_turned_off() {
 
 #[tokio::test]
 async fn a_roll_out_that_takes_too_long_is_undone() {
-    let cluster = stuck(with(web(2, json!({})), wishes::PROGRESS_DEADLINE, "1")).await;
+    let cluster = stuck(web(2, json!({}))).await;
+    // Only now, so that its time is not over before the pod is there.
+    let deadline = json!({"metadata": {"annotations": {wishes::PROGRESS_DEADLINE: "1"}}});
+    cluster.patch::<StatefulSet>("web", deadline).await;
     let set = cluster.set_until("web", |set| template_image(set) == "nginx:1.21").await;
     let annotations = set.metadata.annotations.as_ref().expect("annotations");
     assert!(annotations[wishes::ROLLED_BACK_FROM].starts_with("web-"), "{annotations:?}");

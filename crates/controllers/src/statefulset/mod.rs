@@ -22,7 +22,8 @@ use stead_informer::{Cache, Change, Key, Next, Queue, Severity};
 use stead_workloads::history::name_of;
 use stead_workloads::owner::{controller_of, selects};
 use stead_workloads::statefulset::{
-    self as decisions, Action, Memory, Plan, Policy, Progress, Snapshot, Strategy, Wait, Why, claims, identity, plan, wishes,
+    self as decisions, Action, Memory, Plan, Policy, Progress, Snapshot, Strategy, Wait, Why, claims, identity, plan,
+    wishes,
 };
 
 use self::execute::Outcome;

@@ -107,9 +107,7 @@ pub fn revision_of(pod: &Pod) -> Option<&str> {
 /// Whether the labels of a pod name it right.
 #[must_use]
 pub fn matches(set: &StatefulSet, pod: &Pod, ordinal: u32) -> bool {
-    ordinal_of(set, pod) == Some(ordinal)
-        && is_named(pod)
-        && label(pod, POD_NAME_LABEL) == Some(name(&pod.metadata))
+    ordinal_of(set, pod) == Some(ordinal) && is_named(pod) && label(pod, POD_NAME_LABEL) == Some(name(&pod.metadata))
 }
 
 /// Whether the name of a pod of a set is that of its ordinal, without zeros that lead.

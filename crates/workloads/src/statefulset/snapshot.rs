@@ -567,7 +567,7 @@ mod tests {
             (&first, vec![&running, &late], ["a", "b"], vec![], 30, "web-0"),
             (&first, vec![&running, &late, &pending], ["a", "b"], vec![], 34, "web-0 web-1"),
             (&first, vec![&running, &late, &failed], ["a", "b"], vec![], 35, "web-0 web-01 web-1"),
-            (&first, vec![&running, &late, &failed], ["a", "b"], vec![], 5, "web-0 web-01 web-1"),
+            (&first, vec![&running, &late, &failed], ["a", "b"], vec![], 5, "web-1"),
             (&first, vec![&running, &asked], ["a", "b"], vec![], 40, "web-0"),
             (&first, vec![&running, &asked], ["a", "a"], vec![], 900, "web-0"),
             (&first, vec![&running, &asked], ["a", "a"], vec![guard], 901, "web-0"),
